@@ -1,0 +1,166 @@
+"""Presets, as frozen dataclasses that are checked where they are built."""
+
+from dataclasses import dataclass, field
+
+from .errors import InputError
+from .shapes import check_size, latent_frames
+
+WAN_LATENT_MEAN = (
+    -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
+    0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921,
+)  # fmt: skip
+WAN_LATENT_STD = (
+    2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743,
+    3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Widths of the video transformer; names follow the published `config.json` where it has them.
+
+    The published config leaves out `clip_dim`, `audio_blocks` (hidden states stacked per audio
+    frame) and `audio_channels` (their width).
+    """
+
+    dim: int = 5120
+    ffn_dim: int = 13824
+    num_heads: int = 40
+    num_layers: int = 40
+    in_dim: int = 36
+    out_dim: int = 16
+    freq_dim: int = 256
+    text_len: int = 512
+    text_dim: int = 4096
+    clip_dim: int = 1280
+    audio_blocks: int = 12
+    audio_channels: int = 768
+    intermediate_dim: int = 512
+    output_dim: int = 768
+    context_tokens: int = 32
+    audio_window: int = 5
+    eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        if self.dim % self.num_heads or self.head_dim % 2:
+            raise InputError(f"dim {self.dim} with {self.num_heads} heads; needs an even number of channels per head")
+
+    @property
+    def head_dim(self) -> int:
+        """Channels per attention head."""
+        return self.dim // self.num_heads
+
+
+@dataclass(frozen=True)
+class VAEConfig:
+    """Wan 2.1's causal VAE: only the base width differs between presets."""
+
+    dim: int = 96
+    latent_mean: tuple[float, ...] = WAN_LATENT_MEAN
+    latent_std: tuple[float, ...] = WAN_LATENT_STD
+
+
+@dataclass(frozen=True)
+class AudioEncoderConfig:
+    """Wav2Vec2 widths, named as in `transformers.Wav2Vec2Config`."""
+
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    conv_dim: tuple[int, ...] = (512, 512, 512, 512, 512, 512, 512)
+    num_conv_pos_embeddings: int = 128
+    num_conv_pos_embedding_groups: int = 16
+    lufs: float = -23.0
+
+
+@dataclass(frozen=True)
+class ImageEncoderConfig:
+    """CLIP vision transformer (published: open-clip XLM-RoBERTa ViT-H/14)."""
+
+    dim: int = 1280
+    num_layers: int = 32
+    num_heads: int = 16
+    image_size: int = 224
+    patch_size: int = 14
+    mlp_ratio: int = 4
+
+
+@dataclass(frozen=True)
+class TextEncoderConfig:
+    """umT5 encoder (published: umT5-XXL)."""
+
+    vocab: int = 256384
+    dim: int = 4096
+    dim_attn: int = 4096
+    dim_ffn: int = 10240
+    num_heads: int = 64
+    num_layers: int = 24
+    num_buckets: int = 32
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """How the video is cut into chunks and each chunk is sampled.
+
+    A chunk has `frame_num` frames, of which the first `motion_frames` repeat the end of the chunk
+    before. `shift` stretches the timesteps; `color_correction` in 0..1 pulls every frame's Lab
+    mean and deviation towards the reference image.
+    """
+
+    height: int = 768
+    width: int = 448
+    frame_num: int = 33
+    motion_frames: int = 5
+    steps: int = 4
+    shift: float = 5.0
+    color_correction: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_size(self.height, self.width)
+        latent_frames(self.frame_num)
+        latent_frames(self.motion_frames)
+        if self.motion_frames >= self.frame_num:
+            raise InputError(f"{self.motion_frames} motion frames; a chunk of {self.frame_num} needs fewer")
+        if self.steps < 1:
+            raise InputError(f"{self.steps} sampling steps; at least 1 is needed (the model is distilled for 4)")
+        if not 0 <= self.color_correction <= 1:
+            raise InputError(f"color correction {self.color_correction}; needs 0 (off) to 1 (full)")
+
+    @property
+    def new_frames(self) -> int:
+        """Frames that each chunk after the first adds to the video."""
+        return self.frame_num - self.motion_frames
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Everything that makes one model: its parts' widths and the stream they were made for."""
+
+    name: str
+    transformer: TransformerConfig = field(default_factory=TransformerConfig)
+    vae: VAEConfig = field(default_factory=VAEConfig)
+    audio: AudioEncoderConfig = field(default_factory=AudioEncoderConfig)
+    image: ImageEncoderConfig = field(default_factory=ImageEncoderConfig)
+    text: TextEncoderConfig = field(default_factory=TextEncoderConfig)
+    stream: StreamConfig = field(default_factory=StreamConfig)
+
+
+PRESETS = {
+    "14b": Preset("14b"),
+    "nano": Preset(
+        "nano",
+        transformer=TransformerConfig(
+            dim=192, ffn_dim=512, num_heads=6, num_layers=6, freq_dim=64, text_len=32, text_dim=32, clip_dim=64,
+            audio_blocks=4, audio_channels=64, intermediate_dim=64, output_dim=64, context_tokens=8,
+        ),
+        vae=VAEConfig(dim=8),
+        audio=AudioEncoderConfig(
+            hidden_size=64, num_hidden_layers=4, num_attention_heads=4, intermediate_size=128,
+            conv_dim=(32, 32, 32, 32, 32, 32, 32), num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4,
+        ),
+        image=ImageEncoderConfig(dim=64, num_layers=3, num_heads=4, image_size=112),
+        text=TextEncoderConfig(vocab=259, dim=32, dim_attn=32, dim_ffn=64, num_heads=4, num_layers=2),
+        stream=StreamConfig(height=128, width=128),
+    ),
+}  # fmt: skip

@@ -1,0 +1,29 @@
+"""What can go wrong, sorted by what the user can do about it.
+
+Every message says what was found, what is needed and what to do. The command line and the nodes
+print it as it stands; anything that is not a `LiveTalkError` is a fault of ours.
+"""
+
+
+class LiveTalkError(Exception):
+    """Base of all errors that a user can mend."""
+
+
+class InputError(LiveTalkError, ValueError):
+    """An image, a sound, a size or a setting cannot be used."""
+
+
+class CheckpointError(LiveTalkError):
+    """A file of weights is missing, damaged, or of another model."""
+
+
+class ResumeError(LiveTalkError):
+    """A partial render cannot be continued: damaged, or made from other inputs."""
+
+
+class OutputError(LiveTalkError):
+    """The result cannot be written: no folder, no permission, a full disk."""
+
+
+class Cancelled(BaseException):
+    """The user stopped the work. Not an `Exception`, so that no handler swallows it."""
