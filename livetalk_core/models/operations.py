@@ -1,0 +1,74 @@
+"""The default layers. Models take their layers from an `operations` argument; this is its default.
+
+Like ComfyUI's `comfy.ops`, these layers cast their weights to the dtype of what comes in, so that
+one model can hold some weights in float32 and some in bfloat16 or FP8. A namespace handed in from
+outside needs the same names with torch's own signatures.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def _cast(tensor: Tensor | None, like: Tensor) -> Tensor | None:
+    return None if tensor is None else tensor.to(like.dtype)
+
+
+class Linear(nn.Linear):
+    """Linear layer; `scale_weight`, if present, multiplies an FP8 weight (ComfyUI's scaled FP8 layout)."""
+
+    scale_weight: Tensor | None
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(in_features, out_features, bias, device, dtype)
+        self.register_buffer("scale_weight", None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., in_features] -> [..., out_features], in the dtype of `x`."""
+        weight = self.weight.to(x.dtype)
+        if self.scale_weight is not None:
+            weight = weight * self.scale_weight.to(x.dtype)
+        return F.linear(x, weight, _cast(self.bias, x))
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer norm over the last dimension."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., dim] -> [..., dim], in the dtype of `x`."""
+        return F.layer_norm(x, self.normalized_shape, _cast(self.weight, x), _cast(self.bias, x), self.eps)
+
+
+class RMSNorm(nn.RMSNorm):
+    """Root-mean-square norm over the last dimension."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., dim] -> [..., dim], in the dtype of `x`."""
+        return F.rms_norm(x, self.normalized_shape, _cast(self.weight, x), self.eps)
+
+
+class Conv2d(nn.Conv2d):
+    """2D convolution."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C', H', W'], in the dtype of `x`."""
+        return self._conv_forward(x, self.weight.to(x.dtype), _cast(self.bias, x))
+
+
+class Conv3d(nn.Conv3d):
+    """3D convolution; on CPUs through oneDNN, since PyTorch's own path for one small clip is 4-5 times slower."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, T, H, W] -> [B, C', T', H', W'], in the dtype of `x`."""
+        weight, bias = self.weight.to(x.dtype), _cast(self.bias, x)
+        if x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available():
+            assert isinstance(self.padding, tuple), "named paddings ('same', 'valid') are not used here"
+            return torch.mkldnn_convolution(x, weight, bias, self.padding, self.stride, self.dilation, self.groups)
+        return self._conv_forward(x, weight, bias)

@@ -1,0 +1,46 @@
+"""Two speakers in one picture: which of them each video token listens to (MultiTalk's L-RoPE).
+
+Self-attention already knows which tokens belong together. How strongly a token attends to each
+speaker's area in the first latent frame places it on a short axis, on which the two speakers' audio
+keys sit at fixed positions; a rotary embedding along that axis does the rest.
+"""
+
+import torch
+from torch import Tensor
+
+from .attention import AttentionFunction
+from .rope import rotation
+
+SPEAKER_POSITIONS = ((0.0, 4.0), (20.0, 24.0))
+BACKGROUND_POSITION = 12.0
+
+
+def speaker_attention(q_BLND: Tensor, k_BLND: Tensor, masks_3S: Tensor, attention: AttentionFunction) -> Tensor:
+    """Mean attention of each token to each mask's area in the first latent frame: [B, L, 3].
+
+    `masks_3S` are 0 or 1 per token of that frame. The weighted sum over a mask is attention itself with the
+    mask (divided by its area) as values, so no L x S map is ever held.
+    """
+    area = masks_3S.shape[1]
+    values = torch.zeros_like(k_BLND[:, :area])
+    values[..., :3] = (masks_3S / masks_3S.sum(1, keepdim=True)).T[None, :, None].type_as(values)
+    heads = 2 * (q_BLND.shape[2] // 2)
+    return attention(q_BLND, k_BLND[:, :area], values)[:, :, :heads, :3].float().mean(2)
+
+
+def speaker_positions(q_BLND: Tensor, k_BLND: Tensor, masks_3S: Tensor, attention: AttentionFunction) -> Tensor:
+    """Each token's place on the speakers' axis: [B, L] in 0..4 (left), 20..24 (right) or 12 (background)."""
+    strength_BL3 = speaker_attention(q_BLND, k_BLND, masks_3S, attention)
+    low, high = strength_BL3.amin(1, keepdim=True), strength_BL3.amax(1, keepdim=True)
+    scaled_BL3 = (strength_BL3 - low) / (high - low + 1e-8)
+    starts = scaled_BL3.new_tensor([SPEAKER_POSITIONS[0][0], SPEAKER_POSITIONS[1][0], BACKGROUND_POSITION])
+    spans = scaled_BL3.new_tensor([end - start for start, end in SPEAKER_POSITIONS] + [0.0])
+    places_BL3 = starts + scaled_BL3 * spans
+    strongest_BL1 = strength_BL3.argmax(-1, keepdim=True)
+    return places_BL3.gather(-1, strongest_BL1).squeeze(-1)
+
+
+def speaker_rotation(positions: Tensor, head_dim: int) -> Tensor:
+    """Cosines and sines of positions [L] or [B, L] on the speakers' axis: [2, ..., head_dim / 2] in float32."""
+    angles = rotation(positions.flatten(), head_dim).unflatten(0, positions.shape)
+    return torch.stack([angles.cos(), angles.sin()]).float()

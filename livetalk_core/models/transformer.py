@@ -1,0 +1,363 @@
+"""The video transformer: Wan 2.1's image-to-video blocks with audio cross-attention (MultiTalk / InfiniteTalk).
+
+Parameter names are the published checkpoint's. What stays the same over steps (text and image keys
+and values: once per avatar; audio: once per chunk) is computed by `embed_context` and `embed_audio`
+and handed to every `forward`.
+
+B batch, L video tokens (frames x rows x columns), S context tokens, C width, N heads, D channels a head,
+F latent frames, h w latent rows and columns, P speakers, T audio tokens a latent frame.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..config import TransformerConfig
+from ..errors import InputError
+from ..shapes import PATCH, TEMPORAL_STRIDE
+from . import operations as default_operations
+from .attention import AttentionFunction, attend
+from .rope import grid_rotation, rotate
+from .speakers import SPEAKER_POSITIONS, speaker_positions, speaker_rotation
+
+
+class KeyValue(NamedTuple):
+    """Keys and values of one attention layer, each [B, S, N, D]."""
+
+    k_BSND: Tensor
+    v_BSND: Tensor
+
+
+class Context(NamedTuple):
+    """What an avatar and its prompt contribute to every block: one entry per block."""
+
+    text: tuple[KeyValue, ...]
+    image: tuple[KeyValue, ...]
+
+
+class AudioContext(NamedTuple):
+    """What the sound contributes to every block: keys and values [F, P*T, N, D], one entry per block."""
+
+    blocks: tuple[KeyValue, ...]
+    speakers: int
+
+
+class Step(NamedTuple):
+    """What one forward shares between its blocks."""
+
+    modulation_B6C: Tensor
+    rotation: Tensor
+    grid: tuple[int, int, int]
+    speaker_masks: Tensor | None
+    attention: AttentionFunction
+
+
+def modulate(x_BLC: Tensor, shift_B1C: Tensor, scale_B1C: Tensor) -> Tensor:
+    """x * (1 + scale) + shift, in float32, given back in the dtype of `x`."""
+    return (x_BLC.float() * (1 + scale_B1C) + shift_B1C).type_as(x_BLC)
+
+
+def gated(x_BLC: Tensor, y_BLC: Tensor, gate_B1C: Tensor) -> Tensor:
+    """x + y * gate, in float32, given back in the dtype of `x`."""
+    return (x_BLC.float() + y_BLC.float() * gate_B1C).type_as(x_BLC)
+
+
+def timestep_embedding(timestep_B: Tensor, channels: int) -> Tensor:
+    """Sinusoidal embedding, cosines first: [B] in 0..1000 -> [B, channels] in float32."""
+    half = channels // 2
+    exponents = torch.arange(half, device=timestep_B.device, dtype=torch.float64) / half
+    angles = timestep_B.to(torch.float64)[:, None] * 10_000.0**-exponents
+    return torch.cat([angles.cos(), angles.sin()], dim=1).float()
+
+
+class SelfAttention(nn.Module):
+    """Bidirectional attention over all tokens of a chunk; queries and keys normed, then rotated."""
+
+    def __init__(self, config: TransformerConfig, operations: Any, **factory: Any) -> None:
+        super().__init__()
+        dim = config.dim
+        self.num_heads = config.num_heads
+        self.q = operations.Linear(dim, dim, **factory)
+        self.k = operations.Linear(dim, dim, **factory)
+        self.v = operations.Linear(dim, dim, **factory)
+        self.o = operations.Linear(dim, dim, **factory)
+        self.norm_q = operations.RMSNorm(dim, eps=config.eps, **factory)
+        self.norm_k = operations.RMSNorm(dim, eps=config.eps, **factory)
+
+    def heads(self, x_BLC: Tensor) -> Tensor:
+        """[B,L,C] -> [B,L,N,D]."""
+        return x_BLC.unflatten(-1, (self.num_heads, -1))
+
+    def forward(self, x_BLC: Tensor, step: Step) -> tuple[Tensor, Tensor | None]:
+        """Attended tokens [B,L,C], and with two speakers each token's audio position [B,L]."""
+        q_BLND = rotate(self.heads(self.norm_q(self.q(x_BLC))), step.rotation)
+        k_BLND = rotate(self.heads(self.norm_k(self.k(x_BLC))), step.rotation)
+        v_BLND = self.heads(self.v(x_BLC))
+        out_BLC = self.o(step.attention(q_BLND, k_BLND, v_BLND).flatten(2))
+        if step.speaker_masks is None:
+            return out_BLC, None
+        return out_BLC, speaker_positions(q_BLND, k_BLND, step.speaker_masks, step.attention)
+
+
+class ContextAttention(SelfAttention):
+    """Cross-attention to text and image tokens; the two results are added."""
+
+    def __init__(self, config: TransformerConfig, operations: Any, **factory: Any) -> None:
+        super().__init__(config, operations, **factory)
+        self.k_img = operations.Linear(config.dim, config.dim, **factory)
+        self.v_img = operations.Linear(config.dim, config.dim, **factory)
+        self.norm_k_img = operations.RMSNorm(config.dim, eps=config.eps, **factory)
+
+    def embed_text(self, text_BSC: Tensor) -> KeyValue:
+        """Keys and values of the text tokens."""
+        return KeyValue(self.heads(self.norm_k(self.k(text_BSC))), self.heads(self.v(text_BSC)))
+
+    def embed_image(self, image_BSC: Tensor) -> KeyValue:
+        """Keys and values of the image tokens."""
+        return KeyValue(self.heads(self.norm_k_img(self.k_img(image_BSC))), self.heads(self.v_img(image_BSC)))
+
+    def forward(self, x_BLC: Tensor, text: KeyValue, image: KeyValue, attention: AttentionFunction) -> Tensor:
+        """[B,L,C] -> [B,L,C]."""
+        q_BLND = self.heads(self.norm_q(self.q(x_BLC)))
+        out_BLND = attention(q_BLND, *text) + attention(q_BLND, *image)
+        return self.o(out_BLND.flatten(2))
+
+
+class AudioAttention(nn.Module):
+    """Cross-attention of each latent frame's tokens to that frame's audio tokens."""
+
+    def __init__(self, config: TransformerConfig, operations: Any, **factory: Any) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.q_linear = operations.Linear(config.dim, config.dim, **factory)
+        self.kv_linear = operations.Linear(config.output_dim, 2 * config.dim, **factory)
+        self.proj = operations.Linear(config.dim, config.dim, **factory)
+
+    def embed(self, audio_FSC: Tensor, speakers: int) -> KeyValue:
+        """Keys and values of the audio tokens [F, P*T, output_dim]; with two speakers, keys are rotated apart."""
+        kv = rearrange(self.kv_linear(audio_FSC), "f s (two n d) -> two f s n d", two=2, n=self.num_heads)
+        k_FSND, v_FSND = kv.unbind(0)
+        if speakers == 2:
+            middle = torch.tensor([sum(span) / 2 for span in SPEAKER_POSITIONS], device=k_FSND.device)
+            positions_S = middle.repeat_interleave(k_FSND.shape[1] // 2)
+            k_FSND = rotate(k_FSND, speaker_rotation(positions_S, k_FSND.shape[-1]))
+        return KeyValue(k_FSND, v_FSND)
+
+    def forward(self, x_BLC: Tensor, audio: KeyValue, positions_BL: Tensor | None, step: Step) -> Tensor:
+        """[B,L,C] -> [B,L,C]; `positions_BL` places each token between two speakers."""
+        q_BLND = self.q_linear(x_BLC).unflatten(-1, (self.num_heads, -1))
+        if positions_BL is not None:
+            q_BLND = rotate(q_BLND, speaker_rotation(positions_BL, q_BLND.shape[-1]))
+        frames = step.grid[0]
+        q = rearrange(q_BLND, "b (f s) n d -> (b f) s n d", f=frames)
+        out = rearrange(step.attention(q, *audio), "(b f) s n d -> b (f s) (n d)", f=frames)
+        return self.proj(out)
+
+
+class Block(nn.Module):
+    """Self-attention, text and image attention, audio attention, feed-forward; modulated by the timestep."""
+
+    def __init__(self, config: TransformerConfig, operations: Any, **factory: Any) -> None:
+        super().__init__()
+        dim, eps = config.dim, config.eps
+        self.norm1 = operations.LayerNorm(dim, eps=eps, elementwise_affine=False, **factory)
+        self.self_attn = SelfAttention(config, operations, **factory)
+        self.norm3 = operations.LayerNorm(dim, eps=eps, **factory)
+        self.cross_attn = ContextAttention(config, operations, **factory)
+        self.norm2 = operations.LayerNorm(dim, eps=eps, elementwise_affine=False, **factory)
+        self.ffn = nn.Sequential(
+            operations.Linear(dim, config.ffn_dim, **factory),
+            nn.GELU(approximate="tanh"),
+            operations.Linear(config.ffn_dim, dim, **factory),
+        )
+        self.modulation = nn.Parameter(torch.empty(1, 6, dim, **factory))
+        self.audio_cross_attn = AudioAttention(config, operations, **factory)
+        self.norm_x = operations.LayerNorm(dim, eps=eps, **factory)
+
+    def forward(self, x_BLC: Tensor, step: Step, text: KeyValue, image: KeyValue, audio: KeyValue) -> Tensor:
+        """[B,L,C] -> [B,L,C]."""
+        modulation = self.modulation.to(x_BLC.device).float() + step.modulation_B6C
+        shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = modulation.chunk(6, dim=1)
+        attended, positions_BL = self.self_attn(modulate(self.norm1(x_BLC), shift, scale), step)
+        x_BLC = gated(x_BLC, attended, gate)
+        x_BLC = x_BLC + self.cross_attn(self.norm3(x_BLC), text, image, step.attention)
+        x_BLC = x_BLC + self.audio_cross_attn(self.norm_x(x_BLC), audio, positions_BL, step)
+        return gated(x_BLC, self.ffn(modulate(self.norm2(x_BLC), ffn_shift, ffn_scale)), ffn_gate)
+
+
+class Head(nn.Module):
+    """Last norm and projection to patches, in float32."""
+
+    def __init__(self, config: TransformerConfig, operations: Any, **factory: Any) -> None:
+        super().__init__()
+        self.norm = operations.LayerNorm(config.dim, eps=config.eps, elementwise_affine=False, **factory)
+        self.head = operations.Linear(config.dim, PATCH * PATCH * config.out_dim, **factory)
+        self.modulation = nn.Parameter(torch.empty(1, 2, config.dim, **factory))
+
+    def forward(self, x_BLC: Tensor, time_BC: Tensor) -> Tensor:
+        """[B,L,C] -> [B,L,4*out_dim] in float32."""
+        shift, scale = (self.modulation.to(x_BLC.device).float() + time_BC[:, None]).chunk(2, dim=1)
+        return self.head(modulate(self.norm(x_BLC).float(), shift, scale))
+
+
+class ImageProjection(nn.Module):
+    """Maps the vision encoder's tokens to the transformer's width."""
+
+    def __init__(self, config: TransformerConfig, operations: Any, **factory: Any) -> None:
+        super().__init__()
+        self.proj = nn.Sequential(
+            operations.LayerNorm(config.clip_dim, **factory),
+            operations.Linear(config.clip_dim, config.clip_dim, **factory),
+            nn.GELU(),
+            operations.Linear(config.clip_dim, config.dim, **factory),
+            operations.LayerNorm(config.dim, **factory),
+        )
+
+    def forward(self, clip_BSC: Tensor) -> Tensor:
+        """[B,S,clip_dim] -> [B,S,dim]."""
+        return self.proj(clip_BSC)
+
+
+class AudioProjection(nn.Module):
+    """Turns the audio frames around each latent frame into `context_tokens` tokens.
+
+    The first latent frame covers one video frame: its whole window is read. A later one covers four:
+    the first one's window up to its centre, the centres of those between, the last one's from its centre on.
+    """
+
+    def __init__(self, config: TransformerConfig, operations: Any, **factory: Any) -> None:
+        super().__init__()
+        self.window, self.tokens = config.audio_window, config.context_tokens
+        frame = config.audio_blocks * config.audio_channels
+        width, out = config.intermediate_dim, config.output_dim
+        self.proj1 = operations.Linear(self.window * frame, width, **factory)
+        self.proj1_vf = operations.Linear((self.window + TEMPORAL_STRIDE - 1) * frame, width, **factory)
+        self.proj2 = operations.Linear(width, width, **factory)
+        self.proj3 = operations.Linear(width, self.tokens * out, **factory)
+        self.norm = operations.LayerNorm(out, **factory)
+
+    def forward(self, windows: Tensor) -> Tensor:
+        """[P, 1+4(F-1), window, blocks, channels] -> [F, P*T, output_dim]."""
+        centre = self.window // 2
+        first, later = windows[:, :1], windows[:, 1:].unflatten(1, (-1, TEMPORAL_STRIDE))
+        around = [
+            later[:, :, 0, : centre + 1],
+            later[:, :, 1:-1, centre],
+            later[:, :, -1, centre:],
+        ]
+        hidden = torch.cat(
+            [self.proj1(first.flatten(2)), self.proj1_vf(torch.cat(around, dim=2).flatten(2))], dim=1
+        ).relu()
+        tokens = self.proj3(self.proj2(hidden).relu()).unflatten(-1, (self.tokens, -1))
+        return rearrange(self.norm(tokens), "p f t c -> f (p t) c")
+
+
+class Transformer(nn.Module):
+    """The denoiser. `operations` gives the layers; attention is handed to each call."""
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        operations: Any = default_operations,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.config, self.dtype = config, dtype or torch.get_default_dtype()
+        factory = {"device": device, "dtype": dtype}
+        linear: Callable[..., nn.Module] = operations.Linear
+        dim = config.dim
+        patch = (1, PATCH, PATCH)
+        self.patch_embedding = operations.Conv3d(config.in_dim, dim, kernel_size=patch, stride=patch, **factory)
+        self.text_embedding = nn.Sequential(
+            linear(config.text_dim, dim, **factory), nn.GELU(approximate="tanh"), linear(dim, dim, **factory)
+        )
+        self.time_embedding = nn.Sequential(
+            linear(config.freq_dim, dim, **factory), nn.SiLU(), linear(dim, dim, **factory)
+        )
+        self.time_projection = nn.Sequential(nn.SiLU(), linear(dim, 6 * dim, **factory))
+        self.blocks = nn.ModuleList(Block(config, operations, **factory) for _ in range(config.num_layers))
+        self.head = Head(config, operations, **factory)
+        self.img_emb = ImageProjection(config, operations, **factory)
+        self.audio_proj = AudioProjection(config, operations, **factory)
+
+    @property
+    def _blocks(self) -> list[Block]:
+        return cast(list[Block], list(self.blocks))
+
+    def embed_context(self, text_BSC: Tensor, clip_BSC: Tensor) -> Context:
+        """Keys and values of text [B, <= text_len, text_dim] and image tokens [B, S, clip_dim], once per avatar.
+
+        Text is padded with zeros to `text_len` before its embedding, as the reference does.
+        """
+        missing = self.config.text_len - text_BSC.shape[1]
+        if missing < 0:
+            raise InputError(
+                f"prompt of {text_BSC.shape[1]} tokens; at most {self.config.text_len} are read: shorten the prompt"
+            )
+        text_BSC = self.text_embedding(F.pad(text_BSC.to(self.dtype), (0, 0, 0, missing)))
+        image_BSC = self.img_emb(clip_BSC.to(self.dtype))
+        return Context(
+            tuple(block.cross_attn.embed_text(text_BSC) for block in self._blocks),
+            tuple(block.cross_attn.embed_image(image_BSC) for block in self._blocks),
+        )
+
+    def embed_audio(self, windows: Tensor) -> AudioContext:
+        """Keys and values of the audio windows [P, 1+4(F-1), window, blocks, channels], once per chunk."""
+        speakers = windows.shape[0]
+        tokens = self.audio_proj(windows.to(self.dtype))
+        return AudioContext(tuple(block.audio_cross_attn.embed(tokens, speakers) for block in self._blocks), speakers)
+
+    def forward(
+        self,
+        latent_BCFhw: Tensor,
+        timestep_B: Tensor,
+        cond_BCFhw: Tensor,
+        context: Context,
+        audio: AudioContext,
+        masks_3hw: Tensor | None = None,
+        attention: AttentionFunction = attend,
+    ) -> Tensor:
+        """One evaluation: latent [B,16,F,h,w], timestep [B] in 0..1000, condition [B,20,F,h,w] -> [B,16,F,h,w] float32.
+
+        The clean latent is `latent - sigma * out` with sigma = timestep / 1000. `masks_3hw` (left speaker, right
+        speaker, background) is needed with two speakers and refused with one.
+        """
+        if (masks_3hw is None) != (audio.speakers == 1):
+            raise InputError(
+                f"{audio.speakers} speaker(s) with{'out' if masks_3hw is None else ''} masks; two speakers need masks "
+                "(left, right, background), one needs none"
+            )
+        patches = self.patch_embedding(torch.cat([latent_BCFhw, cond_BCFhw], dim=1).to(self.dtype))
+        grid = (patches.shape[2], patches.shape[3], patches.shape[4])
+        x_BLC = patches.flatten(2).transpose(1, 2)
+        time_BC = self.time_embedding(timestep_embedding(timestep_B, self.config.freq_dim))
+        step = Step(
+            modulation_B6C=self.time_projection(time_BC).unflatten(1, (6, -1)),
+            rotation=grid_rotation(grid, self.config.head_dim, x_BLC.device),
+            grid=grid,
+            speaker_masks=None if masks_3hw is None else token_masks(masks_3hw, grid),
+            attention=attention,
+        )
+        for block, text, image, sound in zip(self._blocks, context.text, context.image, audio.blocks, strict=True):
+            x_BLC = block(x_BLC, step, text, image, sound)
+        return unpatchify(self.head(x_BLC, time_BC), grid)
+
+
+def token_masks(masks_3hw: Tensor, grid: tuple[int, int, int]) -> Tensor:
+    """Masks resized to the token grid by nearest, then > 0: [3, h, w] -> [3, rows*columns] of 0 and 1 in float32."""
+    resized = F.interpolate(masks_3hw[None].float(), size=grid[1:], mode="nearest")[0]
+    tokens = (resized > 0).flatten(1).float()
+    if not tokens.any(dim=1).all():
+        raise InputError("a speaker or background mask covers no token; each needs an area of at least 16x16 px")
+    return tokens
+
+
+def unpatchify(x_BLC: Tensor, grid: tuple[int, int, int]) -> Tensor:
+    """Tokens' patches back to a latent: [B, L, 4*16] -> [B, 16, F, h, w]."""
+    frames, rows, columns = grid
+    return rearrange(x_BLC, "b (f r c) (p q z) -> b z f (r p) (c q)", f=frames, r=rows, c=columns, p=PATCH, q=PATCH)
