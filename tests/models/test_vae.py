@@ -1,0 +1,64 @@
+"""The VAE: streamed equals whole, causal, and at any size."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from livetalk_core.config import VAEConfig
+from livetalk_core.errors import InputError
+from livetalk_core.models.vae import VAE
+
+
+def random_vae(seed: int = 0) -> VAE:
+    generator = torch.Generator().manual_seed(seed)
+    vae = VAE(VAEConfig(dim=4)).eval().requires_grad_(False)
+    for parameter in vae.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator) * 0.2
+    return vae
+
+
+VAE_4 = random_vae()
+
+
+@settings(max_examples=8, deadline=None)
+@given(frames=st.integers(1, 4), height=st.integers(1, 4), width=st.integers(1, 4))
+def test_shapes(frames: int, height: int, width: int) -> None:
+    latent = torch.zeros(1, 16, frames, height, width)
+    groups = list(VAE_4.decode_groups(latent))
+    assert [group.shape[2] for group in groups] == [1] + [4] * (frames - 1)
+    video = torch.cat(groups, dim=2)
+    assert video.shape == (1, 3, 4 * frames - 3, 8 * height, 8 * width)
+    assert VAE_4.encode(video).shape == latent.shape
+
+
+def test_decoding_is_causal() -> None:
+    """A change in the third latent frame leaves all frames before it as they were, bit for bit."""
+    latent = torch.randn(1, 16, 3, 2, 2, generator=torch.Generator().manual_seed(1))
+    changed = latent.clone()
+    changed[:, :, 2] += 1
+    a, b = VAE_4.decode(latent), VAE_4.decode(changed)
+    assert torch.equal(a[:, :, :5], b[:, :, :5])
+    assert not torch.equal(a[:, :, 5:], b[:, :, 5:])
+
+
+def test_one_group_of_many_equals_group_by_group() -> None:
+    """The history carries all that matters: later frames may come in any grouping."""
+    latent = torch.randn(1, 16, 4, 2, 2, generator=torch.Generator().manual_seed(1))
+    history: dict = {}
+    z = VAE_4.conv2(latent)
+    whole = torch.cat([VAE_4.decoder(part, history) for part in z.split([1, 3], dim=2)], dim=2)
+    history = {}
+    single = torch.cat([VAE_4.decoder(part, history) for part in z.split(1, dim=2)], dim=2)
+    torch.testing.assert_close(whole, single, rtol=1e-4, atol=1e-5)
+
+
+def test_first_latent_of_a_clip_is_the_portrait_alone() -> None:
+    """What the first chunk starts from need not be encoded a second time."""
+    video = torch.randn(1, 3, 9, 16, 16, generator=torch.Generator().manual_seed(1)).clamp(-1, 1)
+    assert torch.equal(VAE_4.encode(video)[:, :, :1], VAE_4.encode(video[:, :, :1]))
+
+
+def test_frames_that_no_latent_covers_are_refused() -> None:
+    with pytest.raises(InputError, match="6 frames; the VAE needs 4n"):
+        VAE_4.encode(torch.zeros(1, 3, 6, 16, 16))
