@@ -1,0 +1,45 @@
+"""One chunk: noise in, latent out."""
+
+import hashlib
+import itertools
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+Predict = Callable[[Tensor, float], Tensor]
+"""(latent [16,F,h,w], sigma) -> the model's estimate of the clean latent [16,F,h,w]."""
+
+NoiseSource = Callable[[int, tuple[int, ...]], Tensor]
+"""(chunk index, (steps, 16, F, h, w)) -> noise of that shape: the start latent, then one per step but the last."""
+
+
+def seeded_noise(seed: int) -> NoiseSource:
+    """Noise that depends on (seed, chunk index) alone, drawn on the CPU: a resumed chunk gets the same."""
+
+    def draw(index: int, shape: tuple[int, ...]) -> Tensor:
+        digest = hashlib.blake2b(f"{seed}:{index}".encode(), digest_size=8).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
+        return torch.randn(shape, generator=generator)
+
+    return draw
+
+
+def sample(
+    predict: Predict, motion: Tensor, noise: Tensor, sigmas: Sequence[float], on_step: Callable[[int], None]
+) -> Tensor:
+    """Denoise one chunk from `noise` [steps,16,F,h,w]; `motion` [16,k,h,w] stays clean in front.
+
+    After each step the estimate is noised again to the next level with fresh noise (no ODE solver: the
+    student is distilled for this). `on_step` is called with the number of steps done; it may raise to stop.
+    """
+    clean = motion.shape[1]
+    latent = noise[0].clone()
+    for step, (sigma, next_sigma) in enumerate(itertools.pairwise(sigmas)):
+        latent[:, :clean] = motion
+        estimate = predict(latent, sigma)
+        last = step + 1 == len(noise)
+        latent = estimate.clone() if last else (1 - next_sigma) * estimate + next_sigma * noise[step + 1]
+        on_step(step + 1)
+    latent[:, :clean] = motion
+    return latent
