@@ -52,7 +52,8 @@ class Norm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, ...] -> [B, C, ...]."""
-        return F.normalize(x, dim=1) * (x.shape[1] ** 0.5 * self.gamma.to(x))
+        length = x.square().sum(1, keepdim=True).sqrt().clamp_min(1e-12)
+        return x * (x.shape[1] ** 0.5 / length) * self.gamma.to(x)
 
 
 class ResidualBlock(nn.Module):
