@@ -1,0 +1,192 @@
+"""What a file of weights is, and its model's widths, from names and shapes alone.
+
+What shapes do not tell (heads, mainly) comes from a `config` in the file's metadata or a `config.json`
+beside it, else from what the published models have in common.
+"""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from torch import Tensor
+
+from ..config import AudioEncoderConfig, ImageEncoderConfig, TextEncoderConfig, TransformerConfig, VAEConfig
+from ..errors import CheckpointError
+from ..models.audio_encoder import CONV_KERNEL, CONV_STRIDE
+from ..models.image_encoder import NORM_EPSILON
+from ..shapes import PATCH, TEMPORAL_STRIDE
+from . import keys
+from .header import Checkpoint
+
+TRANSFORMER_HEAD_DIM = 128
+AUDIO_HEAD_DIM = 64
+IMAGE_HEAD_DIMS = {1280: 80}
+"""Channels per head by width (ViT-H); 64 for all others."""
+
+LIVETALK = "a LiveTalk video transformer"
+WAV2VEC2 = "a Wav2Vec2 audio encoder"
+KINDS = (
+    ("audio_proj.proj1.weight", LIVETALK),
+    ("blocks.0.cross_attn.norm_k.weight", "a Wan video transformer without LiveTalk's audio layers"),
+    ("decoder.middle.0.residual.0.gamma", "a Wan 2.1 VAE"),
+    ("feature_extractor.conv_layers.0.conv.weight", WAV2VEC2),
+    ("visual.cls_embedding", "a CLIP vision encoder"),
+    ("vision_model.embeddings.class_embedding", "a CLIP vision encoder"),
+    ("blocks.0.pos_embedding.embedding.weight", "a umT5 text encoder"),
+    ("block.0.layer.0.SelfAttention.relative_attention_bias.weight", "a T5 text encoder"),
+)
+"""A weight that only one kind of model has, and the kind."""
+
+AUDIO_SUPPORTED = {
+    "do_stable_layer_norm": False,
+    "feat_extract_norm": "group",
+    "conv_bias": False,
+    "hidden_act": "gelu",
+    "feat_extract_activation": "gelu",
+    "conv_kernel": list(CONV_KERNEL),
+    "conv_stride": list(CONV_STRIDE),
+    "layer_norm_eps": 1e-5,
+}
+"""The Wav2Vec2 variant that is built: the base one, with group norm and norms after each layer."""
+
+
+def identify(weights: Mapping[str, Tensor]) -> str:
+    """What kind of model these weights are, in words."""
+    found = (kind for ending, kind in KINDS if any(name.endswith(ending) for name in weights))
+    return next(found, "no model that LiveTalk knows")
+
+
+class Shapes:
+    """Shapes by name; a missing name is a `CheckpointError` that says what the file is instead."""
+
+    def __init__(self, checkpoint: Checkpoint, weights: Mapping[str, Tensor], needed: str) -> None:
+        self._path, self._original, self.weights, self._needed = checkpoint.path, checkpoint, weights, needed
+
+    def __call__(self, name: str) -> tuple[int, ...]:
+        if name not in self.weights:
+            raise CheckpointError(
+                f"{self._path} is {identify(self._original)} ({name} is missing); needed is {self._needed}: "
+                "choose another file"
+            )
+        return tuple(self.weights[name].shape)
+
+
+def transformer_config(checkpoint: Checkpoint, weights: Mapping[str, Tensor]) -> TransformerConfig:
+    """Widths of the transformer; `weights` are its header under our names."""
+    shape = Shapes(checkpoint, weights, LIVETALK)
+    intermediate_dim, first_frame = shape("audio_proj.proj1.weight")
+    frame = (shape("audio_proj.proj1_vf.weight")[1] - first_frame) // (TEMPORAL_STRIDE - 1)
+    dim, in_dim = shape("patch_embedding.weight")[:2]
+    output_dim = shape("audio_proj.norm.weight")[0]
+    widths = {
+        "dim": dim,
+        "in_dim": in_dim,
+        "ffn_dim": shape("blocks.0.ffn.0.weight")[0],
+        "num_layers": keys.count(weights, "blocks"),
+        "out_dim": shape("head.head.weight")[0] // PATCH**2,
+        "freq_dim": shape("time_embedding.0.weight")[1],
+        "text_dim": shape("text_embedding.0.weight")[1],
+        "clip_dim": shape("img_emb.proj.1.weight")[1],
+        "intermediate_dim": intermediate_dim,
+        "output_dim": output_dim,
+        "context_tokens": shape("audio_proj.proj3.weight")[0] // output_dim,
+        "audio_window": first_frame // frame,
+    }
+    given = checkpoint.config(beside=True)
+    _check_agreement(checkpoint, given, widths)
+    audio_channels = given.get("audio_channels", frame if frame % output_dim else output_dim)
+    guessed = {
+        "num_heads": max(1, dim // TRANSFORMER_HEAD_DIM),
+        "audio_channels": audio_channels,
+        "audio_blocks": frame // audio_channels,
+    }
+    kept = {field.name: given[field.name] for field in fields(TransformerConfig) if field.name in given}
+    return TransformerConfig(**{**guessed, **kept, **widths})
+
+
+def vae_config(checkpoint: Checkpoint, weights: Mapping[str, Tensor]) -> VAEConfig:
+    """Width of the VAE."""
+    return VAEConfig(dim=Shapes(checkpoint, weights, "a Wan 2.1 VAE")("decoder.head.0.gamma")[0])
+
+
+def audio_encoder_config(checkpoint: Checkpoint, weights: Mapping[str, Tensor]) -> AudioEncoderConfig:
+    """Widths of the audio encoder; a variant that is not built is a `CheckpointError`."""
+    shape = Shapes(checkpoint, weights, WAV2VEC2)
+    given = checkpoint.config(beside=True)
+    extractor = "feature_extractor.conv_layers"
+    normed = f"{extractor}.1.layer_norm.weight" in weights
+    found = {**given, "conv_bias": f"{extractor}.0.conv.bias" in weights, "feat_extract_norm": _norm_kind(normed)}
+    faults = [
+        f"{name} {found[name]} (needs {value})"
+        for name, value in AUDIO_SUPPORTED.items()
+        if found.get(name, value) != value
+    ]
+    if faults:
+        raise CheckpointError(
+            f"{checkpoint.path} is another variant of Wav2Vec2: {', '.join(faults)}; "
+            "needed is the base one: use chinese-wav2vec2-base"
+        )
+    hidden_size, per_group, kernel = shape("encoder.pos_conv_embed.conv.parametrizations.weight.original1")
+    return AudioEncoderConfig(
+        hidden_size=hidden_size,
+        num_hidden_layers=keys.count(weights, "encoder.layers"),
+        num_attention_heads=given.get("num_attention_heads", max(1, hidden_size // AUDIO_HEAD_DIM)),
+        intermediate_size=shape("encoder.layers.0.feed_forward.intermediate_dense.weight")[0],
+        conv_dim=tuple(shape(f"{extractor}.{index}.conv.weight")[0] for index in range(len(CONV_KERNEL))),
+        num_conv_pos_embeddings=kernel,
+        num_conv_pos_embedding_groups=hidden_size // per_group,
+    )
+
+
+def _norm_kind(normed: bool) -> str:
+    return "layer" if normed else "group"
+
+
+def image_encoder_config(checkpoint: Checkpoint, weights: Mapping[str, Tensor]) -> ImageEncoderConfig:
+    """Widths of the vision encoder; `weights` are its header under our names, without the last layer."""
+    shape = Shapes(checkpoint, weights, "a CLIP vision encoder")
+    given = checkpoint.config(beside=False)
+    if given.get("hidden_act", "gelu") != "gelu" or given.get("layer_norm_eps", NORM_EPSILON) != NORM_EPSILON:
+        raise CheckpointError(
+            f"{checkpoint.path} has activation {given.get('hidden_act')}; needed is gelu: use clip_vision_h"
+        )
+    dim, _, patch_size, _ = shape("patch_embedding.weight")
+    side = round((shape("position_embedding")[0] - 1) ** 0.5)
+    return ImageEncoderConfig(
+        dim=dim,
+        num_layers=keys.count(weights, "encoder.layers") + 1,
+        num_heads=given.get("num_heads", max(1, dim // IMAGE_HEAD_DIMS.get(dim, 64))),
+        image_size=side * patch_size,
+        patch_size=patch_size,
+        mlp_ratio=shape("encoder.layers.0.mlp.fc1.weight")[0] // dim,
+    )
+
+
+def text_encoder_config(checkpoint: Checkpoint, weights: Mapping[str, Tensor]) -> TextEncoderConfig:
+    """Widths of the text encoder."""
+    shape = Shapes(checkpoint, weights, "a umT5 text encoder")
+    attention = "block.0.layer.0.SelfAttention"
+    vocab, dim = shape("shared.weight")
+    num_buckets, num_heads = shape(f"{attention}.relative_attention_bias.weight")
+    return TextEncoderConfig(
+        vocab=vocab,
+        dim=dim,
+        dim_attn=shape(f"{attention}.q.weight")[0],
+        dim_ffn=shape("block.0.layer.1.DenseReluDense.wi_0.weight")[0],
+        num_heads=num_heads,
+        num_layers=keys.count(weights, "block"),
+        num_buckets=num_buckets,
+    )
+
+
+def _check_agreement(checkpoint: Checkpoint, given: Mapping[str, Any], widths: Mapping[str, int]) -> None:
+    faults = [
+        f"{name} {given[name]} (the weights: {value})"
+        for name, value in widths.items()
+        if given.get(name, value) != value
+    ]
+    if faults:
+        raise CheckpointError(
+            f"the config of {checkpoint.path} does not fit its weights: {', '.join(faults)}; needed is the "
+            "config.json of this very model: get it, or move the foreign one away"
+        )

@@ -1,0 +1,185 @@
+"""Conversion of weights: pickles to safetensors, shards to one file, bfloat16 to scaled FP8.
+
+One tensor at a time: the header is written first, then each tensor goes from its mapped source to its place.
+The file gets its name when it is whole.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from math import prod
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from torch import Tensor
+
+from ..errors import CheckpointError, OutputError
+from . import configs, keys
+from .header import DTYPES, Checkpoint, is_pickle, open_checkpoint
+
+SAFE_TORCH = "2.10"
+"""Versions before it have known holes in `weights_only`."""
+FP8 = torch.float8_e4m3fn
+FP8_MARKER = "scaled_fp8"
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+HEADER_ALIGNMENT = 8
+
+Transform = Callable[[str, Tensor], dict[str, Tensor]]
+
+
+def convert(source: Path, output: Path, fp8: bool = False) -> Path:
+    """Write the weights of `source` (a pickle, a safetensors file, an index or a folder) as one safetensors file.
+
+    With `fp8`, the large linear layers of the transformer's blocks become FP8 (e4m3) with one scale per
+    tensor, in ComfyUI's scaled layout. Raises `CheckpointError` for the source, `OutputError` for the output.
+    """
+    if output.exists():
+        raise OutputError(f"{output} exists; needed is a new file: choose another name, or delete it")
+    weights, metadata = _read_pickle(source) if is_pickle(source) else _read_safetensors(source)
+    transform = _scaler(weights, source) if fp8 else _unchanged
+    extra = {keys.prefix_of(weights) + FP8_MARKER: torch.zeros(2).to(FP8)} if fp8 else {}
+    _write(output, weights, transform, extra, metadata | _config(weights, source) | {"format": "pt"})
+    return output
+
+
+def _read_safetensors(source: Path) -> tuple[Mapping[str, Tensor], dict[str, str]]:
+    checkpoint = open_checkpoint(source)
+    checkpoint.header()
+    return checkpoint, checkpoint.metadata
+
+
+def _read_pickle(source: Path) -> tuple[Mapping[str, Tensor], dict[str, str]]:
+    """A pickle's tensors, mapped where its format allows; nothing in it is run."""
+    if torch.__version__ < SAFE_TORCH:
+        raise CheckpointError(
+            f"torch {torch.__version__} cannot read {source} safely; needed is {SAFE_TORCH} or newer: update torch, "
+            "or convert on another machine"
+        )
+    try:
+        with source.open("rb") as file:
+            mappable = file.read(2) == b"PK"
+        content = torch.load(source, map_location="cpu", weights_only=True, mmap=mappable)
+    except Exception as error:  # a damaged pickle may raise anything
+        reason = str(error).strip().partition("\n")[0]
+        raise CheckpointError(
+            f"{source} is damaged, or holds more than tensors ({reason}); needed is a plain state dict: "
+            "download it again, from its publisher"
+        ) from None
+    tensors = _tensors(content)
+    if not tensors:
+        raise CheckpointError(f"{source} holds no tensors by name; needed is a plain state dict")
+    return tensors, {}
+
+
+def _tensors(content: object) -> dict[str, Tensor]:
+    """The tensors of a state dict, or of one inside `state_dict` or `model`."""
+    if not isinstance(content, dict):
+        return {}
+    found = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    inner = (_tensors(content[name]) for name in ("state_dict", "model") if name in content)
+    return found or next(inner, {})
+
+
+def _config(weights: Mapping[str, Tensor], source: Path) -> dict[str, str]:
+    """The `config.json` beside the source, if it is this model's: what shapes do not tell stays known."""
+    kind = configs.identify(weights)
+    config = (source if source.is_dir() else source.parent) / "config.json"
+    if kind not in (configs.LIVETALK, configs.WAV2VEC2) or not config.is_file():
+        return {}
+    try:
+        return {"config": json.dumps(json.loads(config.read_text(encoding="utf-8")))}
+    except ValueError as error:
+        raise CheckpointError(f"{config} is not JSON ({error}); get it again, or move it away") from None
+
+
+def _unchanged(name: str, tensor: Tensor) -> dict[str, Tensor]:
+    return {name: tensor}
+
+
+def _scaler(weights: Mapping[str, Tensor], source: Path) -> Transform:
+    """Scales the weights that `keys.is_quantized` names; a `CheckpointError` where there are none, or FP8 already."""
+    prefix = keys.prefix_of(weights)
+    chosen = {name for name in weights if keys.is_quantized(name.removeprefix(prefix))}
+    if not chosen or configs.identify(weights) != configs.LIVETALK:
+        raise CheckpointError(f"{source} is {configs.identify(weights)}; FP8 is for LiveTalk's video transformer alone")
+    if any(keys.base_of_scale(name) is not None for name in weights):
+        raise CheckpointError(f"{source} is FP8 already; needed are 16 or 32 bit weights: convert the original")
+
+    def transform(name: str, tensor: Tensor) -> dict[str, Tensor]:
+        return _scaled(name.removesuffix(".weight"), tensor) if name in chosen else {name: tensor}
+
+    return transform
+
+
+def _scaled(layer: str, weight: Tensor) -> dict[str, Tensor]:
+    """An FP8 weight, and the float32 scale that multiplies it back."""
+    weight = weight.float()
+    scale = (weight.abs().amax() / torch.finfo(FP8).max).clamp(min=torch.finfo(torch.float32).tiny)
+    return {f"{layer}.weight": (weight / scale).to(FP8), f"{layer}.scale_weight": scale}
+
+
+def _write(
+    output: Path,
+    weights: Mapping[str, Tensor],
+    transform: Transform,
+    extra: dict[str, Tensor],
+    metadata: dict[str, str],
+) -> None:
+    """Stream `transform(name, weight)` of every weight, and `extra`, into a safetensors file."""
+    header, offsets, size = _layout(_planned(weights, transform) | extra, metadata)
+    temporary = output.with_name(f"{output.name}.partial")
+    try:
+        _check_space(output.parent, size)
+        with temporary.open("wb") as file:
+            file.write(header)
+            for name in weights:
+                _put(file, offsets, transform(name, weights[name]))
+            _put(file, offsets, extra)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(output)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {output}: {error.strerror or error}; needed are {size:,} bytes in a folder that can be "
+            "written: make room, or choose another one"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _planned(weights: Mapping[str, Tensor], transform: Transform) -> dict[str, Tensor]:
+    """What will be written, on the meta device."""
+    header = weights.header() if isinstance(weights, Checkpoint) else {n: t.to("meta") for n, t in weights.items()}
+    return {name: planned for n, tensor in header.items() for name, planned in transform(n, tensor).items()}
+
+
+def _layout(tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> tuple[bytes, dict[str, int], int]:
+    """A safetensors header, where each tensor goes, and the file's size; wide dtypes come first, for alignment."""
+    entries: dict[str, object] = {"__metadata__": metadata}
+    starts, end = {}, 0
+    for name in sorted(tensors, key=lambda name: (-tensors[name].itemsize, name)):
+        tensor = tensors[name]
+        if tensor.dtype not in NAMES:
+            raise CheckpointError(f"{name} is {tensor.dtype}; what can be written is {', '.join(NAMES.values())}")
+        starts[name], end = end, end + prod(tensor.shape) * tensor.itemsize
+        entries[name] = {
+            "dtype": NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [starts[name], end],
+        }  # fmt: skip
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % HEADER_ALIGNMENT)
+    header = len(text).to_bytes(8, "little") + text
+    return header, {name: len(header) + start for name, start in starts.items()}, len(header) + end
+
+
+def _check_space(folder: Path, size: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise OSError(f"{free:,} bytes are free in {folder}")
+
+
+def _put(file: BinaryIO, offsets: Mapping[str, int], tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        file.seek(offsets[name])
+        file.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)

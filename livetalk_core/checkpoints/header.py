@@ -1,0 +1,254 @@
+"""Safetensors files, looked at before they are loaded.
+
+`Checkpoint` reads names, shapes and dtypes without touching the weights, and hands out memory-mapped
+tensors. `check` compares all of them with what a model needs, in one report. A file that is something
+else is named for what it is.
+"""
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ..errors import CheckpointError
+
+INDEX_ENDING = ".safetensors.index.json"
+REPORT_LINES = 20
+CONVERT = "python -m livetalk_core convert"
+DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
+    "BOOL": torch.bool,
+}  # fmt: skip
+"""The dtypes that are read, by their names in a header."""
+
+PICKLE = rb"PK\x03\x04|\x80[\x02-\x05]"
+SIGNATURES = (
+    (rb"version https://git-lfs", "a git-LFS pointer, not the weights: run `git lfs pull`, or download the file"),
+    (rb"\s*<(?:!doctype|html|head|\?xml|!--)", "a web page, not weights: download the file again (log in if asked)"),
+    (PICKLE, f"a pickle (.pth, .bin), which may run code: `{CONVERT} FILE OUT.safetensors`"),
+    (rb"GGUF", "a GGUF file, which is not read: use the safetensors file of the same model"),
+)
+"""How wrong files begin, and what to say."""
+
+
+class Checkpoint(Mapping[str, Tensor]):
+    """The weights of one or more safetensors files; a tensor is mapped from its file when asked for."""
+
+    def __init__(self, path: Path, files: Sequence[Path]) -> None:
+        self.path, self.files = path, tuple(files)
+        self._handles = {file: _open(file) for file in files}
+        self._home = {name: file for file, handle in self._handles.items() for name in handle.keys()}  # noqa: SIM118
+        handles = self._handles.values()
+        self.metadata: dict[str, str] = {key: value for h in handles for key, value in (h.metadata() or {}).items()}
+        self._mapped: dict[Path, Any] = {}
+
+    def __getitem__(self, name: str) -> Tensor:
+        file = self._home[name]
+        if file not in self._mapped:
+            self._mapped[file] = _map(file)
+        return self._mapped[file].get_tensor(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._home)
+
+    def __len__(self) -> int:
+        return len(self._home)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._home  # without mapping the file
+
+    def header(self) -> dict[str, Tensor]:
+        """Every name with its shape and dtype, as tensors on the meta device; no weight is read."""
+        return {name: self._placeholder(name) for name in self}
+
+    def config(self, beside: bool) -> dict[str, Any]:
+        """The model's `config` from the file's metadata, else, if `beside`, from a `config.json` in its folder.
+
+        The published folder's `config.json` is the transformer's: other parts must not read it.
+        """
+        text = self.metadata.get("config")
+        file = self.path.with_name("config.json")
+        if text is None:
+            text = _text(file) if beside and file.is_file() else "{}"
+        return json_object(text, f"the config of {self.path}")
+
+    def _placeholder(self, name: str) -> Tensor:
+        entry = self._handles[self._home[name]].get_slice(name)
+        dtype = DTYPES.get(entry.get_dtype())
+        if dtype is None:
+            raise CheckpointError(
+                f"{self.path}: {name} is stored as {entry.get_dtype()}; readable are {', '.join(DTYPES)}: "
+                "use a file in one of these"
+            )
+        return torch.empty(entry.get_shape(), dtype=dtype, device="meta")
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """A safetensors file, an index of shards, or a folder that holds either."""
+    if not path.exists():
+        raise CheckpointError(f"{path} is missing; needed: a safetensors file, or a folder of them")
+    path = _weights_in(path) if path.is_dir() else path
+    files = _shards(path) if path.name.endswith(INDEX_ENDING) else [path]
+    return Checkpoint(path, files)
+
+
+def _weights_in(folder: Path) -> Path:
+    indices, files = sorted(folder.glob(f"*{INDEX_ENDING}")), sorted(folder.glob("*.safetensors"))
+    found = indices or files
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = ", ".join(file.name for file in found[:5])
+        raise CheckpointError(f"{folder} holds {len(found)} sets of weights ({names}); needed is one: name the file")
+    pickles = [file.name for ending in ("*.pth", "*.bin") for file in sorted(folder.glob(ending))]
+    remedy = f"`{CONVERT} {folder / pickles[0]} OUT.safetensors`" if pickles else "download the weights into it"
+    raise CheckpointError(f"{folder} holds no safetensors file ({len(pickles)} pickles); needed is one: {remedy}")
+
+
+def _shards(index: Path) -> list[Path]:
+    content = json_object(_text(index), str(index))
+    names = sorted(set(content.get("weight_map", {}).values()))
+    files = [index.with_name(name) for name in names if Path(name).name == name]
+    if not files or len(files) < len(names):
+        raise CheckpointError(f"{index} is no index of shards beside it; needed: a `weight_map` of file names")
+    missing = [file.name for file in files if not file.exists()]
+    if missing:
+        raise CheckpointError(
+            f"{len(missing)} of {len(files)} shards are missing in {index.parent}: {', '.join(missing)}; download them"
+        )
+    return files
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}); download it again") from None
+
+
+def json_object(text: str, what: str) -> dict[str, Any]:
+    """Parse a JSON object; `what` it is goes into the error."""
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{what} is not JSON ({error}); download it again") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{what} is not a JSON object; download it again")
+    return content
+
+
+def is_pickle(path: Path) -> bool:
+    """Whether a file begins as PyTorch's pickles (.pth, .pt, .bin) do."""
+    return path.is_file() and _begins_as(PICKLE, _start(path))
+
+
+def _start(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(512)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}; needed: a safetensors file") from None
+
+
+def _begins_as(pattern: bytes, start: bytes) -> bool:
+    looks_like_safetensors = start[8:9] == b"{"  # before it comes a number, whose bytes may look like anything
+    return not looks_like_safetensors and re.match(pattern, start, re.IGNORECASE) is not None
+
+
+def _open(path: Path) -> Any:
+    """safetensors' handle of a file, or a `CheckpointError` that says what the file is."""
+    start = _start(path)
+    if not start:
+        raise CheckpointError(f"{path} is empty; needed: a safetensors file: download it again")
+    for pattern, verdict in SIGNATURES:
+        if _begins_as(pattern, start):
+            raise CheckpointError(f"{path} is {verdict}")
+    try:
+        return safe_open(path, framework="np")  # reads the header; "pt" would map the whole file at once
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(_damage(path, start, error)) from None
+
+
+def _map(path: Path) -> Any:
+    """safetensors' handle that gives tensors mapped from the file."""
+    try:
+        return safe_open(path, framework="pt")
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{path} ({path.stat().st_size:,} bytes) cannot be mapped into memory; needed is more memory or swap: "
+            "use the model in shards, or an FP8 file"
+        ) from error
+
+
+def _damage(path: Path, start: bytes, error: Exception) -> str:
+    size, needed = path.stat().st_size, _promised_size(path, start)
+    if needed is not None and needed > size:
+        return f"{path} has {size:,} of {needed:,} bytes: the download was cut short; download it again"
+    return f"{path} is not a safetensors file, or a damaged one ({error}); download it again"
+
+
+def _promised_size(path: Path, start: bytes) -> int | None:
+    """Bytes that a safetensors header says the file has; None where there is no such header."""
+    length = int.from_bytes(start[:8], "little")
+    if len(start) < 9 or start[8:9] != b"{" or length > 100_000_000:
+        return None
+    with path.open("rb") as file:
+        header = file.read(8 + length)[8:]
+    if len(header) < length:
+        return 8 + length
+    try:
+        entries = json.loads(header)
+        return 8 + length + max((e["data_offsets"][1] for k, e in entries.items() if k != "__metadata__"), default=0)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def check(needed: Mapping[str, Tensor], found: Mapping[str, Tensor], what: str) -> None:
+    """Compare names, shapes and dtypes; raise one `CheckpointError` that lists every difference.
+
+    Layers that differ in the same way share a line. A floating-point weight may have any floating dtype.
+    """
+    lines = [
+        *_grouped("missing", [(name, _shape(needed[name])) for name in needed if name not in found]),
+        *_grouped("unexpected", [(name, _shape(found[name])) for name in found if name not in needed]),
+        *_grouped("wrong shape", [(n, d) for n in needed if n in found and (d := _shape_fault(needed[n], found[n]))]),
+        *_grouped("wrong dtype", [(n, d) for n in needed if n in found and (d := _dtype_fault(needed[n], found[n]))]),
+    ]
+    if not lines:
+        return
+    shown = lines[:REPORT_LINES]
+    if len(lines) > len(shown):
+        shown.append(f"  and {len(lines) - len(shown)} more such lines")
+    raise CheckpointError("\n".join([f"{what} does not have exactly the weights that are needed:", *shown]))
+
+
+def _grouped(verdict: str, faults: list[tuple[str, str]]) -> list[str]:
+    groups: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for name, detail in faults:
+        groups[re.sub(r"\d+", "*", name), detail].append(name)
+    return [
+        f"  {verdict}: {names[0] if len(names) == 1 else f'{pattern} ({len(names)} of them)'} {detail}"
+        for (pattern, detail), names in groups.items()
+    ]
+
+
+def _shape(tensor: Tensor) -> str:
+    return str(list(tensor.shape))
+
+
+def _shape_fault(needed: Tensor, found: Tensor) -> str:
+    return "" if needed.shape == found.shape else f"{_shape(found)}, needs {_shape(needed)}"
+
+
+def _dtype_fault(needed: Tensor, found: Tensor) -> str:
+    if needed.is_floating_point() == found.is_floating_point():
+        return ""
+    return f"{found.dtype}, needs {'floating point' if needed.is_floating_point() else needed.dtype}"

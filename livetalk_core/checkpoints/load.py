@@ -1,0 +1,252 @@
+"""Weights into models: a file's header is checked as a whole, then its tensors are mapped and assigned.
+
+`open_model` takes a folder laid out as published (its `.pth` files converted), or the name of the
+embedded model; every part's header is checked before any weight is read.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ..config import PRESETS, Preset
+from ..errors import CheckpointError
+from ..models import operations as default_operations
+from ..models.audio_encoder import AudioEncoder
+from ..models.image_encoder import ImageEncoder
+from ..models.text_encoder import FolderTokenizer, TextEncoder
+from ..models.transformer import Transformer
+from ..models.vae import VAE
+from . import configs, keys, nano
+from .header import CONVERT, INDEX_ENDING, Checkpoint, check, json_object, open_checkpoint
+from .model import Model
+
+M = TypeVar("M", bound=nn.Module)
+Device = torch.device | str
+Rename = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+FP8_FORMATS = ("float8_e4m3fn", "float8_e5m2")
+
+
+class Part(Generic[M]):
+    """One model's file, checked against the model that its shapes describe; `load` reads the weights."""
+
+    def __init__(
+        self,
+        path: Path,
+        rename: Rename,
+        infer: Callable[[Checkpoint, Mapping[str, Tensor]], Any],
+        build: Callable[[Any, torch.dtype], M],
+        keeps_fp8: bool = False,
+    ) -> None:
+        self.checkpoint, self._rename, self._build, self._keeps_fp8 = open_checkpoint(path), rename, build, keeps_fp8
+        _check_quantization(self.checkpoint)
+        self._header = rename(self.checkpoint.header())
+        self.config = infer(self.checkpoint, self._header)
+        check(self._empty(torch.float32).state_dict(), self._header, f"{path}, {configs.identify(self._header)},")
+
+    def _empty(self, dtype: torch.dtype) -> M:
+        """The model on the meta device, with room for the file's FP8 scales."""
+        with torch.device("meta"):
+            model = self._build(self.config, dtype)
+        layers: dict[str | None, Any] = dict(model.named_modules())
+        for name in self._header:
+            layer = layers.get(keys.base_of_scale(name))
+            if hasattr(layer, "scale_weight"):
+                layer.scale_weight = torch.empty_like(self._header[name])
+        return model
+
+    def load(self, device: Device, dtype: torch.dtype) -> M:
+        """The model with its weights, as `dtype` (FP8 weights that the layers multiply out stay FP8), for inference."""
+        model = self._empty(dtype)
+        weights = self._rename(self.checkpoint)
+        model.load_state_dict({n: self._place(n, weights[n], device, dtype) for n in list(weights)}, assign=True)
+        assert not any(t.is_meta for t in (*model.parameters(), *model.buffers())), "a weight was not loaded"
+        return model.eval().requires_grad_(False)
+
+    def _place(self, name: str, tensor: Tensor, device: Device, dtype: torch.dtype) -> Tensor:
+        kept = self._keeps_fp8 and (tensor.dtype in keys.FP8 or keys.base_of_scale(name) is not None)
+        return tensor.to(device) if kept or not tensor.is_floating_point() else tensor.to(device, dtype)
+
+
+def _check_quantization(checkpoint: Checkpoint) -> None:
+    """Raise `CheckpointError` for weights quantised in a way that is not read here."""
+    what = f"the quantisation note of {checkpoint.path}"
+    layers = json_object(checkpoint.metadata.get("_quantization_metadata", "{}"), what).get("layers", {})
+    notes = [bytes(checkpoint[name].tolist()).decode() for name in checkpoint if name.endswith(".comfy_quant")]
+    marks = [*layers.values(), *(json_object(note, what) for note in notes)]
+    foreign = sorted({str(mark.get("format")) for mark in marks} - set(FP8_FORMATS))
+    if foreign:
+        raise CheckpointError(
+            f"{checkpoint.path} is quantised as {', '.join(foreign)}; readable here are 16 and 32 bit and FP8 "
+            f"({', '.join(FP8_FORMATS)}): use such a file, or load this one in ComfyUI"
+        )
+
+
+def transformer_part(path: Path, operations: Any = default_operations) -> Part[Transformer]:
+    """The video transformer: one file, an index of shards, or a folder; plain, ComfyUI-prefixed or FP8-scaled."""
+    return Part(
+        path,
+        keys.transformer,
+        configs.transformer_config,
+        lambda config, dtype: Transformer(config, operations, dtype=dtype),
+        keeps_fp8=True,
+    )
+
+
+def vae_part(path: Path, operations: Any = default_operations) -> Part[VAE]:
+    """Wan 2.1's VAE."""
+    return Part(path, keys.vae, configs.vae_config, lambda config, dtype: VAE(config, operations, dtype=dtype))
+
+
+def audio_encoder_part(path: Path) -> Part[AudioEncoder]:
+    """A Wav2Vec2 file or folder."""
+    return Part(path, keys.audio_encoder, configs.audio_encoder_config, lambda config, _: AudioEncoder(config))
+
+
+def image_encoder_part(path: Path) -> Part[ImageEncoder]:
+    """A CLIP vision encoder, published or ComfyUI's."""
+    return Part(path, keys.image_encoder, configs.image_encoder_config, lambda config, _: ImageEncoder(config))
+
+
+def text_encoder_part(path: Path) -> Part[TextEncoder]:
+    """A umT5 encoder, published or ComfyUI's."""
+    return Part(path, keys.text_encoder, configs.text_encoder_config, lambda config, _: TextEncoder(config))
+
+
+def load_transformer(
+    path: Path, device: Device, dtype: torch.dtype, operations: Any = default_operations
+) -> Transformer:
+    """See `transformer_part`."""
+    return transformer_part(path, operations).load(device, dtype)
+
+
+def load_vae(path: Path, device: Device, dtype: torch.dtype, operations: Any = default_operations) -> VAE:
+    """See `vae_part`."""
+    return vae_part(path, operations).load(device, dtype)
+
+
+def load_audio_encoder(path: Path, device: Device, dtype: torch.dtype = torch.float32) -> AudioEncoder:
+    """See `audio_encoder_part`."""
+    return audio_encoder_part(path).load(device, dtype)
+
+
+def load_image_encoder(path: Path, device: Device, dtype: torch.dtype) -> ImageEncoder:
+    """See `image_encoder_part`."""
+    return image_encoder_part(path).load(device, dtype)
+
+
+def load_text_encoder(path: Path, device: Device, dtype: torch.dtype) -> TextEncoder:
+    """See `text_encoder_part`."""
+    return text_encoder_part(path).load(device, dtype)
+
+
+class Place(NamedTuple):
+    """Where a part of a model lies in its folder: patterns in order of preference, and how to get it."""
+
+    part: str
+    patterns: tuple[str, ...]
+    remedy: str
+    pickle: str = ""
+
+
+TRANSFORMER = Place(
+    "video transformer",
+    (f"diffusion_pytorch_model*{INDEX_ENDING}", "diffusion_pytorch_model*.safetensors"),
+    "download it, or name its file instead of the folder",
+)
+TEXT_ENCODER = Place(
+    "text encoder",
+    ("models_t5_*.safetensors", "umt5_xxl_*.safetensors"),
+    "convert the published one, or copy ComfyUI's umt5_xxl file here",
+    "models_t5_*.pth",
+)
+TOKENIZER = Place("tokenizer", ("google/umt5-xxl",), "copy this folder from the published model")
+IMAGE_ENCODER = Place(
+    "vision encoder",
+    ("models_clip_*.safetensors", "clip_vision_h*.safetensors"),
+    "convert the published one, or copy ComfyUI's clip_vision_h file here",
+    "models_clip_*.pth",
+)
+VAE_FILE = Place(
+    "VAE",
+    ("Wan2.1_VAE*.safetensors", "wan_2.1_vae*.safetensors"),
+    "convert the published one, or copy ComfyUI's wan_2.1_vae file here",
+    "Wan2.1_VAE.pth",
+)
+AUDIO_ENCODER = Place(
+    "audio encoder",
+    ("chinese-wav2vec2-base", "../chinese-wav2vec2-base"),
+    "download the folder TencentGameMate/chinese-wav2vec2-base, into the model's folder or beside it",
+)
+
+
+def find(folder: Path, place: Place) -> Path:
+    """The file of a part; a `CheckpointError` says what was looked for and how to get it."""
+    for pattern in place.patterns:
+        found = sorted((folder / pattern).parent.glob(Path(pattern).name))
+        if found:
+            return _single(found, place)
+    pickles = sorted(folder.glob(place.pickle)) if place.pickle else []
+    remedy = f"`{CONVERT} {pickles[0]} {pickles[0].with_suffix('.safetensors')}`" if pickles else place.remedy
+    raise CheckpointError(f"{folder} holds no {place.part}; looked for {', '.join(place.patterns)}: {remedy}")
+
+
+def _single(found: list[Path], place: Place) -> Path:
+    if place is TRANSFORMER and len(found) > 1:
+        raise CheckpointError(
+            f"{found[0].parent} holds {len(found)} files of the {place.part} but not one {place.patterns[0]}; "
+            "download the index of the shards, or name one merged file"
+        )
+    return found[0]
+
+
+def open_model(name: str | Path, device: Device, dtype: torch.dtype) -> Model:
+    """The embedded model by its name (`nano`), or a folder, or the transformer's file in such a folder.
+
+    Everything is found and checked here; weights are read when a part is first used. The audio encoder is
+    float32 whatever `dtype` is.
+    """
+    if str(name) == nano.NAME:
+        return nano.open_nano(device, dtype)
+    path = Path(name)
+    if not path.exists():
+        raise CheckpointError(f"no model at {path}; needed is {nano.NAME!r}, or a folder of weights")
+    folder = path if path.is_dir() else path.parent
+    files = {place: find(folder, place) for place in (TEXT_ENCODER, TOKENIZER, IMAGE_ENCODER, VAE_FILE, AUDIO_ENCODER)}
+    transformer = transformer_part(find(folder, TRANSFORMER) if path.is_dir() else path)
+    vae, text = vae_part(files[VAE_FILE]), text_encoder_part(files[TEXT_ENCODER])
+    audio, image = audio_encoder_part(files[AUDIO_ENCODER]), image_encoder_part(files[IMAGE_ENCODER])
+    preset = Preset(folder.name, transformer.config, vae.config, audio.config, image.config, text.config)
+    check_widths(preset)
+    return Model(
+        name=folder.resolve().name,
+        trained=True,
+        preset=replace(preset, stream=PRESETS["14b"].stream),
+        tokenizer=FolderTokenizer(files[TOKENIZER]),
+        load_transformer=lambda: transformer.load(device, dtype),
+        load_vae=lambda: vae.load(device, dtype),
+        load_audio_encoder=lambda: audio.load(device, torch.float32),
+        load_image_encoder=lambda: image.load(device, dtype),
+        load_text_encoder=lambda: text.load(device, dtype),
+    )
+
+
+def check_widths(preset: Preset) -> None:
+    """Raise `CheckpointError` unless the encoders give what the transformer takes."""
+    config = preset.transformer
+    given = {
+        "text_dim": preset.text.dim,
+        "clip_dim": preset.image.dim,
+        "audio_blocks": preset.audio.num_hidden_layers,
+        "audio_channels": preset.audio.hidden_size,
+    }
+    needed = {name: getattr(config, name) for name in given}
+    faults = [f"{name} {given[name]} (needs {needed[name]})" for name in given if given[name] != needed[name]]
+    if faults:
+        raise CheckpointError(
+            f"the encoders do not fit the transformer of {preset.name}: {', '.join(faults)}; "
+            "use the encoders that were published with it"
+        )

@@ -1,0 +1,64 @@
+"""A model with all its parts."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ..config import Preset
+from ..models.audio_encoder import AudioEncoder
+from ..models.image_encoder import ImageEncoder
+from ..models.text_encoder import TextEncoder, Tokenizer
+from ..models.transformer import Transformer
+from ..models.vae import VAE
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """The five parts, each loaded when first used.
+
+    Text and vision encoder are loaded for one call and freed again: encode prompts and portrait before you
+    touch `transformer`, and the two never share memory with it. `preset` holds every part's widths.
+    """
+
+    name: str
+    trained: bool
+    preset: Preset
+    tokenizer: Tokenizer
+    load_transformer: Callable[[], Transformer]
+    load_vae: Callable[[], VAE]
+    load_audio_encoder: Callable[[], AudioEncoder]
+    load_image_encoder: Callable[[], ImageEncoder]
+    load_text_encoder: Callable[[], TextEncoder]
+
+    def __str__(self) -> str:
+        return self.name if self.trained else f"{self.name} (untrained)"
+
+    @cached_property
+    def transformer(self) -> Transformer:
+        """The video transformer."""
+        return self.load_transformer()
+
+    @cached_property
+    def vae(self) -> VAE:
+        """The VAE."""
+        return self.load_vae()
+
+    @cached_property
+    def audio_encoder(self) -> AudioEncoder:
+        """The audio encoder, in float32."""
+        return self.load_audio_encoder()
+
+    @torch.inference_mode()
+    def encode_texts(self, *prompts: str) -> list[Tensor]:
+        """Each prompt's tokens [n, text_dim], n <= text_len, in float32 on the CPU."""
+        encoder, length = self.load_text_encoder(), self.preset.transformer.text_len
+        return [encoder.encode(self.tokenizer(prompt, length), length).float().cpu() for prompt in prompts]
+
+    @torch.inference_mode()
+    def encode_image(self, reference: Tensor) -> Tensor:
+        """Image tokens [1, 1+patches, clip_dim] of a frame [1,3,1,H,W] in -1..1, in float32 on the CPU."""
+        encoder = self.load_image_encoder()
+        return encoder.embed(encoder.preprocess(reference)).float().cpu()

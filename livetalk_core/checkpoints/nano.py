@@ -1,0 +1,113 @@
+"""The embedded model: the preset `nano`, from `livetalk_core/assets` where its weights are, else from a fixed seed."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+from zlib import crc32
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ..config import PRESETS
+from ..models import operations as default_operations
+from ..models.audio_encoder import AudioEncoder
+from ..models.image_encoder import ImageEncoder
+from ..models.text_encoder import ByteTokenizer, TextEncoder
+from ..models.transformer import Transformer
+from ..models.vae import VAE
+from .header import check
+from .model import Model
+
+NAME = "nano"
+ASSETS = Path(__file__).resolve().parents[1] / "assets"
+SEED = 20251223
+
+M = TypeVar("M", bound=nn.Module)
+Device = torch.device | str
+PRESET = PRESETS[NAME]
+
+
+def asset(part: str) -> Path:
+    """The file that replaces a seeded part; weights under the model's own keys."""
+    return ASSETS / f"{NAME}_{part}.safetensors"
+
+
+def is_trained() -> bool:
+    """Whether trained weights of the transformer are in the pack."""
+    return asset("transformer").is_file()
+
+
+def seeded(name: str, shape: torch.Size, like: Tensor) -> Tensor:
+    """Random values of one weight, the same wherever and whenever they are made.
+
+    Matrices and kernels keep the variance of what passes them; norms scale by about 1; everything else is small.
+    No value path is zero.
+    """
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(SEED + crc32(name.encode())))
+    if len(shape) > 1 and not name.endswith(("gamma", "modulation", "original0")):
+        values *= shape[1:].numel() ** -0.5
+    elif name.endswith((".weight", "gamma", "original0")):
+        values = 1 + 0.1 * values
+    else:
+        values *= 0.1
+    return values.to(like.dtype)
+
+
+def weights(part: str, model: nn.Module) -> dict[str, Tensor]:
+    """The weights of a part, for a model on any device, meta included."""
+    needed = model.state_dict()
+    path = asset(part)
+    if not path.is_file():
+        return {name: seeded(f"{part}.{name}", tensor.shape, tensor) for name, tensor in needed.items()}
+    found = load_file(path)
+    check(needed, found, str(path))
+    return found
+
+
+def build(part: str, make: Callable[[], M], device: Device, dtype: torch.dtype) -> M:
+    """One part with its weights, for inference."""
+    with torch.device("meta"):
+        model = make()
+    model.load_state_dict({name: t.to(device, dtype) for name, t in weights(part, model).items()}, assign=True)
+    return model.eval().requires_grad_(False)
+
+
+def transformer(device: Device, dtype: torch.dtype, operations: Any = default_operations) -> Transformer:
+    """The video transformer."""
+    return build("transformer", lambda: Transformer(PRESET.transformer, operations, dtype=dtype), device, dtype)
+
+
+def vae(device: Device, dtype: torch.dtype, operations: Any = default_operations) -> VAE:
+    """The VAE."""
+    return build("vae", lambda: VAE(PRESET.vae, operations, dtype=dtype), device, dtype)
+
+
+def audio_encoder(device: Device, dtype: torch.dtype = torch.float32) -> AudioEncoder:
+    """The audio encoder."""
+    return build("audio_encoder", lambda: AudioEncoder(PRESET.audio), device, dtype)
+
+
+def image_encoder(device: Device, dtype: torch.dtype) -> ImageEncoder:
+    """The vision encoder."""
+    return build("image_encoder", lambda: ImageEncoder(PRESET.image), device, dtype)
+
+
+def text_encoder(device: Device, dtype: torch.dtype) -> TextEncoder:
+    """The text encoder."""
+    return build("text_encoder", lambda: TextEncoder(PRESET.text), device, dtype)
+
+
+def open_nano(device: Device, dtype: torch.dtype) -> Model:
+    """All parts; the name says `untrained` until trained weights are in the pack."""
+    return Model(
+        name=NAME,
+        trained=is_trained(),
+        preset=PRESET,
+        tokenizer=ByteTokenizer(),
+        load_transformer=lambda: transformer(device, dtype),
+        load_vae=lambda: vae(device, dtype),
+        load_audio_encoder=lambda: audio_encoder(device),
+        load_image_encoder=lambda: image_encoder(device, dtype),
+        load_text_encoder=lambda: text_encoder(device, dtype),
+    )

@@ -1,0 +1,123 @@
+"""Wrong files are named for what they are."""
+
+import json
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from livetalk_core.checkpoints.header import REPORT_LINES, check, is_pickle, open_checkpoint
+from livetalk_core.errors import CheckpointError
+
+TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(4, dtype=torch.bfloat16)}
+
+
+def refused(path, message):
+    with pytest.raises(CheckpointError, match=message):
+        open_checkpoint(path).header()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git-LFS pointer.*git lfs pull"),
+        (b"<!DOCTYPE html><html><body>404", "a web page"),
+        (b"\n <html lang='en'>", "a web page"),
+        (b"GGUF\x03\x00\x00\x00", "GGUF"),
+        (b"PK\x03\x04" + bytes(20), "a pickle.*convert"),
+        (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j", "a pickle.*convert"),
+        (b"hello", "not a safetensors file"),
+        (bytes(100), "not a safetensors file"),
+        (b"\xff" * 100, "not a safetensors file"),
+        ((8).to_bytes(8, "little") + b"{garbage", "not a safetensors file"),
+        ((5000).to_bytes(8, "little") + b'{"a":', "has 13 of 5,008 bytes.*cut short"),
+    ],
+)
+def test_wrong_files(tmp_path, content, message):
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(content)
+    refused(path, message)
+
+
+def test_truncated_file_says_how_much_there_is(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_file(TENSORS, path)
+    whole = path.stat().st_size
+    path.write_bytes(path.read_bytes()[:-5])
+    refused(path, f"has {whole - 5:,} of {whole:,} bytes")
+
+
+def test_missing_file_and_folders_without_weights(tmp_path):
+    refused(tmp_path / "nothing.safetensors", "is missing")
+    refused(tmp_path, "holds no safetensors file .0 pickles.; .*download")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"PK\x03\x04")
+    refused(tmp_path, r"holds no safetensors file .1 pickles.; .*convert .*pytorch_model\.bin")
+    for name in ("x", "y"):
+        save_file(TENSORS, tmp_path / f"{name}.safetensors")
+    refused(tmp_path, "holds 2 sets of weights .x.safetensors, y.safetensors.")
+
+
+@pytest.mark.parametrize("content", ["[]", "{", "{}", '{"weight_map": {"a": "../elsewhere.safetensors"}}'])
+def test_bad_index(tmp_path, content):
+    save_file(TENSORS, tmp_path / "elsewhere.safetensors")
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "m.safetensors.index.json").write_text(content)
+    refused(folder, "is not JSON|is not a JSON object|is no index of shards")
+
+
+def test_shards_are_one_checkpoint(tmp_path):
+    for name, tensor in TENSORS.items():
+        save_file({name: tensor}, tmp_path / f"{name}.safetensors")
+    index = {"weight_map": {name: f"{name}.safetensors" for name in TENSORS}}
+    (tmp_path / "m.safetensors.index.json").write_text(json.dumps(index))
+    checkpoint = open_checkpoint(tmp_path)
+    assert checkpoint.keys() == TENSORS.keys()
+    assert all(torch.equal(checkpoint[name], TENSORS[name]) for name in TENSORS)
+
+
+@given(length=st.integers(0, 3000))
+def test_header_length_is_never_taken_for_a_signature(tmp_path_factory, length):
+    """A header of 640 bytes begins as a pickle does, one of 60 as a web page."""
+    path = tmp_path_factory.mktemp("header") / "weights.safetensors"
+    save_file(TENSORS, path, {"padding": "x" * length})
+    assert not is_pickle(path)
+    assert open_checkpoint(path).keys() == TENSORS.keys()
+
+
+def test_header_has_shapes_and_dtypes_without_data(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_file({**TENSORS, "c": torch.zeros(3).to(torch.float8_e4m3fn)}, path)
+    header = open_checkpoint(path).header()
+    assert {name: (list(t.shape), t.dtype, t.device.type) for name, t in header.items()} == {
+        "a": ([2, 3], torch.float32, "meta"),
+        "b": ([4], torch.bfloat16, "meta"),
+        "c": ([3], torch.float8_e4m3fn, "meta"),
+    }
+
+
+def test_config_comes_from_the_file_then_from_beside_it(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_file(TENSORS, path)
+    assert open_checkpoint(path).config(beside=True) == {}
+    (tmp_path / "config.json").write_text('{"dim": 1}')
+    assert open_checkpoint(path).config(beside=True) == {"dim": 1}
+    assert open_checkpoint(path).config(beside=False) == {}
+    save_file(TENSORS, path, {"config": '{"dim": 2}'})
+    assert open_checkpoint(path).config(beside=True) == {"dim": 2}
+
+
+def test_long_reports_are_cut_with_a_count():
+    needed = {chr(97 + i % 26) * (1 + i // 26): torch.zeros(1) for i in range(50)}
+    with pytest.raises(CheckpointError) as caught:
+        check(needed, {}, "x")
+    lines = str(caught.value).splitlines()
+    assert len(lines) == REPORT_LINES + 2
+    assert lines[-1] == "  and 30 more such lines"
+
+
+def test_equal_weights_pass():
+    check(TENSORS, {name: tensor.half() for name, tensor in TENSORS.items()}, "x")

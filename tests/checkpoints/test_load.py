@@ -1,0 +1,333 @@
+"""Every published layout loads, and what does not fit is refused before a weight is read."""
+
+import json
+import resource
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from livetalk_core.checkpoints import load, nano
+from livetalk_core.checkpoints.convert import _layout, convert
+from livetalk_core.checkpoints.header import CONVERT
+from livetalk_core.checkpoints.load import (
+    load_audio_encoder,
+    load_text_encoder,
+    load_transformer,
+    load_vae,
+    open_model,
+    transformer_part,
+    vae_part,
+)
+from livetalk_core.config import PRESETS
+from livetalk_core.errors import CheckpointError
+
+from .conftest import TRANSFORMER_CONFIG, save_shards, weights
+
+CPU = "cpu"
+F32 = torch.float32
+CONFIG = {"config": json.dumps(TRANSFORMER_CONFIG)}
+
+
+@pytest.fixture(scope="module")
+def manifest(golden):
+    return json.loads((golden / "checkpoint_keys.json").read_text())
+
+
+def sparse(path, shapes):
+    """A safetensors file of the right size whose zeros take no room on the disk."""
+    header, _, size = _layout({n: torch.empty(s, dtype=torch.bfloat16, device="meta") for n, s in shapes.items()}, {})
+    with path.open("wb") as file:
+        file.write(header)
+        file.truncate(size)
+
+
+def same(model, wanted):
+    state = model.state_dict()
+    return state.keys() == wanted.keys() and all(torch.equal(state[name], wanted[name]) for name in wanted)
+
+
+# --- the published sizes ---
+
+
+def test_the_14b_transformer_loads_with_every_key(manifest, tmp_path):
+    """All 1,633 keys, none missing, widths found from shapes alone; the weights stay on the disk."""
+    shapes, names = manifest["dit_14b"], list(manifest["dit_14b"])
+    assert len(shapes) == 1633
+    where = {}
+    for index in range(8):
+        sparse(tmp_path / f"s{index}.safetensors", {name: shapes[name] for name in names[index::8]})
+        where |= dict.fromkeys(names[index::8], f"s{index}.safetensors")
+    index = tmp_path / "diffusion_pytorch_model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": where}))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    part = transformer_part(index)
+    model = part.load(CPU, torch.bfloat16)
+    assert part.config == PRESETS["14b"].transformer
+    assert {name: list(tensor.shape) for name, tensor in model.state_dict().items()} == shapes
+    assert sum(parameter.numel() for parameter in model.parameters()) == pytest.approx(18.88e9, rel=1e-3)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000
+
+
+def test_the_published_vae_loads_with_every_key(manifest, tmp_path):
+    sparse(tmp_path / "Wan2.1_VAE.safetensors", manifest["vae"])
+    part = vae_part(tmp_path / "Wan2.1_VAE.safetensors")
+    assert part.config == PRESETS["14b"].vae
+    state = part.load(CPU, torch.bfloat16).state_dict()
+    assert len(state) == 194
+    assert {name: list(tensor.shape) for name, tensor in state.items()} == manifest["vae"]
+
+
+def test_one_key_less_is_noticed(manifest, tmp_path):
+    shapes = {name: shape for name, shape in manifest["vae"].items() if name != "conv2.bias"}
+    sparse(tmp_path / "vae.safetensors", shapes)
+    with pytest.raises(CheckpointError, match=r"missing: conv2\.bias \[16\]"):
+        vae_part(tmp_path / "vae.safetensors")
+
+
+# --- layouts of the transformer ---
+
+
+@pytest.mark.parametrize("prefix", ["", "diffusion_model.", "model.diffusion_model."])
+def test_one_file_with_any_prefix(tmp_path, prefix):
+    own = weights("transformer")
+    save_file({prefix + name: tensor for name, tensor in own.items()}, tmp_path / "m.safetensors", CONFIG)
+    model = load_transformer(tmp_path / "m.safetensors", CPU, F32)
+    assert model.config == PRESETS["nano"].transformer
+    assert same(model, own)
+
+
+@pytest.mark.parametrize("target", ["index", "folder"])
+def test_shards(tmp_path, target):
+    own = weights("transformer")
+    index = save_shards(tmp_path, own)
+    (tmp_path / "config.json").write_text(json.dumps(TRANSFORMER_CONFIG))
+    assert same(load_transformer(index if target == "index" else tmp_path, CPU, F32), own)
+
+
+def forward(model):
+    generator = torch.Generator().manual_seed(0)
+    config = model.config
+    with torch.inference_mode():
+        text = torch.randn(1, 5, config.text_dim, generator=generator)
+        clip = torch.randn(1, 9, config.clip_dim, generator=generator)
+        windows = torch.randn(1, 5, 5, config.audio_blocks, config.audio_channels, generator=generator)
+        latent, cond = (torch.randn(1, c, 2, 4, 4, generator=generator) for c in (16, 20))
+        context, audio = model.embed_context(text, clip), model.embed_audio(windows)
+        return model(latent, torch.tensor([500.0]), cond, context, audio)
+
+
+@pytest.mark.parametrize("layout", ["older", "newer", "prefixed"])
+def test_scaled_fp8_stays_fp8_and_computes_nearly_the_same(tmp_path, layout):
+    source, output = tmp_path / "m.safetensors", tmp_path / "fp8.safetensors"
+    prefix = "model.diffusion_model." if layout == "prefixed" else ""
+    save_file({prefix + name: tensor for name, tensor in weights("transformer").items()}, source, CONFIG)
+    convert(source, output, fp8=True)
+    if layout == "newer":
+        output = as_newer_layout(output)
+    model = load_transformer(output, CPU, F32)
+    linear = model.blocks[0].ffn[0]
+    assert linear.weight.dtype == torch.float8_e4m3fn
+    assert linear.scale_weight.dtype == torch.float32
+    assert model.blocks[0].norm3.weight.dtype == torch.float32
+    wanted, found = forward(load_transformer(source, CPU, F32)), forward(model)
+    error = (wanted - found).abs().mean() / wanted.abs().mean()
+    assert 0 < error < 0.1
+    linear.scale_weight *= 1.5
+    assert not torch.equal(forward(model), found)
+
+
+def as_newer_layout(path):
+    note = torch.tensor(list(b'{"format": "float8_e4m3fn"}'), dtype=torch.uint8)
+    tensors = load_file(path)
+    del tensors["scaled_fp8"]
+    for name in [name for name in tensors if name.endswith(".scale_weight")]:
+        layer = name.removesuffix(".scale_weight")
+        tensors[f"{layer}.weight_scale"] = tensors.pop(name)
+        tensors[f"{layer}.comfy_quant"] = note.clone()
+    target = path.with_name("newer.safetensors")
+    save_file(tensors, target, CONFIG)
+    return target
+
+
+def test_other_quantisation_is_named(tmp_path):
+    note = torch.tensor(list(b'{"format": "nvfp4"}'), dtype=torch.uint8)
+    save_file({**weights("transformer"), "blocks.0.ffn.0.comfy_quant": note}, tmp_path / "m.safetensors", CONFIG)
+    with pytest.raises(CheckpointError, match="quantised as nvfp4"):
+        load_transformer(tmp_path / "m.safetensors", CPU, F32)
+    layers = {"_quantization_metadata": json.dumps({"layers": {"blocks.0.ffn.0": {"format": "int8_tensorwise"}}})}
+    save_file(weights("transformer"), tmp_path / "n.safetensors", {**CONFIG, **layers})
+    with pytest.raises(CheckpointError, match="quantised as int8_tensorwise"):
+        load_transformer(tmp_path / "n.safetensors", CPU, F32)
+
+
+def test_every_difference_is_reported_at_once(tmp_path):
+    own = weights("transformer")
+    for block in range(6):
+        del own[f"blocks.{block}.norm_x.weight"]
+    own["blocks.0.ffn.0.bias"] = torch.zeros(3)
+    own["blocks.0.ffn.2.bias"] = own["blocks.0.ffn.2.bias"].to(torch.int32)
+    own["lora.weight"] = torch.zeros(1)
+    save_file(own, tmp_path / "m.safetensors", CONFIG)
+    with pytest.raises(CheckpointError) as caught:
+        load_transformer(tmp_path / "m.safetensors", CPU, F32)
+    _, *lines = str(caught.value).splitlines()
+    assert lines == [
+        "  missing: blocks.*.norm_x.weight (6 of them) [192]",
+        "  unexpected: lora.weight [1]",
+        "  wrong shape: blocks.0.ffn.0.bias [3], needs [512]",
+        "  wrong dtype: blocks.0.ffn.2.bias torch.int32, needs floating point",
+    ]
+
+
+def test_dtype_is_converted(tmp_path):
+    save_file(weights("vae"), tmp_path / "vae.safetensors")
+    vae = load_vae(tmp_path / "vae.safetensors", CPU, torch.bfloat16)
+    assert {parameter.dtype for parameter in vae.parameters()} == {torch.bfloat16}
+    assert vae.dtype == torch.bfloat16
+    assert not any(parameter.requires_grad for parameter in vae.parameters())
+    assert not vae.training
+
+
+def test_operations_are_the_callers(tmp_path):
+    from livetalk_core.models import operations
+
+    class Mine:
+        Linear, LayerNorm, RMSNorm, Conv3d = (
+            getattr(operations, n) for n in ("Linear", "LayerNorm", "RMSNorm", "Conv3d")
+        )
+
+        class Conv2d(operations.Conv2d):
+            pass
+
+    save_file(weights("vae"), tmp_path / "vae.safetensors")
+    vae = load_vae(tmp_path / "vae.safetensors", CPU, F32, Mine)
+    assert any(isinstance(module, Mine.Conv2d) for module in vae.modules())
+
+
+# --- encoders ---
+
+
+def test_text_encoder_from_scaled_fp8(published, tmp_path):
+    path = published / "models_t5_umt5-xxl-enc-bf16.safetensors"
+    tensors = load_file(path)
+    layer = "encoder.block.0.layer.0.SelfAttention.q"
+    scale = tensors[f"{layer}.weight"].abs().max() / 448
+    tensors[f"{layer}.weight"] = (tensors[f"{layer}.weight"] / scale).to(torch.float8_e4m3fn)
+    extras = {f"{layer}.scale_weight": scale, "scaled_fp8": torch.zeros(2).to(torch.float8_e4m3fn)}
+    save_file({**tensors, **extras, "spiece_model": torch.zeros(3, dtype=torch.uint8)}, tmp_path / "fp8.safetensors")
+    plain, scaled = (load_text_encoder(p, CPU, F32) for p in (path, tmp_path / "fp8.safetensors"))
+    ids = torch.tensor([5, 6, 1])
+    error = (plain.encode(ids, 32) - scaled.encode(ids, 32)).abs().max()
+    assert 0 < error < 0.1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"do_stable_layer_norm": True}, "do_stable_layer_norm True"),
+        ({"feat_extract_activation": "relu"}, "feat_extract_activation relu"),
+        ({"conv_stride": [5, 2, 2, 2, 2, 2, 1]}, "conv_stride"),
+    ],
+)
+def test_other_variants_of_wav2vec2_are_refused(published, change, message):
+    folder = published / "chinese-wav2vec2-base"
+    config = folder / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), **change}))
+    with pytest.raises(CheckpointError, match=message):
+        load_audio_encoder(folder, CPU)
+
+
+def test_layer_normed_wav2vec2_is_refused_by_its_weights(published):
+    path = published / "chinese-wav2vec2-base" / "model.safetensors"
+    extra = {f"wav2vec2.feature_extractor.conv_layers.1.layer_norm.{end}": torch.ones(32) for end in ("weight", "bias")}
+    save_file(load_file(path) | extra, path)
+    with pytest.raises(CheckpointError, match="feat_extract_norm layer"):
+        load_audio_encoder(path, CPU)
+
+
+# --- whole models ---
+
+
+def test_a_published_folder_opens(published):
+    model = open_model(published, CPU, F32)
+    assert str(model) == "SoulX-FlashTalk-small"
+    assert model.preset.transformer == PRESETS["nano"].transformer
+    assert model.preset.audio == PRESETS["nano"].audio
+    assert model.preset.image == PRESETS["nano"].image
+    assert model.preset.text == PRESETS["nano"].text
+    embedded = nano.open_nano(CPU, F32)
+    for part in ("transformer", "vae", "audio_encoder"):
+        assert same(getattr(model, part), getattr(embedded, part).state_dict())
+    reference = torch.rand(1, 3, 1, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    assert torch.equal(model.encode_image(reference), embedded.encode_image(reference))
+    [text] = model.encode_texts("a person talks")
+    with torch.inference_mode():
+        assert torch.equal(text, embedded.load_text_encoder().encode(torch.tensor([3, 4, 5, 1]), 32))
+
+
+def test_audio_encoder_may_lie_beside_the_folder(published):
+    shutil.move(published / "chinese-wav2vec2-base", published.parent)
+    assert open_model(published, CPU, F32).preset.audio == PRESETS["nano"].audio
+
+
+def test_the_transformers_file_may_be_named(published):
+    merged = convert(published, published / "merged_fp8.safetensors", fp8=True)
+    model = open_model(merged, CPU, F32)
+    assert model.transformer.blocks[0].self_attn.q.weight.dtype == torch.float8_e4m3fn
+
+
+@pytest.mark.parametrize(
+    ("gone", "message"),
+    [
+        ("models_t5_umt5-xxl-enc-bf16.safetensors", r"no text encoder; looked for models_t5_\*.safetensors, umt5_xxl"),
+        ("google", "no tokenizer; looked for google/umt5-xxl"),
+        ("clip_vision_h.safetensors", r"no vision encoder; looked for models_clip_\*.safetensors, clip_vision_h"),
+        ("Wan2.1_VAE.safetensors", r"no VAE; looked for Wan2.1_VAE\*.safetensors, wan_2.1_vae"),
+        ("chinese-wav2vec2-base", "no audio encoder; looked for chinese-wav2vec2-base"),
+        ("diffusion_pytorch_model.safetensors.index.json", "3 files of the video transformer but not one"),
+        ("diffusion_pytorch_model-00002-of-00003.safetensors", "1 of 3 shards are missing .*00002-of-00003"),
+    ],
+)
+def test_a_missing_part_is_named(published, gone, message):
+    path = published / gone
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(CheckpointError, match=message):
+        open_model(published, CPU, F32)
+
+
+def test_an_unconverted_part_says_how_to_convert_it(published):
+    text = published / "models_t5_umt5-xxl-enc-bf16.safetensors"
+    text.rename(text.with_suffix(".pth"))
+    with pytest.raises(CheckpointError) as caught:
+        open_model(published, CPU, F32)
+    assert f"`{CONVERT} {text.with_suffix('.pth')} {text}`" in str(caught.value)
+
+
+def test_encoders_of_another_model_are_refused(published):
+    config = json.dumps({**TRANSFORMER_CONFIG, "audio_blocks": 2, "audio_channels": 128})
+    (published / "config.json").write_text(config)
+    with pytest.raises(CheckpointError, match=r"audio_blocks 4 \(needs 2\), audio_channels 64 \(needs 128\)"):
+        open_model(published, CPU, F32)
+
+
+def test_a_config_of_another_model_is_refused(published):
+    (published / "config.json").write_text(json.dumps({**TRANSFORMER_CONFIG, "dim": 5120}))
+    with pytest.raises(CheckpointError, match=r"dim 5120 \(the weights: 192\)"):
+        open_model(published, CPU, F32)
+
+
+def test_a_wrong_file_is_named_for_what_it_is(published):
+    with pytest.raises(CheckpointError, match=r"is a Wan 2\.1 VAE .* needed is a LiveTalk video transformer"):
+        load_transformer(published / "Wan2.1_VAE.safetensors", CPU, F32)
+
+
+def test_no_model_of_that_name(tmp_path):
+    with pytest.raises(CheckpointError, match="needed is 'nano', or a folder"):
+        open_model(tmp_path / "nothing", CPU, F32)
+
+
+def test_opening_reads_no_weights(published, monkeypatch):
+    monkeypatch.setattr(load.Checkpoint, "__getitem__", lambda *_: pytest.fail("a weight was read"))
+    open_model(published, CPU, F32)
