@@ -1,0 +1,305 @@
+"""What the writer leaves on disk: whole, playable, in step, and never something half-written."""
+
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from livetalk_core.errors import InputError, OutputError, ResumeError
+from livetalk_core.media import video
+from livetalk_core.media.video import Checkpoint, VideoWriter, partial_path
+
+CHUNKS = (33, 28, 28, 11)
+
+
+@pytest.fixture
+def write(media):
+    """Writes chunks of the given lengths, in two pieces each, and returns their checkpoints."""
+
+    def chunks(writer, lengths=CHUNKS):
+        checkpoints = []
+        for length in lengths:
+            frames = media.pictures(length, first=writer.checkpoint.frames)
+            for piece in (frames[:5], frames[5:]):
+                writer.write(torch.from_numpy(piece))
+            checkpoints.append(writer.end_chunk())
+        return checkpoints
+
+    return chunks
+
+
+def streams(path):
+    with av.open(str(path)) as container:
+        return {stream.type: stream.duration * stream.time_base for stream in container.streams}
+
+
+def tags(path):
+    with av.open(str(path)) as container:
+        return container.metadata
+
+
+def test_whole_video(tmp_path, media, write):
+    writer = VideoWriter.create(tmp_path / "a.mp4", 64, 64, media.tensor_audio(4.5, channels=2))
+    write(writer)
+    assert writer.finish() == tmp_path / "a.mp4"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+    assert writer.close() is None
+    found = streams(tmp_path / "a.mp4")
+    assert found["video"] == 4 and found["audio"] == 4  # to the sample: the sound is cut to the picture
+    frames = media.decode_video(tmp_path / "a.mp4")
+    assert len(frames) == 100
+    luma = media.pictures(100) @ np.array([0.2126, 0.7152, 0.0722]) * 219 / 255 + 16
+    assert np.abs(frames[:, :64] - luma).mean() < 4
+
+
+def test_times_and_keyframes(tmp_path, media, write):
+    writer = VideoWriter.create(tmp_path / "a.mp4", 64, 64, media.tensor_audio(4))
+    write(writer)
+    with av.open(str(writer.finish())) as container:
+        frames = [(frame.pts * frame.time_base, frame.key_frame) for frame in container.decode(video=0)]
+        container.seek(2_500_000)
+        assert next(container.decode(video=0)).pts is not None
+    assert [time for time, _ in frames] == [Fraction(index, 25) for index in range(100)]
+    assert {index for index, (_, key) in enumerate(frames) if key} >= {0, 33, 61, 89}
+
+
+def test_index_is_in_front(tmp_path, media, write):
+    writer = VideoWriter.create(tmp_path / "a.mp4", 64, 64, media.tensor_audio(1))
+    write(writer, [4])
+    data = writer.finish().read_bytes()
+    assert b"moof" not in data and data.index(b"moov") < data.index(b"mdat")
+
+
+@pytest.mark.parametrize("rate", [8000, 16_000, 44_100, 192_000])
+@pytest.mark.parametrize("seconds", [1.0, 9.0])
+def test_sound_is_in_step(tmp_path, media, write, rate, seconds):
+    """A sound shorter than the picture is padded with silence, a longer one is cut."""
+    source = media.tensor_audio(seconds, rate)
+    writer = VideoWriter.create(tmp_path / "a.mp4", 64, 64, source)
+    write(writer)
+    path = writer.finish()
+    rate = min(rate, 48_000)
+    with av.open(str(path)) as container:
+        assert container.streams.audio[0].rate == rate
+        assert next(container.decode(audio=0)).pts == 0
+    assert streams(path)["audio"] == 4
+    sound, wanted = media.decode_sound(path)[:, : 4 * rate], source.read(0, 4 * rate, rate, mono=False)
+    assert sound.shape == wanted.shape
+    assert np.sqrt(np.mean((sound - wanted) ** 2)) < 0.05 * np.abs(wanted).max()
+
+
+def test_without_sound(tmp_path, write):
+    writer = VideoWriter.create(tmp_path / "a.mp4", 64, 64)
+    write(writer)
+    assert streams(writer.finish()) == {"video": 4}
+
+
+@pytest.mark.parametrize("lengths", [[1], [1, 1, 1], [2, 1]])
+def test_shortest_videos(tmp_path, media, write, lengths):
+    writer = VideoWriter.create(tmp_path / "a.mp4", 64, 64, media.tensor_audio(0.001, 8000))
+    write(writer, lengths)
+    path = writer.finish()
+    assert len(media.decode_video(path)) == sum(lengths)
+    assert streams(path) == {"video": Fraction(sum(lengths), 25), "audio": Fraction(sum(lengths), 25)}
+
+
+def test_every_chunk_is_on_disk_and_plays_at_once(tmp_path, media, write):
+    writer = VideoWriter.create(tmp_path / "a.mp4", 64, 64, media.tensor_audio(4))
+    for count, length in enumerate(CHUNKS, 1):
+        (checkpoint,) = write(writer, [length])
+        assert checkpoint == writer.checkpoint
+        assert (checkpoint.frames, checkpoint.chunks) == (sum(CHUNKS[:count]), count)
+        assert checkpoint.bytes == writer.partial.stat().st_size
+        assert len(media.decode_video(writer.partial)) == checkpoint.frames
+        seconds = media.decode_sound(writer.partial).shape[1] / 44_100
+        assert checkpoint.frames / 25 <= seconds < checkpoint.frames / 25 + 1024 / 44_100
+
+
+def test_other_even_sizes(tmp_path, media):
+    writer = VideoWriter.create(tmp_path / "a.mp4", 130, 98)
+    writer.write(media.pictures(3, 130, 98))
+    assert media.decode_video(writer.finish()).shape == (3, 195, 98)
+
+
+def test_metadata_of_any_size(tmp_path, media, write):
+    nodes = [{"id": n, "title": 'Größe 人像 "x"'} for n in range(30_000)]
+    workflow = json.dumps({"nodes": nodes}, ensure_ascii=False)
+    metadata = {"prompt": json.dumps({"1": {}}), "workflow": workflow}
+    writer = VideoWriter.create(tmp_path / "a.mp4", 64, 64, media.tensor_audio(1), metadata)
+    write(writer, [5])
+    assert metadata.items() <= tags(writer.partial).items()  # a kill does not lose it
+    assert metadata.items() <= tags(writer.finish()).items()
+
+
+def test_same_input_gives_the_same_file(tmp_path, media, write):
+    for name in ("a.mp4", "b.mp4"):
+        writer = VideoWriter.create(tmp_path / name, 64, 64, media.tensor_audio(4))
+        write(writer)
+        writer.finish()
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+
+
+# Stopping and going on
+
+
+@pytest.mark.parametrize("stop", [0, 1, 2, 3])
+def test_resumed_file_equals_the_uninterrupted_one(tmp_path, media, write, stop):
+    whole = VideoWriter.create(tmp_path / "whole.mp4", 64, 64, media.tensor_audio(4))
+    write(whole)
+    writer = VideoWriter.create(tmp_path / "a.mp4", 64, 64, media.tensor_audio(4))
+    checkpoint = write(writer)[stop]
+    writer.write(media.pictures(3))
+    assert writer.close() == tmp_path / "a.partial.mp4"
+    with writer.partial.open("ab") as file:
+        file.write(b"\0\0\1\0moof torn")
+    resumed = VideoWriter.resume(tmp_path / "a.mp4", Checkpoint(**checkpoint._asdict()), 64, 64, media.tensor_audio(4))
+    assert resumed.partial.stat().st_size == checkpoint.bytes
+    write(resumed, CHUNKS[stop + 1 :])
+    assert resumed.partial.read_bytes() == whole.partial.read_bytes()
+    assert resumed.finish().read_bytes() == whole.finish().read_bytes()
+
+
+def test_close_before_the_first_chunk_leaves_nothing(tmp_path, media):
+    writer = VideoWriter.create(tmp_path / "a.mp4", 64, 64)
+    writer.write(media.pictures(3))
+    assert writer.close() is None and list(tmp_path.iterdir()) == []
+
+
+def test_resume_of_another_render(tmp_path, media, write):
+    writer = VideoWriter.create(tmp_path / "a.mp4", 64, 64, media.tensor_audio(4))
+    checkpoint = write(writer, [5])[0]
+    writer.close()
+    before = writer.partial.read_bytes()
+    for height, sound in [(80, media.tensor_audio(4)), (64, media.tensor_audio(4, 16_000)), (64, None)]:
+        with pytest.raises(ResumeError, match="another size, sound format or encoder version"):
+            VideoWriter.resume(tmp_path / "a.mp4", checkpoint, height, 64, sound)
+    assert writer.partial.read_bytes() == before
+
+
+def test_resume_of_nothing_and_of_too_little(tmp_path, write):
+    with pytest.raises(ResumeError, match="does not exist"):
+        VideoWriter.resume(tmp_path / "a.mp4", Checkpoint(100, 1, 1), 64, 64)
+    writer = VideoWriter.create(tmp_path / "a.mp4", 64, 64)
+    checkpoint = write(writer, [5])[0]
+    writer.close()
+    with pytest.raises(ResumeError, match=f"its checkpoint needs {checkpoint.bytes + 1}"):
+        VideoWriter.resume(tmp_path / "a.mp4", checkpoint._replace(bytes=checkpoint.bytes + 1), 64, 64)
+    writer.partial.write_bytes(b"\xff" * checkpoint.bytes)
+    with pytest.raises(ResumeError, match="another size"):
+        VideoWriter.resume(tmp_path / "a.mp4", checkpoint, 64, 64)
+
+
+# What is refused
+
+
+def test_nothing_is_overwritten_unasked(tmp_path, media, write):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(b"precious")
+    with pytest.raises(OutputError, match="exists; it is not overwritten unasked"):
+        VideoWriter.create(path, 64, 64)
+    assert list(tmp_path.iterdir()) == [path]
+    writer = VideoWriter.create(path, 64, 64, overwrite=True)
+    write(writer, [3])
+    assert len(media.decode_video(writer.finish())) == 3
+
+
+def test_an_unfinished_render_is_not_overwritten_unasked(tmp_path, write):
+    writer = VideoWriter.create(tmp_path / "a.mp4", 64, 64)
+    write(writer, [3])
+    writer.close()
+    with pytest.raises(OutputError, match="resume that render, or allow overwriting"):
+        VideoWriter.create(tmp_path / "a.mp4", 64, 64)
+    VideoWriter.create(tmp_path / "a.mp4", 64, 64, overwrite=True).close()
+
+
+def test_a_file_that_appeared_meanwhile_is_kept(tmp_path, write):
+    writer = VideoWriter.create(tmp_path / "a.mp4", 64, 64)
+    write(writer, [3])
+    writer.path.write_bytes(b"precious")
+    with pytest.raises(OutputError, match="exists"):
+        writer.finish()
+    assert writer.path.read_bytes() == b"precious" and writer.close() == writer.partial
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a", "a.mp4.avi"])
+def test_other_containers(tmp_path, name):
+    with pytest.raises(InputError, match=r"a name that ends in \.mp4 is needed"):
+        VideoWriter.create(tmp_path / name, 64, 64)
+
+
+def test_partial_path():
+    assert partial_path("out/talk.v2.MP4") == Path("out/talk.v2.partial.mp4")
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        np.zeros((2, 64, 80, 3), np.uint8),
+        np.zeros((64, 64, 3), np.uint8),
+        np.zeros((2, 64, 64, 3), np.float32),
+        np.zeros((2, 64, 64, 4), np.uint8),
+    ],
+)
+def test_other_frames(tmp_path, frames):
+    writer = VideoWriter.create(tmp_path / "a.mp4", 64, 64)
+    with pytest.raises(InputError, match=r"uint8 \[n, 64, 64, 3\] is needed"):
+        writer.write(frames)
+
+
+def test_no_frames(tmp_path):
+    writer = VideoWriter.create(tmp_path / "a.mp4", 64, 64)
+    with pytest.raises(InputError, match="no frames"):
+        writer.finish()
+
+
+def test_missing_folder(tmp_path):
+    with pytest.raises(OutputError, match=r"No such file or directory.*: create the folder first"):
+        VideoWriter.create(tmp_path / "none" / "a.mp4", 64, 64)
+
+
+class FullDisk:
+    """A file that takes `room` more bytes."""
+
+    def __init__(self, file, room):
+        self._file, self._room = file, room
+
+    def __getattr__(self, name):
+        return getattr(self._file, name)
+
+    def write(self, data):
+        if not self._room:
+            raise OSError(28, "No space left on device")
+        written = self._file.write(data[: self._room])
+        self._room -= written
+        return written
+
+
+def test_full_disk_keeps_the_whole_chunks(tmp_path, media, write):
+    writer = VideoWriter.create(tmp_path / "a.mp4", 64, 64, media.tensor_audio(4))
+    checkpoint = write(writer, [28])[0]
+    writer._file = FullDisk(writer._file, 1000)
+    writer.write(media.pictures(28, first=28))
+    with pytest.raises(OutputError, match=r"a\.partial\.mp4 \(No space left on device\): free some space, then resume"):
+        writer.end_chunk()
+    assert writer.close() == writer.partial and writer.partial.stat().st_size == checkpoint.bytes
+    assert len(media.decode_video(writer.partial)) == 28
+
+
+def test_full_disk_at_the_end_keeps_the_partial(tmp_path, media, write, monkeypatch):
+    writer = VideoWriter.create(tmp_path / "a.mp4", 64, 64)
+    write(writer)
+
+    def full(source, target, frames):
+        target.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(video, "_copy_packets", full)
+    with pytest.raises(OutputError, match=r"free some space, then resume; the video so far is .*a\.partial\.mp4"):
+        writer.finish()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.partial.mp4"]
+    monkeypatch.undo()
+    assert len(media.decode_video(writer.finish())) == 100
