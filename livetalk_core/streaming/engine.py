@@ -1,0 +1,78 @@
+"""What computes a chunk: three verbs, the same for one device, a fleet of workers, and ComfyUI."""
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..models.transformer import Context, Transformer
+from ..models.vae import VAE
+from ..sampling.chunk import sample
+from ..sampling.schedule import sigmas
+from .avatar import Avatar
+
+OnStep = Callable[[int], None]
+"""Called with the number of denoising steps done in this chunk; may raise to stop the work."""
+
+
+class Engine(Protocol):
+    """Runs the model's parts. Tensors come and go on any device; the engine moves them."""
+
+    def denoise(self, avatar: Avatar, audio: Tensor, motion: Tensor, noise: Tensor, on_step: OnStep) -> Tensor:
+        """Audio windows [P,frames,5,blocks,channels], clean latents [16,k,h,w], noise [steps,16,F,h,w] -> latent."""
+        ...
+
+    def decode(self, latent: Tensor) -> Iterator[Tensor]:
+        """Latent [16,F,h,w] -> frames [3,n,H,W] in -1..1, as the VAE yields them."""
+        ...
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """Frames [3,T,H,W] in -1..1 -> latent [16,t,h,w]."""
+        ...
+
+
+class LocalEngine:
+    """One device. Keys and values of the avatar's context are kept until another avatar or prompt comes."""
+
+    def __init__(
+        self, transformer: Transformer, vae: VAE, device: torch.device | str = "cpu", shift: float = 5.0
+    ) -> None:
+        self.transformer, self.vae, self.device, self.shift = transformer, vae, torch.device(device), shift
+        self._context: tuple[Tensor, Tensor, Context] | None = None
+
+    @torch.inference_mode()
+    def denoise(self, avatar: Avatar, audio: Tensor, motion: Tensor, noise: Tensor, on_step: OnStep) -> Tensor:
+        """See `Engine.denoise`."""
+        context, sound = self._embed(avatar), self.transformer.embed_audio(audio.to(self.device))
+        cond = avatar.cond.to(self.device)[None]
+        masks = None if avatar.masks is None else avatar.masks.to(self.device)
+
+        def predict(latent: Tensor, sigma: float) -> Tensor:
+            timestep = torch.full((1,), 1000 * sigma, device=self.device)
+            return latent - sigma * self.transformer(latent[None], timestep, cond, context, sound, masks)[0]
+
+        levels = sigmas(len(noise), self.shift)
+        return sample(predict, motion.to(self.device), noise.to(self.device), levels, on_step)
+
+    def decode(self, latent: Tensor) -> Iterator[Tensor]:
+        """See `Engine.decode`."""
+        with torch.inference_mode():
+            groups = self.vae.decode_groups(latent.to(self.device)[None])
+        while True:
+            with torch.inference_mode():
+                group = next(groups, None)
+            if group is None:
+                return
+            yield group[0].float()
+
+    @torch.inference_mode()
+    def encode(self, frames: Tensor) -> Tensor:
+        """See `Engine.encode`."""
+        return self.vae.encode(frames.to(self.device)[None])[0].float()
+
+    def _embed(self, avatar: Avatar) -> Context:
+        if self._context is None or self._context[0] is not avatar.text or self._context[1] is not avatar.clip:
+            context = self.transformer.embed_context(avatar.text.to(self.device)[None], avatar.clip.to(self.device))
+            self._context = (avatar.text, avatar.clip, context)
+        return self._context[2]

@@ -1,0 +1,161 @@
+"""Speech to audio features, encoded as chunks need them.
+
+Three modes. `window`: overlapping windows over a file of any length, each with margins on both sides; loudness,
+mean and variance are measured over the whole file first. `stream`: the reference's live mode, the last 8 seconds,
+encoded again for every chunk, no look-ahead. `whole`: the reference's file mode, everything at once.
+
+A speech that fits into one window gives the same features in `window` and `whole`.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..media.audio import AudioSource
+from ..media.loudness import gain_to, integrated_loudness
+from ..models.audio_encoder import windows
+from ..shapes import FRAMES_PER_SECOND, SAMPLE_RATE, SAMPLES_PER_FRAME
+from .plan import Chunk, ChunkPlan
+
+MODES = ("window", "stream", "whole")
+WHOLE_LIMIT_SECONDS = 300
+LIVE_FRAMES = 8 * FRAMES_PER_SECOND
+WINDOW_FRAMES = 16 * FRAMES_PER_SECOND
+MARGIN_FRAMES = 4 * FRAMES_PER_SECOND
+REACH = 2
+"""Frames that a chunk's windows look beyond it on either side."""
+EPSILON = 1e-7
+"""Added to the variance, as transformers' Wav2Vec2FeatureExtractor does."""
+
+
+class Encoder(Protocol):
+    """What turns sound into features: `models.audio_encoder.AudioEncoder`, wherever it runs."""
+
+    @property
+    def lufs(self) -> float:
+        """Integrated loudness that it wants."""
+        ...
+
+    def embed(self, waveform: Tensor, frames: int) -> Tensor:
+        """Standardised 16 kHz sound [S] -> [frames, blocks, channels] at 25 per second."""
+        ...
+
+
+class Standard(NamedTuple):
+    """The affine map of a waveform to the encoder's loudness, then to zero mean and unit variance."""
+
+    mean: float
+    deviation: float
+
+    @classmethod
+    def of(cls, gain: float, mean: float, variance: float) -> "Standard":
+        """From the gain that sets the loudness, and the waveform's moments before it."""
+        return cls(mean, (gain**2 * variance + EPSILON) ** 0.5 / gain)
+
+    def apply(self, waveform: np.ndarray) -> Tensor:
+        """[S] -> [S] in float32."""
+        return torch.from_numpy(((waveform - self.mean) / self.deviation).astype(np.float32))
+
+
+class WindowFeatures:
+    """Mode `window`: flat memory at any length, and the same features wherever a render is taken up again."""
+
+    def __init__(self, source: AudioSource, encoder: Encoder, plan: ChunkPlan) -> None:
+        self.source, self.encoder, self.end = source, encoder, plan.end
+        statistics = source.statistics(self.end * SAMPLES_PER_FRAME)
+        gain = gain_to(encoder.lufs, statistics.loudness)
+        self.standard = Standard.of(gain, statistics.mean, statistics.variance)
+        self._window = lru_cache(maxsize=2)(self._encode_window)
+
+    def for_chunk(self, chunk: Chunk) -> Tensor:
+        """Windows of the chunk's frames: [1, frames, 5, blocks, channels]."""
+        start, stop = max(0, chunk.start - REACH), min(self.end, chunk.stop + REACH)
+        embedding = self._frames(start, stop)
+        return windows(embedding, chunk.start - start, chunk.stop - start)[None]
+
+    def _frames(self, start: int, stop: int) -> Tensor:
+        parts = []
+        for index in range(start // WINDOW_FRAMES, (stop - 1) // WINDOW_FRAMES + 1):
+            first = index * WINDOW_FRAMES
+            parts.append(self._window(index)[max(0, start - first) : stop - first])
+        return torch.cat(parts)
+
+    def _encode_window(self, index: int) -> Tensor:
+        """Frames of window `index`, its margins cut off again."""
+        first = index * WINDOW_FRAMES
+        last = min(self.end, first + WINDOW_FRAMES)
+        start, stop = max(0, first - MARGIN_FRAMES), min(self.end, last + MARGIN_FRAMES)
+        waveform = self.standard.apply(_read(self.source, start, stop))
+        return self.encoder.embed(waveform, stop - start)[first - start : last - start]
+
+
+class WholeFeatures:
+    """Mode `whole`: one encoding of the whole speech, up to 5 minutes."""
+
+    def __init__(self, source: AudioSource, encoder: Encoder, plan: ChunkPlan) -> None:
+        if source.seconds > WHOLE_LIMIT_SECONDS:
+            raise InputError(
+                f"speech of {source.seconds:.0f} s; audio mode 'whole' takes up to {WHOLE_LIMIT_SECONDS} s: "
+                "use 'window', which has no limit"
+            )
+        self.source, self.encoder, self.end = source, encoder, plan.end
+        self._embedding: Tensor | None = None
+
+    def for_chunk(self, chunk: Chunk) -> Tensor:
+        """Windows of the chunk's frames: [1, frames, 5, blocks, channels]."""
+        if self._embedding is None:
+            self._embedding = _encode(self.encoder, _read(self.source, 0, self.end), self.end)
+        return windows(self._embedding, chunk.start, chunk.stop)[None]
+
+
+class LiveFeatures:
+    """Mode `stream`: the 8 seconds that end with the chunk, silence before the beginning."""
+
+    def __init__(self, source: AudioSource, encoder: Encoder, plan: ChunkPlan) -> None:
+        self.source, self.encoder = source, encoder
+
+    def for_chunk(self, chunk: Chunk) -> Tensor:
+        """Windows of the chunk's frames: [1, frames, 5, blocks, channels]."""
+        sound = _read(self.source, chunk.stop - LIVE_FRAMES, chunk.stop)
+        embedding = _encode(self.encoder, sound, LIVE_FRAMES)
+        return windows(embedding, LIVE_FRAMES - chunk.frames, LIVE_FRAMES)[None]
+
+
+class SpeakersFeatures:
+    """Two speakers: each has features of its own."""
+
+    def __init__(self, speakers: Sequence["SpeechFeatures"]) -> None:
+        self.speakers = speakers
+
+    def for_chunk(self, chunk: Chunk) -> Tensor:
+        """Windows of all speakers: [speakers, frames, 5, blocks, channels]."""
+        return torch.cat([features.for_chunk(chunk) for features in self.speakers])
+
+
+SpeechFeatures = WindowFeatures | WholeFeatures | LiveFeatures
+
+
+def speech_features(source: AudioSource, encoder: Encoder, plan: ChunkPlan, mode: str) -> SpeechFeatures:
+    """The features of `source` in one of `MODES`; a plan for mode `stream` must be `live`."""
+    kinds = {"window": WindowFeatures, "stream": LiveFeatures, "whole": WholeFeatures}
+    if mode not in kinds:
+        raise InputError(f"audio mode {mode!r}; choose one of {', '.join(MODES)}")
+    return kinds[mode](source, encoder, plan)
+
+
+def _read(source: AudioSource, start: int, stop: int) -> np.ndarray:
+    """16 kHz mono of frames [start, stop), zeros outside the speech: [S] in float64."""
+    first, last = start * SAMPLES_PER_FRAME, stop * SAMPLES_PER_FRAME
+    sound = source.read(max(0, first), last - max(0, first), SAMPLE_RATE, mono=True)[0]
+    return np.pad(sound.astype(np.float64), (max(0, -first), 0))
+
+
+def _encode(encoder: Encoder, sound: np.ndarray, frames: int) -> Tensor:
+    """Loudness and moments measured on this very sound, as the reference does."""
+    gain = gain_to(encoder.lufs, integrated_loudness(sound))
+    return encoder.embed(Standard.of(gain, float(sound.mean()), float(sound.var())).apply(sound), frames)

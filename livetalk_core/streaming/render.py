@@ -1,0 +1,78 @@
+"""A session to a file: sound and picture in step, playable while it grows, taken up again after a crash."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import OutputError
+from ..media.audio import AudioSource
+from ..media.video import VideoWriter, partial_path
+from .session import ChunkEnd, Frames, Session
+from .sidecar import Sidecar
+from .state import StreamState
+
+
+@dataclass(frozen=True)
+class Render:
+    """What to render and where to.
+
+    `inputs` names everything the frames depend on (a resume is refused where one differs); `metadata` goes into
+    the file's container. With `resume`, an unfinished render of the same name is taken up; without, it is refused
+    rather than overwritten.
+    """
+
+    session: Session
+    output: Path
+    seed: int
+    sound: AudioSource | None
+    inputs: Mapping[str, Any]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    resume: bool = False
+    overwrite: bool = False
+
+    def run(self) -> Iterator[Frames | ChunkEnd]:
+        """Render to the end. Yields the session's events once they are written; may be closed at any time.
+
+        Where it stops early, the partial file and its sidecar stay, and the partial plays.
+        """
+        sidecar = Sidecar(self.output, self.inputs)
+        writer, state = self._open(sidecar)
+        try:
+            for event in self.session.run(state):
+                if isinstance(event, Frames):
+                    writer.write(event.pixels)
+                else:
+                    sidecar.save(event.state, writer.end_chunk())
+                yield event
+            writer.finish()
+            sidecar.remove()
+        finally:
+            writer.close()
+
+    def _open(self, sidecar: Sidecar) -> tuple[VideoWriter, StreamState]:
+        height, width = self.session.avatar.size
+        partial = partial_path(self.output)
+        check_output(self.output, self.resume, self.overwrite)
+        if self.resume and partial.exists() and sidecar.exists:
+            state, checkpoint = sidecar.load()
+            return VideoWriter.resume(self.output, checkpoint, height, width, self.sound, self.overwrite), state
+        partial.unlink(missing_ok=True)
+        sidecar.remove()
+        writer = VideoWriter.create(
+            self.output, height, width, self.sound, dict(self.metadata), overwrite=self.overwrite
+        )
+        return writer, self.session.start(self.seed)
+
+
+def check_output(output: Path, resume: bool, overwrite: bool) -> None:
+    """Raise `OutputError` where a render could not begin: before anything is loaded or computed."""
+    partial = partial_path(output)
+    if not output.parent.is_dir():
+        raise OutputError(f"{output.parent} is no folder; the video is written there: create it first")
+    if output.exists() and not overwrite:
+        raise OutputError(f"{output} exists; choose another name, or allow overwriting")
+    if partial.exists() and Sidecar(output, {}).exists and not (resume or overwrite):
+        raise OutputError(
+            f"{partial} is an unfinished render; resume it, choose another output name, or allow overwriting"
+        )

@@ -1,0 +1,110 @@
+"""The loop: for each chunk, noise -> latent -> frames -> colour -> tail re-encoded."""
+
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from ..config import StreamConfig
+from ..models.color import ColorStatistics, match_color
+from ..sampling.chunk import NoiseSource, seeded_noise
+from ..shapes import VideoShape
+from .avatar import Avatar
+from .engine import Engine
+from .plan import Chunk, ChunkPlan
+from .state import StreamState
+
+
+class Features(Protocol):
+    """Gives the audio windows of a chunk: [speakers, frames, 5, blocks, channels]."""
+
+    def for_chunk(self, chunk: Chunk) -> Tensor:
+        """Windows of the chunk's frames, encoded when asked for."""
+        ...
+
+
+class Frames(NamedTuple):
+    """Finished frames [3,n,H,W] in -1..1, the first of which is frame `first` of the video."""
+
+    chunk: Chunk
+    first: int
+    frames: Tensor
+
+    @property
+    def pixels(self) -> Tensor:
+        """The frames as [n,H,W,3] uint8 on the CPU."""
+        rounded = ((self.frames + 1) * 127.5).round().clamp(0, 255)
+        return rounded.to(torch.uint8).permute(1, 2, 3, 0).contiguous().cpu()
+
+
+class ChunkEnd(NamedTuple):
+    """A chunk is complete; `state` is what the next one starts from."""
+
+    chunk: Chunk
+    state: StreamState
+
+
+def ignore_step(_: int) -> None:
+    """The step callback of a caller that does not watch."""
+
+
+@dataclass
+class Session:
+    """One stream: an avatar, its speech and the engine that computes it.
+
+    `prompts` maps a chunk index to text tokens [L,text_dim] that hold from that chunk on. `noise` makes a noise
+    source of a seed. `on_step` is called after each denoising step.
+    """
+
+    engine: Engine
+    avatar: Avatar
+    features: Features
+    plan: ChunkPlan
+    stream: StreamConfig
+    prompts: Mapping[int, Tensor] = field(default_factory=dict)
+    noise: Callable[[int], NoiseSource] = seeded_noise
+    on_step: Callable[[int], None] = ignore_step
+
+    def __post_init__(self) -> None:
+        self._colors = ColorStatistics.of(self.avatar.reference.float().cpu())
+
+    def start(self, seed: int) -> StreamState:
+        """The state before the first chunk."""
+        return StreamState(0, seed, self.avatar.first_motion)
+
+    def run(self, state: StreamState) -> Iterator[Frames | ChunkEnd]:
+        """All chunks from `state` on: frames as they are decoded, and a `ChunkEnd` after each chunk."""
+        while state.next_chunk < self.plan.count:
+            chunk = self.plan.chunk(state.next_chunk)
+            state = yield from self.decode(state, self.sample(state))
+            yield ChunkEnd(chunk, state)
+
+    def sample(self, state: StreamState) -> Tensor:
+        """The latent [16,F,h,w] of the next chunk."""
+        chunk = self.plan.chunk(state.next_chunk)
+        shape = VideoShape(chunk.frames, *self.avatar.size).latent
+        noise = self.noise(state.seed)(chunk.index, (self.stream.steps, 16, *shape))
+        avatar = self._avatar_at(chunk.index)
+        return self.engine.denoise(avatar, self.features.for_chunk(chunk), state.motion, noise, self.on_step)
+
+    def decode(self, state: StreamState, latent: Tensor) -> Generator[Frames, None, StreamState]:
+        """The chunk's own frames, group by group, colour-matched; returns the state after it."""
+        chunk = self.plan.chunk(state.next_chunk)
+        done, tail = 0, torch.empty(0)
+        for group in self.engine.decode(latent):
+            frames = self._match_color(group)
+            tail = frames if not done else torch.cat([tail, frames], dim=1)[:, -self.stream.motion_frames :]
+            first, last = max(chunk.skip, done), min(chunk.skip + chunk.keep, done + frames.shape[1])
+            if first < last:
+                yield Frames(chunk, chunk.start + first, frames[:, first - done : last - done])
+            done += frames.shape[1]
+        return StreamState(chunk.index + 1, state.seed, self.engine.encode(tail))
+
+    def _avatar_at(self, index: int) -> Avatar:
+        changes = [start for start in self.prompts if start <= index]
+        return self.avatar.with_text(self.prompts[max(changes)]) if changes else self.avatar
+
+    def _match_color(self, frames: Tensor) -> Tensor:
+        return match_color(frames[None], self._colors.to(frames.device), self.stream.color_correction)[0]

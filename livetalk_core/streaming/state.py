@@ -1,0 +1,17 @@
+"""What a stream carries from chunk to chunk. Small: it is saved after every chunk."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class StreamState:
+    """Where a stream stands: the next chunk's index, the seed of its noise, and its clean latents [16,k,h,w].
+
+    The motion latents of chunk 0 are the encoded portrait (k = 1), later ones the re-encoded last frames (k = 2).
+    """
+
+    next_chunk: int
+    seed: int
+    motion: Tensor

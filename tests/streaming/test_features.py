@@ -1,0 +1,129 @@
+"""Audio features in their three modes."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from pyloudnorm import Meter
+
+from livetalk_core.config import AudioEncoderConfig, StreamConfig
+from livetalk_core.errors import InputError
+from livetalk_core.media.audio import TensorAudio
+from livetalk_core.models.audio_encoder import AudioEncoder
+from livetalk_core.streaming.features import SpeakersFeatures, speech_features
+from livetalk_core.streaming.plan import ChunkPlan
+
+STREAM = StreamConfig()
+CONFIG = AudioEncoderConfig(
+    hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24, conv_dim=(8,) * 7,
+    num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=2,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    torch.manual_seed(0)
+    return AudioEncoder(CONFIG).eval().requires_grad_(False)
+
+
+def speech(seconds: float, seed: int = 0, loudness: float = 0.1) -> TensorAudio:
+    """Noise in syllables: four bursts a second, as speech has them."""
+    generator = np.random.default_rng(seed)
+    samples = round(seconds * 16_000)
+    bursts = np.clip(np.sin(2 * np.pi * 4 * np.arange(samples) / 16_000), 0, 1)
+    return TensorAudio(torch.from_numpy(generator.normal(size=samples) * bursts * loudness)[None], 16_000)
+
+
+def features(source, encoder, mode="window"):
+    plan = ChunkPlan.of(-(-source.samples // 640), STREAM, live=mode == "stream")
+    made = speech_features(source, encoder, plan, mode)
+    return torch.cat([made.for_chunk(plan.chunk(i)) for i in range(plan.count)])
+
+
+@pytest.mark.parametrize("mode", ["window", "whole", "stream"])
+def test_shape(encoder, mode):
+    assert features(speech(3.0), encoder, mode).shape == (3, 33, 5, 2, 16)
+
+
+def test_window_is_whole_where_one_window_holds_the_speech(encoder):
+    source = speech(12.0)
+    torch.testing.assert_close(features(source, encoder), features(source, encoder, "whole"), atol=2e-5, rtol=0)
+
+
+def test_window_stays_near_whole_on_long_speech(encoder):
+    """The group norm sees 24 s instead of everything, attention likewise."""
+    source = speech(60.0)
+    window, whole = features(source, encoder), features(source, encoder, "whole")
+    assert (window - whole).norm() / whole.norm() < 0.1
+
+
+def test_consecutive_chunks_agree_where_they_overlap(encoder):
+    """Chunk n+1 reads the same features for its motion frames, also across a window's border (frame 400)."""
+    source = speech(20.0)
+    made = features(source, encoder)
+    assert all(torch.equal(a[28:31], b[:3]) for a, b in itertools.pairwise(made))
+
+
+def test_features_do_not_depend_on_what_was_asked_before(encoder):
+    source, plan = speech(40.0), ChunkPlan.of(1000, STREAM)
+    onwards = speech_features(source, encoder, plan, "window")
+    seen = [onwards.for_chunk(plan.chunk(i)) for i in range(plan.count)]
+    resumed = speech_features(speech(40.0), encoder, plan, "window")
+    assert torch.equal(resumed.for_chunk(plan.chunk(20)), seen[20])
+    assert torch.equal(onwards.for_chunk(plan.chunk(3)), seen[3])
+
+
+@pytest.mark.parametrize("mode", ["window", "whole", "stream"])
+def test_loudness_has_no_effect(encoder, mode):
+    quiet, loud = (features(speech(3.0, loudness=level), encoder, mode) for level in (0.01, 0.3))
+    torch.testing.assert_close(quiet, loud, atol=1e-3, rtol=0)
+
+
+def test_live_mode_is_the_reference_formula(encoder):
+    """The last 8 s, loudness of these 8 s alone, the newest frames clamped: no look-ahead."""
+    source, plan = speech(10.0), ChunkPlan.of(250, STREAM, live=True)
+    chunk = plan.chunk(3)
+    sound = source.read(0, chunk.stop * 640, 16_000, mono=True)[0].astype(np.float64)
+    sound = np.pad(sound, (128_000 - len(sound), 0))
+    sound = sound * 10 ** ((-23 - Meter(16_000).integrated_loudness(sound)) / 20)
+    sound = (sound - sound.mean()) / np.sqrt(sound.var() + 1e-7)
+    embedding = encoder.embed(torch.from_numpy(sound.astype(np.float32)), 200)
+    index = (torch.arange(167, 200)[:, None] + torch.arange(-2, 3)).clamp(max=199)
+    found = speech_features(source, encoder, plan, "stream").for_chunk(chunk)
+    torch.testing.assert_close(found[0], embedding[index], atol=1e-5, rtol=0)
+
+
+def test_live_mode_hears_nothing_of_the_future(encoder):
+    a, b = speech(6.0), speech(6.0)
+    b._waveform[:, 3 * 16_000 :] = 0
+    plan = ChunkPlan.of(150, STREAM, live=True)
+    first, second = (speech_features(source, encoder, plan, "stream") for source in (a, b))
+    assert torch.equal(first.for_chunk(plan.chunk(1)), second.for_chunk(plan.chunk(1)))
+    assert not torch.equal(first.for_chunk(plan.chunk(4)), second.for_chunk(plan.chunk(4)))
+
+
+@pytest.mark.parametrize("mode", ["window", "whole", "stream"])
+@pytest.mark.parametrize("samples", [1, 399, 6400])
+def test_very_short_and_silent_speech_gives_finite_features(encoder, mode, samples):
+    source = TensorAudio(torch.zeros(1, samples), 16_000)
+    assert features(source, encoder, mode).isfinite().all()
+
+
+def test_two_speakers_are_stacked(encoder):
+    plan = ChunkPlan.of(50, STREAM)
+    left, right = (speech_features(speech(2.0, seed), encoder, plan, "window") for seed in (0, 1))
+    both = SpeakersFeatures([left, right]).for_chunk(plan.chunk(0))
+    assert torch.equal(both[1:], right.for_chunk(plan.chunk(0)))
+    assert both.shape[0] == 2
+
+
+def test_whole_mode_ends_at_five_minutes(encoder):
+    source = TensorAudio(torch.zeros(1, 301 * 16_000), 16_000)
+    with pytest.raises(InputError, match="use 'window'"):
+        features(source, encoder, "whole")
+
+
+def test_unknown_mode_names_the_known(encoder):
+    with pytest.raises(InputError, match="window, stream, whole"):
+        speech_features(speech(1.0), encoder, ChunkPlan.of(25, STREAM), "live")

@@ -1,0 +1,144 @@
+"""Rendering to a file: length, sound, resuming, refusing, and what is left after a stop."""
+
+import itertools
+import json
+from dataclasses import replace
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from livetalk_core.errors import OutputError, ResumeError
+from livetalk_core.media.audio import TensorAudio
+from livetalk_core.streaming.render import Render
+from livetalk_core.streaming.session import ChunkEnd
+
+SAMPLES = 14 * 640 - 100
+SOUND = TensorAudio(torch.sin(torch.arange(SAMPLES) * 0.2)[None] * 0.3, 16_000)
+INPUTS = {"portrait": "a", "seed": 3}
+
+
+@pytest.fixture
+def render(session, tmp_path) -> Render:
+    return Render(session, tmp_path / "talk.mp4", 3, SOUND, INPUTS, {"prompt": '{"1": {}}'})
+
+
+def decoded(path) -> np.ndarray:
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def run_until_chunk(render: Render, chunk: int) -> None:
+    """Stop, as a crash would between two frames, soon after a chunk's end."""
+    events = render.run()
+    next(event for event in events if isinstance(event, ChunkEnd) and event.chunk.index == chunk)
+    next(events)
+    events.close()
+
+
+def test_length_sound_and_metadata(render):
+    list(render.run())
+    assert decoded(render.output).shape == (14, 32, 32, 3)
+    with av.open(str(render.output)) as container:
+        assert container.metadata["prompt"] == '{"1": {}}'
+        samples = sum(frame.samples for frame in container.decode(audio=0))
+    assert 0 <= samples - SAMPLES < 2 * 1024
+    assert [file.name for file in render.output.parent.iterdir()] == ["talk.mp4"]
+
+
+def test_frames_in_the_file_are_the_frames_made(render):
+    """By their brightness: colour is stored at half the resolution."""
+    made = torch.cat([event.pixels for event in render.run() if not isinstance(event, ChunkEnd)]).numpy()
+    bt709 = np.array([0.2126, 0.7152, 0.0722])
+    for frame, written in zip(made @ bt709, decoded(render.output) @ bt709, strict=True):
+        assert np.corrcoef(frame.ravel(), written.ravel())[0, 1] > 0.98
+
+
+@pytest.mark.parametrize("chunk", [0, 1])
+def test_resumed_equals_uninterrupted(render, tmp_path, chunk):
+    list(render.run())
+    stopped = replace(render, output=tmp_path / "stopped.mp4")
+    run_until_chunk(stopped, chunk)
+    partial = tmp_path / "stopped.partial.mp4"
+    assert len(decoded(partial)) == stopped.session.plan.chunk(chunk).stop
+    list(replace(stopped, resume=True).run())
+    assert stopped.output.read_bytes() == render.output.read_bytes()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["stopped.mp4", "talk.mp4"]
+
+
+def test_stopped_twice(render, tmp_path):
+    list(render.run())
+    stopped = replace(render, output=tmp_path / "stopped.mp4", resume=True)
+    run_until_chunk(stopped, 0)
+    run_until_chunk(stopped, 1)
+    list(stopped.run())
+    assert np.array_equal(decoded(stopped.output), decoded(render.output))
+
+
+def test_killed_between_the_two_files_of_the_sidecar(render, tmp_path):
+    """The tensors are one chunk ahead of the description: the older state is still among them."""
+    list(render.run())
+    stopped = replace(render, output=tmp_path / "stopped.mp4")
+    run_until_chunk(stopped, 0)
+    description = (tmp_path / "stopped.partial.json").read_bytes()
+    run_until_chunk(replace(stopped, resume=True), 1)
+    (tmp_path / "stopped.partial.json").write_bytes(description)
+    list(replace(stopped, resume=True).run())
+    assert np.array_equal(decoded(stopped.output), decoded(render.output))
+
+
+def test_an_unfinished_render_is_not_overwritten_unasked(render):
+    run_until_chunk(render, 0)
+    with pytest.raises(OutputError, match="unfinished render; resume it"):
+        next(render.run())
+    list(replace(render, overwrite=True).run())
+    assert len(decoded(render.output)) == 14
+
+
+def test_a_finished_video_is_not_overwritten_unasked(render):
+    list(render.run())
+    with pytest.raises(OutputError, match=r"talk\.mp4 exists"):
+        next(render.run())
+
+
+def test_resume_with_nothing_to_resume_starts_anew(render):
+    list(replace(render, resume=True).run())
+    assert len(decoded(render.output)) == 14
+
+
+def test_other_inputs_are_named(render):
+    run_until_chunk(render, 0)
+    changed = replace(render, inputs={**INPUTS, "seed": 4}, resume=True)
+    with pytest.raises(ResumeError, match="another seed"):
+        next(changed.run())
+    assert render.output.with_suffix(".partial.mp4").exists()
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"inputs": {}}'])
+def test_a_damaged_sidecar_is_refused_and_nothing_is_lost(render, damage):
+    run_until_chunk(render, 0)
+    partial = render.output.with_suffix(".partial.mp4")
+    before = partial.read_bytes()
+    partial.with_suffix(".json").write_text(damage)
+    with pytest.raises(ResumeError, match="cannot be read"):
+        next(replace(render, resume=True).run())
+    assert partial.read_bytes() == before
+
+
+def test_stopping_before_the_first_chunk_leaves_nothing(render, tmp_path):
+    events = render.run()
+    list(itertools.islice(events, 1))
+    events.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_state_beside_the_partial_is_small(render, tmp_path):
+    run_until_chunk(render, 1)
+    assert (tmp_path / "talk.partial.safetensors").stat().st_size < 20_000
+    assert json.loads((tmp_path / "talk.partial.json").read_text())["next_chunk"] == 2
+
+
+def test_a_missing_folder_is_named_before_work_begins(render, tmp_path):
+    with pytest.raises(OutputError, match="is no folder"):
+        next(replace(render, output=tmp_path / "nowhere" / "talk.mp4").run())

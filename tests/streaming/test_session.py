@@ -1,0 +1,89 @@
+"""The loop, with small random models: order, resuming, prompts, cancelling, early frames."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from livetalk_core.errors import Cancelled
+from livetalk_core.streaming.session import ChunkEnd, Frames
+
+TOTAL = 14
+
+
+def frames_of(events) -> torch.Tensor:
+    return torch.cat([event.frames for event in events if isinstance(event, Frames)], dim=1)
+
+
+def test_every_frame_comes_once_and_in_order(session):
+    position = 0
+    for event in session.run(session.start(0)):
+        if isinstance(event, Frames):
+            assert event.first == position
+            position += event.frames.shape[1]
+            assert event.pixels.shape[1:] == (32, 32, 3)
+    assert position == TOTAL
+
+
+def test_first_frames_leave_before_the_chunk_is_decoded(session, monkeypatch):
+    decoded = []
+    decode = session.engine.decode
+
+    def watched(latent):
+        for group in decode(latent):
+            decoded.append(group.shape[1])
+            yield group
+
+    monkeypatch.setattr(session.engine, "decode", watched)
+    first = next(session.run(session.start(0)))
+    assert isinstance(first, Frames) and first.frames.shape[1] == 1
+    assert decoded == [1]
+
+
+def test_resumed_chunks_equal_the_uninterrupted_ones_bit_for_bit(session):
+    events = list(session.run(session.start(7)))
+    states = [event.state for event in events if isinstance(event, ChunkEnd)]
+    rest = list(session.run(states[0]))
+    kept = session.plan.chunk(0).keep
+    assert torch.equal(frames_of(events)[:, kept:], frames_of(rest))
+
+
+def test_the_seed_is_felt(session):
+    a, b = (frames_of(session.run(session.start(seed))) for seed in (1, 2))
+    assert not torch.equal(a, b)
+
+
+def test_a_prompt_holds_from_its_chunk_on(session):
+    changed = replace(session, prompts={1: torch.full((3, 12), -2.0)})
+    a, b = frames_of(session.run(session.start(0))), frames_of(changed.run(session.start(0)))
+    kept = session.plan.chunk(0).keep
+    assert torch.equal(a[:, :kept], b[:, :kept])
+    assert not torch.equal(a[:, kept:], b[:, kept:])
+
+
+def test_context_is_computed_once(session, monkeypatch):
+    calls = []
+    embed = session.engine.transformer.embed_context
+    monkeypatch.setattr(session.engine.transformer, "embed_context", lambda *a: calls.append(1) or embed(*a))
+    session.engine._context = None
+    list(session.run(session.start(0)))
+    assert len(calls) == 1
+
+
+def test_the_callback_can_stop_a_chunk_between_steps(session):
+    steps = []
+
+    def stop(step):
+        steps.append(step)
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        list(replace(session, on_step=stop).run(session.start(0)))
+    assert steps == [1]
+
+
+def test_global_random_state_is_neither_used_nor_changed(session):
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    list(session.run(session.start(0)))
+    assert torch.equal(before, torch.get_rng_state())
