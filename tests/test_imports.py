@@ -30,6 +30,7 @@ RANKS = {
     "livetalk_core.streaming": 6,
     "livetalk_core.training": 7,
     "livetalk_core.info": 8,
+    "livetalk_core.generate": 8,
     "livetalk_core.verify": 8,
     "livetalk_core.bench": 8,
     "livetalk_core.cli": 9,

@@ -1,0 +1,145 @@
+"""How long each part of the model takes on this machine, and how much memory: random weights, no files needed."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .config import PRESETS, Preset
+from .errors import InputError
+from .machine import available_memory, describe, peak_memory
+from .memory import memory_of, resident
+from .models.audio_encoder import AudioEncoder
+from .models.transformer import Transformer
+from .models.vae import LATENT_CHANNELS, VAE
+from .shapes import SAMPLES_PER_FRAME, VideoShape
+from .streaming.avatar import Avatar
+from .streaming.engine import LocalEngine
+from .streaming.features import LIVE_FRAMES
+from .streaming.session import ignore_step
+
+
+def randomize(module: nn.Module, seed: int = 0) -> nn.Module:
+    """Fill a module's parameters in place with small random numbers, on the device they are on."""
+    for index, parameter in enumerate(module.parameters()):
+        generator = torch.Generator(parameter.device).manual_seed(seed + index)
+        parameter.data.normal_(0, 0.02, generator=generator)
+    return module.eval().requires_grad_(False)
+
+
+def bench(name: str, device: torch.device, dtype: torch.dtype, height: int, width: int, repeats: int) -> dict[str, Any]:
+    """Median seconds of each part over `repeats` runs after one to warm up, and the peak memory.
+
+    Raises `InputError` if the preset does not fit into what is free.
+    """
+    preset = PRESETS[name]
+    preset = replace(preset, stream=replace(preset.stream, height=height, width=width))
+    needed = memory_of(preset, height, width, dtype)
+    _check_fit(preset, device, dtype, needed)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    works = _works(preset, device, dtype)
+    parts = {part: _time(work, device, repeats) for part, work in works.items()}
+    return {
+        "preset": name,
+        "size": [width, height],
+        "frames": preset.stream.frame_num,
+        "steps": preset.stream.steps,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "dtype": str(dtype).removeprefix("torch."),
+        "seconds": parts,
+        "chunk_seconds": _chunk_seconds(parts, preset.stream.steps),
+        "peak_bytes": peak_memory(device),
+        "machine": describe(),
+    }
+
+
+def _check_fit(preset: Preset, device: torch.device, dtype: torch.dtype, needed: dict[str, int]) -> None:
+    total = resident(needed)
+    free = available_memory(device)
+    if total <= free:
+        return
+    size = f"{preset.stream.width}x{preset.stream.height}"
+    fitting = "the preset nano" if preset.name != "nano" else "a smaller --size"
+    raise InputError(
+        f"{preset.name} at {size} in {str(dtype).removeprefix('torch.')} needs {total / 2**30:.1f} GiB on {device}; "
+        f"{free / 2**30:.1f} GiB are free: {fitting} would fit"
+    )
+
+
+def _works(preset: Preset, device: torch.device, dtype: torch.dtype) -> dict[str, Callable[[], Any]]:
+    """What is timed: each part as the stream calls it."""
+    config, stream = preset.transformer, preset.stream
+    engine = LocalEngine(
+        randomize(Transformer(config, device=device, dtype=dtype)),  # pyright: ignore[reportArgumentType]
+        randomize(VAE(preset.vae, device=device, dtype=dtype)),  # pyright: ignore[reportArgumentType]
+        device,
+    )
+    encoder = randomize(AudioEncoder(preset.audio).to(device))
+    shape = VideoShape(stream.frame_num, stream.height, stream.width)
+    latent = torch.randn(LATENT_CHANNELS, *shape.latent, device=device)
+    windows = torch.randn(1, stream.frame_num, config.audio_window, config.audio_blocks, config.audio_channels)
+    avatar = _random_avatar(preset, shape)
+    sound = torch.randn(LIVE_FRAMES * SAMPLES_PER_FRAME)
+    tail = torch.rand(3, stream.motion_frames, stream.height, stream.width) * 2 - 1
+
+    def step() -> Tensor:
+        return engine.denoise(avatar, windows, avatar.first_motion, latent[None].cpu(), ignore_step)
+
+    return {
+        "audio, 8 s": lambda: encoder.embed(sound, LIVE_FRAMES),  # pyright: ignore[reportCallIssue]
+        "transformer step": step,
+        "VAE decode": lambda: list(engine.decode(latent)),
+        "first frame of decode": lambda: next(iter(engine.decode(latent))),
+        "VAE encode": lambda: engine.encode(tail),
+    }
+
+
+def _random_avatar(preset: Preset, shape: VideoShape) -> Avatar:
+    config, image = preset.transformer, preset.image
+    tokens = 1 + (image.image_size // image.patch_size) ** 2
+    cond = torch.randn(config.in_dim - LATENT_CHANNELS, *shape.latent)
+    reference = torch.rand(1, 3, 1, shape.height, shape.width) * 2 - 1
+    return Avatar(reference, cond, torch.randn(1, tokens, config.clip_dim), torch.randn(16, config.text_dim))
+
+
+def _time(work: Callable[[], Any], device: torch.device, repeats: int) -> dict[str, float]:
+    def once() -> float:
+        _wait(device)
+        start = time.perf_counter()
+        work()
+        _wait(device)
+        return time.perf_counter() - start
+
+    once()
+    seconds = [once() for _ in range(repeats)]
+    return {"median": statistics.median(seconds), "least": min(seconds), "most": max(seconds)}
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _chunk_seconds(parts: dict[str, dict[str, float]], steps: int) -> float:
+    """A whole chunk in `stream` audio mode, from the medians of its parts."""
+    counts = {"audio, 8 s": 1, "transformer step": steps, "VAE decode": 1, "VAE encode": 1}
+    return sum(count * parts[part]["median"] for part, count in counts.items())
+
+
+def report(record: dict[str, Any]) -> str:
+    """The record as a table for people."""
+    width, height = record["size"]
+    new_frames = record["frames"] - 5
+    lines = [f"{record['preset']} at {width}x{height}, {record['dtype']}, on {record['device']}"]
+    for part, seconds in record["seconds"].items():
+        spread = f"{seconds['least'] * 1000:.1f} .. {seconds['most'] * 1000:.1f}"
+        lines.append(f"  {part:<24}{seconds['median'] * 1000:>10.1f} ms   ({spread})")
+    speed = new_frames / record["chunk_seconds"]
+    lines.append(f"  {'chunk':<24}{record['chunk_seconds'] * 1000:>10.1f} ms   {speed:.1f} frames/s")
+    lines.append(f"  {'peak memory':<24}{record['peak_bytes'] / 2**30:>10.2f} GiB")
+    return "\n".join(lines)

@@ -1,0 +1,236 @@
+"""The command line: `python -m livetalk_core generate | verify | convert | info | bench`."""
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from . import __version__
+from .bench import bench, report
+from .checkpoints.convert import convert
+from .config import PRESETS
+from .errors import Cancelled, InputError, LiveTalkError, OutputError
+from .generate import DEFAULT_PROMPT, Settings, prepare
+from .info import inspect
+from .machine import choose_device
+from .media.video import partial_path
+from .shapes import FRAMES_PER_SECOND
+from .streaming.features import MODES
+from .streaming.render import Render
+from .streaming.session import Frames
+from .verify import verify
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code: 0 done, 1 an error that the message explains, 130 stopped by the user."""
+    options = parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except LiveTalkError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except (Cancelled, KeyboardInterrupt):
+        return INTERRUPTED
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    root = argparse.ArgumentParser(
+        prog="livetalk_core", description="One portrait and any speech in, a talking video out."
+    )
+    root.add_argument("--version", action="version", version=__version__)
+    commands = root.add_subparsers(required=True, metavar="command")
+    for name, run, fill in (
+        ("generate", run_generate, _generate_options),
+        ("verify", run_verify, _verify_options),
+        ("convert", run_convert, _convert_options),
+        ("info", run_info, _info_options),
+        ("bench", run_bench, _bench_options),
+    ):
+        command = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
+        command.set_defaults(run=run)
+        fill(command)
+    return root
+
+
+def size(text: str) -> tuple[int, int]:
+    """`WIDTHxHEIGHT` -> (height, width)."""
+    width, _, height = text.lower().partition("x")
+    if not (width.isdigit() and height.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; write WIDTHxHEIGHT, such as 448x768")
+    return int(height), int(width)
+
+
+def _machine_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
+    command.add_argument("--dtype", choices=DTYPES, help="of the weights (default: bfloat16 on GPUs, float32 on CPUs)")
+
+
+def _device_and_dtype(options: argparse.Namespace) -> tuple[torch.device, torch.dtype]:
+    device = choose_device(options.device)
+    return device, DTYPES[options.dtype or ("float32" if device.type == "cpu" else "bfloat16")]
+
+
+def _generate_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--image", type=Path, required=True, help="the portrait")
+    command.add_argument("--audio", type=Path, required=True, help="the speech: any sound or video file")
+    command.add_argument("--output", type=Path, default=Path("talk.mp4"), help="the video (default: talk.mp4)")
+    command.add_argument("--model", default="nano", help="'nano' (embedded) or a folder of weights (default: nano)")
+    command.add_argument("--prompt", default=DEFAULT_PROMPT, help="what is seen")
+    command.add_argument(
+        "--prompt-at", nargs=2, action="append", default=[], metavar=("SECONDS", "PROMPT"),
+        help="another prompt from the chunk at this time on; may be given several times",
+    )  # fmt: skip
+    command.add_argument("--seed", type=int, default=0, help="of the noise (default: 0)")
+    command.add_argument(
+        "--audio-mode", choices=MODES, default="window", help="how speech is encoded (default: window)"
+    )
+    command.add_argument("--size", type=size, help="WIDTHxHEIGHT in pixels, multiples of 16 (default: the model's)")
+    command.add_argument("--steps", type=int, help="sampling steps (default: 4)")
+    command.add_argument("--color-correction", type=float, help="0 (off) to 1 (default: 1)")
+    command.add_argument("--resume", action="store_true", help="go on with an unfinished render of the same output")
+    command.add_argument("--overwrite", action="store_true", help="replace an existing output")
+    _machine_options(command)
+
+
+def run_generate(options: argparse.Namespace) -> int:
+    """Render a talking video."""
+    device, dtype = _device_and_dtype(options)
+    settings = Settings(
+        image=options.image, audio=options.audio, output=options.output, model=options.model, prompt=options.prompt,
+        prompts_at=tuple((_seconds(at), prompt) for at, prompt in options.prompt_at), seed=options.seed,
+        audio_mode=options.audio_mode, size=options.size, steps=options.steps,
+        color_correction=options.color_correction, resume=options.resume, overwrite=options.overwrite,
+        device=device, dtype=dtype,
+    )  # fmt: skip
+    with _stoppable():
+        render, name = prepare(settings)
+        frames = render.session.plan.total_frames
+        print(f"model {name}, {frames} frames ({frames / FRAMES_PER_SECOND:.2f} s) on {device}", file=sys.stderr)
+        try:
+            _watch(render)
+        except BaseException as error:
+            _say_where_the_partial_is(render, error)
+            raise
+    print(render.output)
+    return 0
+
+
+def _seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"--prompt-at {text!r}: needs a time in seconds, then the prompt") from None
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Ctrl-C and a polite kill both stop between two steps' instructions; what is done stays."""
+
+    def stop(*_: Any) -> None:
+        raise Cancelled
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _watch(render: Render) -> None:
+    """Render with a progress bar: frames, frames per second, realtime factor, time left."""
+    with tqdm(total=render.session.plan.total_frames, unit="frame", smoothing=0.1, dynamic_ncols=True) as bar:
+        for event in render.run():
+            if isinstance(event, Frames):
+                if bar.n == 0:
+                    bar.initial = bar.last_print_n = bar.n = event.first
+                bar.update(event.frames.shape[1])
+                rate = bar.format_dict["rate"]
+                bar.set_postfix_str(f"{rate / FRAMES_PER_SECOND:.2f}x realtime" if rate else "", refresh=False)
+
+
+def _say_where_the_partial_is(render: Render, error: BaseException) -> None:
+    partial = partial_path(render.output)
+    if partial.exists():
+        reason = "stopped" if isinstance(error, Cancelled) else "failed"
+        print(f"{reason}; what is done plays: {partial}\ngo on with the same command and --resume", file=sys.stderr)
+
+
+def _verify_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("files", type=Path, nargs="+", metavar="FILE", help="golden files")
+
+
+def run_verify(options: argparse.Namespace) -> int:
+    """Check the models against golden files of the reference."""
+    failed = 0
+    for path in options.files:
+        for row in verify(path):
+            verdict = "ok" if row.passed else "FAILED"
+            print(f"{path.stem:<14} {row.name:<20} {row.error:.2e}  (at most {row.tolerance:.0e})  {verdict}")
+            failed += not row.passed
+    if failed:
+        print(f"{failed} row(s) failed", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _convert_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("source", type=Path, help="a .pth file, a sharded or single safetensors file, or a folder")
+    command.add_argument("output", type=Path, help="the safetensors file to write")
+    command.add_argument("--fp8", action="store_true", help="scale the blocks' large weights to FP8 (e4m3)")
+
+
+def run_convert(options: argparse.Namespace) -> int:
+    """Convert weights: .pth to safetensors, shards to one file, bfloat16 to scaled FP8."""
+    print(convert(options.source, options.output, fp8=options.fp8))
+    return 0
+
+
+def _info_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("model", nargs="?", default="nano", help="'nano', '14b', or a file or folder of weights")
+    command.add_argument("--size", type=size, help="WIDTHxHEIGHT in pixels (default: the model's)")
+    _machine_options(command)
+
+
+def run_info(options: argparse.Namespace) -> int:
+    """Say what a checkpoint holds, what this machine can run, and the memory that it needs."""
+    device, dtype = _device_and_dtype(options)
+    print("\n".join(inspect(options.model, device, dtype, options.size)))
+    return 0
+
+
+def _bench_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--preset", choices=PRESETS, default="nano", help="shape of the model (default: nano)")
+    command.add_argument("--size", type=size, help="WIDTHxHEIGHT in pixels (default: the preset's)")
+    command.add_argument("--repeats", type=int, default=5, help="timed runs of each part (default: 5)")
+    command.add_argument("--json", type=Path, help="also keep the record in this file")
+    _machine_options(command)
+
+
+def run_bench(options: argparse.Namespace) -> int:
+    """Time each part of the model on this machine."""
+    device, dtype = _device_and_dtype(options)
+    stream = PRESETS[options.preset].stream
+    height, width = options.size or (stream.height, stream.width)
+    record = bench(options.preset, device, dtype, height, width, options.repeats)
+    print(report(record))
+    if options.json:
+        _save_json(options.json, record)
+    return 0
+
+
+def _save_json(path: Path, record: dict[str, Any]) -> None:
+    try:
+        path.write_text(json.dumps(record, indent=1) + "\n")
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}; choose another file") from error

@@ -1,0 +1,102 @@
+"""From files and settings to a render: what the command line runs."""
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+from .checkpoints.load import open_model
+from .checkpoints.model import Model
+from .config import StreamConfig
+from .errors import InputError
+from .media.audio import open_audio
+from .media.image import load_image, to_reference
+from .shapes import FRAMES_PER_SECOND, frames_of_samples
+from .streaming.avatar import prepare_avatar
+from .streaming.engine import LocalEngine
+from .streaming.features import speech_features
+from .streaming.plan import ChunkPlan
+from .streaming.render import Render, check_output
+from .streaming.session import Session
+
+DEFAULT_PROMPT = "A person is talking. Only the foreground characters are moving, the background remains static."
+"""The reference's own."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything a render is made from; None stands for the model's own value.
+
+    `prompts_at` are (seconds, prompt): each holds from the chunk at that time on.
+    """
+
+    image: Path
+    audio: Path
+    output: Path
+    model: str = "nano"
+    prompt: str = DEFAULT_PROMPT
+    prompts_at: tuple[tuple[float, str], ...] = ()
+    seed: int = 0
+    audio_mode: str = "window"
+    size: tuple[int, int] | None = None
+    steps: int | None = None
+    color_correction: float | None = None
+    resume: bool = False
+    overwrite: bool = False
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    dtype: torch.dtype = torch.float32
+
+
+def prepare(settings: Settings) -> tuple[Render, Model]:
+    """Read and check all inputs, load the model, and make the avatar: ready to `run`."""
+    check_output(settings.output, settings.resume, settings.overwrite)
+    portrait, sound = load_image(settings.image), open_audio(settings.audio)
+    model = open_model(settings.model, settings.device, settings.dtype)
+    stream = stream_of(model.preset.stream, settings)
+    total = frames_of_samples(sound.samples, sound.sample_rate)
+    plan = ChunkPlan.of(total, stream, live=settings.audio_mode == "stream")
+    changes = {_chunk_at(seconds, plan): prompt for seconds, prompt in settings.prompts_at}
+    text, *others = model.encode_texts(settings.prompt, *changes.values())
+    reference = to_reference(portrait, stream.height, stream.width)
+    clip = model.encode_image(reference)
+    features = speech_features(sound, model.audio_encoder, plan, settings.audio_mode)
+    engine = LocalEngine(model.transformer, model.vae, settings.device, stream.shift)
+    avatar = prepare_avatar(reference, clip, text, engine.encode, stream)
+    prompts = dict(zip(changes, others, strict=True))
+    session = Session(engine, avatar, features, plan, stream, prompts)
+    inputs = {
+        "model": settings.model,
+        "portrait": avatar.fingerprint,
+        "speech": sound.fingerprint,
+        "prompt": hashlib.sha256(repr((settings.prompt, settings.prompts_at)).encode()).hexdigest(),
+        "seed": settings.seed,
+        "audio mode": settings.audio_mode,
+        "size": f"{stream.width}x{stream.height}",
+        "steps": stream.steps,
+        "color correction": stream.color_correction,
+        "device type": settings.device.type,
+        "dtype": str(settings.dtype),
+    }
+    render = Render(
+        session, settings.output, settings.seed, sound, inputs, resume=settings.resume, overwrite=settings.overwrite
+    )
+    return render, model
+
+
+def stream_of(default: StreamConfig, settings: Settings) -> StreamConfig:
+    """The model's stream with the settings that were given."""
+    height, width = settings.size or (default.height, default.width)
+    given = {"steps": settings.steps, "color_correction": settings.color_correction}
+    changes = {name: value for name, value in given.items() if value is not None}
+    return replace(default, height=height, width=width, **changes)
+
+
+def _chunk_at(seconds: float, plan: ChunkPlan) -> int:
+    """The chunk that shows the moment `seconds`."""
+    frame = int(seconds * FRAMES_PER_SECOND)
+    if not 0 <= frame < plan.total_frames:
+        length = plan.total_frames / FRAMES_PER_SECOND
+        raise InputError(f"a prompt at {seconds} s; the speech lasts {length:.2f} s: give a time within it")
+    chunks = (plan.chunk(index) for index in range(plan.count))
+    return next(chunk.index for chunk in chunks if frame < chunk.start + chunk.skip + chunk.keep)

@@ -1,0 +1,115 @@
+"""Memory that a computation needs, found without spending it: run on the meta device and counted."""
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from .config import Preset
+from .models import operations
+from .models.transformer import AudioContext, Context, Transformer
+from .models.vae import LATENT_CHANNELS, VAE
+from .shapes import VideoShape
+
+
+class PeakMemory(TorchDispatchMode):
+    """Counts the bytes of all tensors made inside it that are alive at once; kernels' workspaces are not seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = self.peak = 0
+        self._storages: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = {storage._cdata for storage in _storages_of((args, kwargs))}
+        result = func(*args, **(kwargs or {}))
+        for storage in _storages_of(result):
+            if storage._cdata not in given | self._storages:
+                self._count(storage)
+        return result
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        self._storages.add(storage._cdata)
+        self.live += storage.nbytes()
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(storage, self._release, storage._cdata, storage.nbytes())
+
+    def _release(self, key: int, size: int) -> None:
+        self._storages.discard(key)
+        self.live -= size
+
+
+def _storages_of(tree: Any) -> list[torch.UntypedStorage]:
+    return [leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def peak_bytes(work: Callable[[], Any]) -> int:
+    """Most bytes that `work`, given meta tensors, holds at once beyond what it was given."""
+    with torch.inference_mode(), PeakMemory() as memory:
+        work()
+    return memory.peak
+
+
+def weight_bytes(module: torch.nn.Module, dtype: torch.dtype | None = None) -> int:
+    """Bytes of a module's parameters, as they are or in another dtype."""
+    return sum(p.numel() * (dtype or p.dtype).itemsize for p in module.parameters())
+
+
+class _MetaConv3d(operations.Conv3d):
+    """oneDNN has no meta kernel: count through PyTorch's own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._conv_forward(x, self.weight, self.bias)
+
+
+def _meta_attend(q: Tensor, _k: Tensor, _v: Tensor) -> Tensor:
+    """A fused kernel's memory: its result alone."""
+    return torch.empty_like(q)
+
+
+class _MetaOperations:
+    Linear, LayerNorm, RMSNorm = operations.Linear, operations.LayerNorm, operations.RMSNorm
+    Conv2d, Conv3d = operations.Conv2d, _MetaConv3d
+
+
+def memory_of(preset: Preset, height: int, width: int, dtype: torch.dtype) -> dict[str, int]:
+    """Bytes that a preset needs at a size: each part's weights, the kept context, and each part's working memory."""
+    transformer = Transformer(preset.transformer, _MetaOperations, device="meta", dtype=dtype)
+    vae = VAE(preset.vae, _MetaOperations, device="meta", dtype=dtype)
+    shape = VideoShape(preset.stream.frame_num, height, width)
+    held: list[Context | AudioContext] = []
+    context = peak_bytes(lambda: held.extend(_meta_context(transformer, preset)))
+    latent = torch.empty(1, LATENT_CHANNELS, *shape.latent, device="meta")
+    cond = torch.empty(1, preset.transformer.in_dim - LATENT_CHANNELS, *shape.latent, device="meta")
+    timestep = torch.empty(1, device="meta")
+    tail = torch.empty(1, 3, preset.stream.motion_frames, height, width, device="meta")
+    text, sound = held
+    return {
+        "transformer weights": weight_bytes(transformer),
+        "VAE weights": weight_bytes(vae),
+        "context": context,
+        "transformer step": peak_bytes(
+            lambda: transformer(latent, timestep, cond, text, sound, attention=_meta_attend)
+        ),
+        "VAE decode": peak_bytes(lambda: list(vae.decode_groups(latent))),
+        "VAE encode": peak_bytes(lambda: vae.encode(tail)),
+    }
+
+
+def resident(needed: dict[str, int]) -> int:
+    """Bytes held at once: all weights and the context, and the largest working set."""
+    kept = sum(size for part, size in needed.items() if part == "context" or "weights" in part)
+    return kept + max(size for part, size in needed.items() if part != "context" and "weights" not in part)
+
+
+def _meta_context(transformer: Transformer, preset: Preset) -> tuple[Context, AudioContext]:
+    config, image = preset.transformer, preset.image
+    tokens = 1 + (image.image_size // image.patch_size) ** 2
+    text = torch.empty(1, config.text_len, config.text_dim, device="meta")
+    clip = torch.empty(1, tokens, config.clip_dim, device="meta")
+    windows = (1, preset.stream.frame_num, config.audio_window, config.audio_blocks, config.audio_channels)
+    return transformer.embed_context(text, clip), transformer.embed_audio(torch.empty(windows, device="meta"))

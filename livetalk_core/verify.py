@@ -1,0 +1,229 @@
+"""Checks the models against golden files: numbers that the published reference computed.
+
+Each file carries its inputs, its outputs and small random weights under the published keys; `kind` says what it
+holds. The model is built from the file alone, so a file of other sizes and seeds is checked the same way.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from .checkpoints import keys
+from .config import (
+    AudioEncoderConfig,
+    ImageEncoderConfig,
+    StreamConfig,
+    TextEncoderConfig,
+    TransformerConfig,
+    VAEConfig,
+)
+from .errors import CheckpointError
+from .media.image import to_reference
+from .media.loudness import gain_to, integrated_loudness
+from .models.audio_encoder import AudioEncoder, windows
+from .models.color import ColorStatistics, match_color
+from .models.image_encoder import ImageEncoder
+from .models.text_encoder import TextEncoder
+from .models.transformer import Transformer
+from .models.vae import VAE
+from .sampling.schedule import sigmas
+from .streaming.avatar import prepare_avatar
+from .streaming.engine import LocalEngine
+from .streaming.plan import Chunk, ChunkPlan
+from .streaming.session import ChunkEnd, Frames, Session
+
+
+class Row(NamedTuple):
+    """One compared output: its largest absolute error and the most that is allowed."""
+
+    name: str
+    error: float
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is within the tolerance (a NaN is not)."""
+        return self.error <= self.tolerance
+
+
+class Golden:
+    """An opened golden file."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            with safe_open(path, "pt") as file:
+                self.metadata: dict[str, Any] = {k: json.loads(v) for k, v in (file.metadata() or {}).items()}
+                self.tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+        except (OSError, SafetensorError, json.JSONDecodeError) as error:
+            raise CheckpointError(
+                f"{path} is no golden file ({error}); needed: safetensors with JSON metadata"
+            ) from None
+        if self.metadata.get("kind") not in CHECKS:
+            kind = self.metadata.get("kind")
+            raise CheckpointError(f"{path} is of kind {kind!r}; the kinds that can be checked: {', '.join(CHECKS)}")
+
+    def io(self, name: str) -> Tensor:
+        """An input or output."""
+        return self.tensors[f"io.{name}"]
+
+    def find(self, name: str) -> Tensor | None:
+        """An input that not every file has."""
+        return self.tensors.get(f"io.{name}")
+
+    def weights(self, prefix: str = "weights.") -> dict[str, Tensor]:
+        """The weights under `prefix`, which is cut off."""
+        return {key[len(prefix) :]: tensor for key, tensor in self.tensors.items() if key.startswith(prefix)}
+
+    def row(self, name: str, found: Tensor, tolerance: float) -> Row:
+        """Compare with the output `name`."""
+        wanted = self.io(name)
+        if found.shape != wanted.shape:
+            raise CheckpointError(f"{name} has shape {list(found.shape)}; the golden file has {list(wanted.shape)}")
+        return Row(name, (found.double() - wanted.double()).abs().max().item(), tolerance)
+
+
+def _loaded(model: nn.Module, weights: dict[str, Tensor]) -> Any:
+    model.load_state_dict(weights)
+    return model.eval()
+
+
+def check_transformer(golden: Golden) -> Iterator[Row]:
+    """One forward of the transformer, with one or two speakers."""
+    model = _loaded(Transformer(TransformerConfig(**golden.metadata["config"])), golden.weights())
+    context = model.embed_context(golden.io("text")[None], golden.io("clip"))
+    audio = model.embed_audio(golden.io("audio"))
+    latent, cond = golden.io("latent")[None], golden.io("cond")[None]
+    yield golden.row("out", model(latent, golden.io("timestep"), cond, context, audio, golden.find("masks"))[0], 1e-4)
+
+
+def check_vae(golden: Golden) -> Iterator[Row]:
+    """Encode and decode."""
+    metadata = golden.metadata
+    config = VAEConfig(metadata["dim"], tuple(metadata["mean"]), tuple(metadata["std"]))
+    vae = _loaded(VAE(config), golden.weights())
+    yield golden.row("latent", vae.encode(golden.io("video"))[0], 1e-4)
+    groups = list(vae.decode_groups(golden.io("z")[None], clamp=False))
+    unclamped = torch.cat(groups, dim=2)
+    yield golden.row("decoded_unclamped", unclamped, 1e-4)
+    yield golden.row("decoded", vae.decode(golden.io("z")[None]), 1e-4)
+
+
+def check_audio(golden: Golden) -> Iterator[Row]:
+    """Loudness, then the audio encoder and its windows."""
+    waveform, frames = golden.io("waveform"), golden.metadata["frames"]
+    loudness = integrated_loudness(waveform.double().numpy())
+    normalized = waveform.double() * gain_to(golden.metadata["lufs"], loudness)
+    yield golden.row("normalized", normalized, 1e-6)
+    config = AudioEncoderConfig(**{**golden.metadata["config"], "lufs": golden.metadata["lufs"]})
+    encoder = _loaded(AudioEncoder(config), keys.audio_encoder(golden.weights()))
+    embedding = encoder.embed(encoder.standardize(normalized), frames)
+    yield golden.row("embedding", embedding, 1e-4)
+    yield golden.row("windows_first8", windows(embedding, 0, 8), 1e-4)
+    yield golden.row("windows_last8", windows(embedding, frames - 8, frames), 1e-4)
+
+
+def check_color(golden: Golden) -> Iterator[Row]:
+    """Colour transfer at full and half strength."""
+    reference = ColorStatistics.of(golden.io("reference"))
+    for name, strength in (("full", 1.0), ("half", 0.5)):
+        yield golden.row(name, match_color(golden.io("source"), reference, strength), 1e-5)
+
+
+def check_text(golden: Golden) -> Iterator[Row]:
+    """The text encoder."""
+    names = ("vocab", "dim", "dim_attn", "dim_ffn", "num_heads", "num_layers", "num_buckets")
+    config = TextEncoderConfig(**{name: golden.metadata[name] for name in names})
+    encoder = _loaded(TextEncoder(config), keys.text_encoder(golden.weights()))
+    yield golden.row("out", encoder.encode(golden.io("ids"), golden.metadata["length"]), 1e-4)
+
+
+def check_image(golden: Golden) -> Iterator[Row]:
+    """The vision encoder and its preprocessing."""
+    names = ("dim", "num_layers", "num_heads", "image_size", "patch_size")
+    config = ImageEncoderConfig(**{name: golden.metadata[name] for name in names})
+    encoder = _loaded(ImageEncoder(config), keys.image_encoder(golden.weights()))
+    pixels = encoder.preprocess(golden.io("frame"))
+    yield golden.row("pixels", pixels, 1e-4)
+    yield golden.row("out", encoder.embed(pixels), 1e-4)
+
+
+class _Windows:
+    """The golden file's audio windows as a session's features."""
+
+    def __init__(self, windows: Tensor) -> None:
+        self.windows = windows
+
+    def for_chunk(self, chunk: Chunk) -> Tensor:
+        return self.windows[:, chunk.start : chunk.stop]
+
+
+class _WholePlan(ChunkPlan):
+    """A plan whose chunks give all their frames, those that repeat the chunk before included."""
+
+    def chunk(self, index: int) -> Chunk:
+        return super().chunk(index)._replace(skip=0, keep=self.frame_num)
+
+
+def check_stream(golden: Golden) -> Iterator[Row]:
+    """The whole loop: portrait to condition, then every chunk and what the next one starts from."""
+    session = _golden_session(golden)
+    levels = torch.tensor(sigmas(session.stream.steps, golden.metadata["shift"]))
+    yield golden.row("reference", session.avatar.reference, 1e-3)
+    yield golden.row("cond", session.avatar.cond, 1e-3)
+    yield golden.row("timesteps", levels * 1000, 1e-3)
+    state = session.start(seed=0)
+    yield golden.row("motion.0", state.motion, 1e-3)
+    parts: list[Tensor] = []
+    for event in session.run(state):
+        match event:
+            case Frames():
+                parts.append(event.frames)
+            case ChunkEnd():
+                yield golden.row(f"chunk.{event.chunk.index}", torch.cat(parts, dim=1), 1e-3)
+                yield golden.row(f"motion.{event.chunk.index + 1}", event.state.motion, 1e-3)
+                parts = []
+
+
+def _golden_session(golden: Golden) -> Session:
+    metadata = golden.metadata
+    transformer = _loaded(Transformer(TransformerConfig(**metadata["config"])), golden.weights("weights.dit."))
+    vae = _loaded(VAE(VAEConfig(metadata["vae_dim"])), golden.weights("weights.vae."))
+    engine = LocalEngine(transformer, vae, shift=metadata["shift"])
+    names = ("height", "width", "frame_num", "motion_frames", "steps", "shift", "color_correction")
+    stream = StreamConfig(**{name: metadata[name] for name in names})
+    reference = to_reference(Image.fromarray(golden.io("image").numpy()), stream.height, stream.width)
+    avatar = prepare_avatar(reference, golden.io("clip"), golden.io("text"), engine.encode, stream)
+    total = stream.frame_num + (metadata["chunks"] - 1) * stream.new_frames
+    plan = _WholePlan.of(total, stream)
+    draws = stream.steps + 1  # the file also holds the draw after the last step, which is multiplied by 0
+
+    def noise(_: int) -> Callable[[int, tuple[int, ...]], Tensor]:
+        return lambda index, shape: torch.stack(
+            [golden.io(f"noise.{index * draws + draw:03d}") for draw in range(shape[0])]
+        )
+
+    return Session(engine, avatar, _Windows(golden.io("audio")), plan, stream, noise=noise)
+
+
+CHECKS: dict[str, Callable[[Golden], Iterator[Row]]] = {
+    "dit": check_transformer,
+    "vae": check_vae,
+    "audio": check_audio,
+    "color": check_color,
+    "text": check_text,
+    "image": check_image,
+    "stream": check_stream,
+}
+
+
+def verify(path: Path) -> Iterator[Row]:
+    """Compare every output in a golden file with what our models compute, in float32 on the CPU."""
+    golden = Golden(path)
+    with torch.inference_mode():
+        yield from CHECKS[golden.metadata["kind"]](golden)

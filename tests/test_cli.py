@@ -1,0 +1,283 @@
+"""The command line as its user meets it: results, and one line for each bad input with nothing left behind."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+import wave
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from livetalk_core.cli import main
+from livetalk_core.config import PRESETS
+from livetalk_core.media.video import partial_path
+
+ROOT = Path(__file__).resolve().parents[1]
+SIZE = ["--size", "64x64"]
+
+
+@pytest.fixture
+def inputs(tmp_path) -> list[str]:
+    """A portrait, and 1.5 s of sound: two chunks."""
+    draw_face(tmp_path / "face.png")
+    write_wav(tmp_path / "speech.wav", np.sin(np.arange(24_000) * 0.1) * 0.3)
+    return generate(tmp_path, "face.png", "speech.wav")
+
+
+def draw_face(path):
+    """Any picture with contrast: a flat one would make all frames flat, by the colour transfer."""
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (100, 80, 3), np.uint8)).save(path)
+
+
+def write_wav(path, samples, rate=16_000):
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes((np.asarray(samples) * 32767).astype("<i2").tobytes())
+
+
+def generate(folder, image, audio) -> list[str]:
+    paths = [str(folder / name) for name in (image, audio, "talk.mp4")]
+    return ["generate", "--image", paths[0], "--audio", paths[1], "--output", paths[2], *SIZE]
+
+
+def frames_of(path) -> int:
+    with av.open(str(path)) as video:
+        return sum(1 for _ in video.decode(video=0))
+
+
+def left_in(folder) -> set[str]:
+    return {file.name for file in folder.iterdir()}
+
+
+def test_generate_prints_the_path_last_and_says_untrained(inputs, tmp_path, capsys):
+    assert main(inputs) == 0
+    captured = capsys.readouterr()
+    assert captured.out.splitlines()[-1] == str(tmp_path / "talk.mp4")
+    assert "nano (untrained), 38 frames (1.52 s)" in captured.err
+    assert frames_of(tmp_path / "talk.mp4") == 38
+    assert left_in(tmp_path) == {"face.png", "speech.wav", "talk.mp4"}
+
+
+@pytest.mark.parametrize("mode", ["stream", "whole"])
+def test_every_audio_mode_covers_the_speech(inputs, tmp_path, mode):
+    assert main([*inputs, "--audio-mode", mode, "--steps", "1"]) == 0
+    assert frames_of(tmp_path / "talk.mp4") == 38
+
+
+@pytest.mark.parametrize("samples", [1, 639, 641])
+def test_speech_shorter_than_a_chunk_gives_at_least_a_frame(inputs, tmp_path, samples):
+    write_wav(tmp_path / "speech.wav", np.full(samples, 0.1))
+    assert main([*inputs, "--steps", "1"]) == 0
+    assert frames_of(tmp_path / "talk.mp4") == -(-samples // 640)
+
+
+def test_prompts_may_change(inputs, tmp_path):
+    assert main([*inputs, "--prompt-at", "1.4", "A person smiles."]) == 0
+    with av.open(str(tmp_path / "talk.mp4")) as video:
+        changed = [frame.to_ndarray(format="gray") for frame in video.decode(video=0)]
+    assert main([*inputs, "--overwrite"]) == 0
+    with av.open(str(tmp_path / "talk.mp4")) as video:
+        plain = [frame.to_ndarray(format="gray") for frame in video.decode(video=0)]
+    same = [np.array_equal(a, b) for a, b in zip(changed, plain, strict=True)]
+    assert all(same[:33]) and not any(same[33:])
+
+
+def bad_file(name, content):
+    return lambda folder: (folder / name).write_bytes(content)
+
+
+def bad_image(width, height):
+    return lambda folder: Image.new("1", (width, height)).save(folder / "face.png")
+
+
+def animated(folder):
+    frames = [Image.new("RGB", (80, 80), color) for color in ("red", "blue")]
+    frames[0].save(folder / "face.png", format="GIF", save_all=True, append_images=frames[1:])
+
+
+def nan_audio(folder):
+    samples = np.zeros((1, 2000), np.float32)
+    samples[0, 1000] = np.nan
+    with av.open(str(folder / "speech.wav"), "w", format="wav") as out:
+        stream = out.add_stream("pcm_f32le", rate=16_000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(samples, format="flt", layout="mono")
+        frame.sample_rate = 16_000
+        out.mux([*stream.encode(frame), *stream.encode(None)])
+
+
+def video_without_sound(folder):
+    with av.open(str(folder / "speech.wav"), "w", format="mp4") as out:
+        stream = out.add_stream("libx264", rate=25)
+        stream.width = stream.height = 64
+        out.mux([*stream.encode(av.VideoFrame(64, 64, "yuv420p")), *stream.encode(None)])
+
+
+BAD_INPUTS = {
+    "no audio stream": (video_without_sound, [], "has no sound"),
+    "zero samples": (lambda folder: write_wav(folder / "speech.wav", []), [], "no samples|damaged|cut off"),
+    "NaN": (nan_audio, [], "NaN"),
+    "a playlist": (bad_file("speech.wav", b"#EXTM3U\nhttp://127.0.0.1:9/a.ts\n"), [], "#EXTM3U"),
+    "a web page": (bad_file("speech.wav", b"<!DOCTYPE html><html></html>"), [], "DOCTYPE"),
+    "an empty sound": (bad_file("speech.wav", b""), [], "is empty"),
+    "one pixel": (bad_image(1, 1), [], "1x1 px; at least 64 px"),
+    "20,000 pixels": (bad_image(20_000, 64), [], "20000x64 px; at most"),
+    "an animation": (animated, [], "2 pictures; a still image"),
+    "a text as image": (bad_file("face.png", b"hello"), [], "cannot be read"),
+    "no such model": (None, ["--model", "nowhere"], "no model at nowhere"),
+    "an odd size": (None, ["--size", "100x64"], "multiples of 16: the nearest is 96x64"),
+    "no steps": (None, ["--steps", "0"], "0 sampling steps"),
+    "too much color": (None, ["--color-correction", "2"], "needs 0"),
+    "no such device": (None, ["--device", "tpu9"], "device 'tpu9' cannot be used"),
+    "not an mp4": (None, ["--output", "talk.avi"], "ends in .mp4"),
+    "no such folder": (None, ["--output", "/nowhere/talk.mp4"], "is no folder"),
+    "a prompt after the end": (None, ["--prompt-at", "9", "x"], "lasts 1.52 s"),
+    "a URL as image": (None, ["--image", "https://127.0.0.1/face.png"], "does not exist"),
+    "a URL as sound": (None, ["--audio", "http://127.0.0.1/a.wav"], "does not exist"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_INPUTS)
+def test_bad_input_gets_one_line_and_leaves_nothing(inputs, tmp_path, capsys, name):
+    spoil, options, message = BAD_INPUTS[name]
+    if spoil:
+        spoil(tmp_path)
+    before = left_in(tmp_path)
+    assert main([*inputs, *options]) == 1
+    error = capsys.readouterr().err
+    assert re.search(message, error), error
+    assert error.count("\n") == 1 and error.startswith("error: ")
+    assert left_in(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"<html><body>404</body></html>", "web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git-LFS pointer"),
+        (b"\x80\x02}q\x00.", "pickle"),
+        (b"\x10\x00\x00\x00\x00\x00\x00\x00{}", "not a safetensors file|cut short"),
+    ],
+)
+def test_wrong_checkpoints_are_named(tmp_path, capsys, content, message):
+    (tmp_path / "model.safetensors").write_bytes(content)
+    assert main(["info", str(tmp_path / "model.safetensors")]) == 1
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_a_full_disk_keeps_the_partial(inputs, tmp_path, capsys, monkeypatch):
+    """The disk fills while the second chunk is written."""
+    real, calls = sys.modules["os"].fsync, []
+
+    def full(descriptor):
+        calls.append(descriptor)
+        if len(calls) > 4:
+            raise OSError(28, "No space left on device")
+        return real(descriptor)
+
+    monkeypatch.setattr("os.fsync", full)
+    assert main(inputs) == 1
+    monkeypatch.undo()
+    error = capsys.readouterr().err
+    assert "No space left on device" in error and "--resume" in error
+    assert frames_of(tmp_path / "talk.partial.mp4") >= 33
+    assert main([*inputs, "--resume"]) == 0
+    assert frames_of(tmp_path / "talk.mp4") == 38
+
+
+def start(arguments) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "livetalk_core", *arguments], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_for(path, process, seconds=120):
+    limit = time.monotonic() + seconds
+    while not path.exists():
+        assert process.poll() is None and time.monotonic() < limit, f"{path} did not appear"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def long_inputs(tmp_path):
+    """Six seconds of sound."""
+    draw_face(tmp_path / "face.png")
+    write_wav(tmp_path / "speech.wav", np.sin(np.arange(96_000) * 0.1) * 0.3)
+    return generate(tmp_path, "face.png", "speech.wav")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill"])
+def test_stopped_in_the_middle_it_plays_and_resumes_to_the_same_frames(long_inputs, tmp_path, number):
+    whole = tmp_path / "whole.mp4"
+    assert main([*long_inputs, "--output", str(whole)]) == 0
+    process = start(long_inputs)
+    partial = partial_path(tmp_path / "talk.mp4")
+    wait_for(partial.with_suffix(".json"), process)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    if number == signal.SIGINT:
+        assert process.returncode == 130
+        assert f"stopped; what is done plays: {partial}" in error and "--resume" in error
+    assert frames_of(partial) >= 33
+    assert main([*long_inputs, "--resume"]) == 0
+    decoded = []
+    for path in (whole, tmp_path / "talk.mp4"):
+        with av.open(str(path)) as video:
+            decoded.append(np.stack([frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]))
+    assert np.array_equal(*decoded)
+    assert left_in(tmp_path) == {"face.png", "speech.wav", "talk.mp4", "whole.mp4"}
+
+
+def test_resume_with_another_seed_is_refused(inputs, tmp_path, capsys):
+    assert main([*inputs, "--prompt-at", "0", "x"]) == 0
+    # an unfinished render of the same name
+    (tmp_path / "talk.mp4").rename(tmp_path / "talk.partial.mp4")
+    (tmp_path / "talk.partial.json").write_text("{}")
+    assert main([*inputs, "--seed", "1", "--resume"]) == 1
+    assert "cannot be read" in capsys.readouterr().err
+    assert main(inputs) == 1
+    assert "unfinished render" in capsys.readouterr().err
+
+
+def test_bench_keeps_a_record(tmp_path, capsys):
+    record = tmp_path / "bench.json"
+    assert main(["bench", *SIZE, "--repeats", "1", "--json", str(record)]) == 0
+    kept = json.loads(record.read_text())
+    assert {"audio, 8 s", "transformer step", "VAE decode", "VAE encode"} <= set(kept["seconds"])
+    assert kept["peak_bytes"] > 0 and kept["machine"]["torch"] and kept["machine"]["commit"]
+    assert "frames/s" in capsys.readouterr().out
+
+
+def test_bench_says_what_would_fit(capsys, monkeypatch):
+    monkeypatch.setattr("livetalk_core.bench.available_memory", lambda _: 2**30)
+    assert main(["bench", "--preset", "14b", "--dtype", "bfloat16"]) == 1
+    assert re.search(r"needs 4\d\.\d GiB on cpu; 1\.0 GiB are free: the preset nano", capsys.readouterr().err)
+
+
+def test_info_counts_before_anything_is_spent(capsys):
+    assert main(["info", "14b", "--dtype", "bfloat16"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"transformer weights\s+35\.17 GiB", out)
+    assert main(["info"]) == 0
+    assert "nano (untrained)" in capsys.readouterr().out
+
+
+def test_info_reads_a_checkpoint(golden, capsys):
+    assert main(["info", str(golden / "color.safetensors")]) == 0
+    assert "no model that LiveTalk knows: 4 tensors" in capsys.readouterr().out
+
+
+def test_every_preset_is_offered(capsys):
+    with pytest.raises(SystemExit):
+        main(["bench", "--preset", "15b"])
+    error = capsys.readouterr().err
+    assert all(name in error for name in PRESETS)
