@@ -43,8 +43,10 @@ class Picture:
         """A stream with a fresh encoder."""
         stream = container.add_stream("libx264", rate=FRAMES_PER_SECOND, options=X264)
         stream.height, stream.width, stream.pix_fmt = self.height, self.width, "yuv420p"
-        stream.codec_context.time_base = Fraction(1, FRAMES_PER_SECOND)
-        _tag_bt709(stream.codec_context)
+        coder = stream.codec_context
+        coder.time_base = Fraction(1, FRAMES_PER_SECOND)
+        coder.color_primaries = coder.color_trc = coder.colorspace = BT709
+        coder.color_range = TV_RANGE
         return stream
 
 
@@ -107,7 +109,7 @@ class Segment:
         """Encode frame `index` of the video: uint8 [height, width, 3]."""
         rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
         frame = rgb.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
-        _tag_bt709(frame)
+        frame.colorspace, frame.color_range = BT709, TV_RANGE
         frame.pts, frame.time_base = index, Fraction(1, FRAMES_PER_SECOND)
         self._container.mux(self._video.encode(frame))
 
@@ -147,11 +149,6 @@ class Segment:
 def _number(packet: av.Packet) -> int:
     assert packet.pts is not None
     return packet.pts // AAC_FRAME + 1
-
-
-def _tag_bt709(target: av.VideoFrame | av.VideoCodecContext) -> None:
-    target.color_primaries = target.color_trc = target.colorspace = BT709
-    target.color_range = TV_RANGE
 
 
 def header(picture: Picture, sound: Sound | None, metadata: dict[str, str]) -> bytes:
