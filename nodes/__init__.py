@@ -1,0 +1,21 @@
+"""The nodes: thin; each validates, calls the core and wraps what it gives."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from .chunk import DecodeChunk, SampleChunk
+from .inputs import EncodeSpeech, MakeAvatar
+from .loaders import EmbeddedModel, LoadAudioEncoder, LoadModel
+from .render import Render
+
+
+class LiveTalkExtension(ComfyExtension):
+    """What ComfyUI asks for the pack's nodes."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        """All nodes, in the order of a graph."""
+        return [EmbeddedModel, LoadModel, LoadAudioEncoder, EncodeSpeech, MakeAvatar, SampleChunk, DecodeChunk, Render]
+
+
+async def comfy_entrypoint() -> LiveTalkExtension:
+    """ComfyUI's way into the pack."""
+    return LiveTalkExtension()

@@ -1,0 +1,158 @@
+"""One chunk at a time: sample, then decode, with any nodes between and after."""
+
+from collections.abc import Generator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..livetalk_core.config import StreamConfig
+from ..livetalk_core.errors import InputError
+from ..livetalk_core.shapes import VideoShape
+from ..livetalk_core.streaming.avatar import Avatar
+from ..livetalk_core.streaming.session import Frames, Session
+from ..livetalk_core.streaming.state import StreamState
+from . import host
+from .handles import AvatarSocket, ChunkState, Speech, SpeechSocket, StateSocket, check_fit
+from .widgets import color_input, seed_input, steps_input
+
+
+class SampleChunk(io.ComfyNode):
+    """Noise -> the latent of the next chunk of a stream."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """What ComfyUI shows."""
+        return io.Schema(
+            node_id="LiveTalkSampleChunk",
+            display_name="LiveTalk Sample Chunk",
+            category="LiveTalk",
+            description="Samples the next chunk of a talking video (33 frames, of which 5 repeat the chunk before). "
+            "Decode it with LiveTalk Decode Chunk.",
+            search_aliases=["talking avatar", "lip sync", "chunk loop"],
+            inputs=[
+                io.Model.Input("model", tooltip="A LiveTalk model, with any LoRAs."),
+                AvatarSocket.Input("avatar", tooltip="Who speaks, from LiveTalk Avatar."),
+                SpeechSocket.Input("speech", tooltip="What is said, from LiveTalk Encode Speech."),
+                StateSocket.Input(
+                    "state",
+                    optional=True,
+                    tooltip="From the Decode Chunk of the chunk before. Leave it empty for the first chunk.",
+                ),
+                seed_input(),
+                steps_input(),
+            ],
+            outputs=[
+                io.Latent.Output(
+                    display_name="latent", tooltip="The chunk's latent: 9 latent frames, in Wan 2.1's format."
+                ),
+                StateSocket.Output(display_name="state", tooltip="For LiveTalk Decode Chunk."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, model: Any, avatar: Avatar, speech: Speech, seed: int, steps: int, state: ChunkState | None = None
+    ) -> io.NodeOutput:
+        """The latent of the chunk that follows `state`, and the state to decode it with."""
+        check_fit(host.require_livetalk(model), avatar, speech)
+        if state is not None:
+            check_continues(state, avatar, speech)
+        stream = StreamConfig(*avatar.size, steps=steps)
+        plan = speech.plan(stream)
+        progress = host.Progress(steps)
+        engine = host.HostEngine(model=model)
+        session = Session(engine, avatar, speech.features(plan), plan, stream, on_step=progress.on_step)
+        before = session.start(seed) if state is None else replace(state.state, seed=seed)
+        samples = host.raw_latent(session.sample(before).cpu()[None])
+        after = ChunkState(avatar, speech, plan, stream, before, sampled=True)
+        return io.NodeOutput({"samples": samples}, after)
+
+
+def check_continues(state: ChunkState, avatar: Avatar, speech: Speech) -> None:
+    """Raise `InputError` unless another chunk of the same avatar and speech can follow `state`."""
+    if state.sampled:
+        raise InputError(
+            "this state's chunk is not decoded yet; connect the state of LiveTalk Decode Chunk, not of Sample Chunk"
+        )
+    if state.avatar.fingerprint != avatar.fingerprint:
+        raise InputError(
+            "this state belongs to another avatar (portrait or size); use one LiveTalk Avatar for all chunks, or "
+            "leave state empty to start anew"
+        )
+    if (state.speech.source.fingerprint, state.speech.mode) != (speech.source.fingerprint, speech.mode):
+        raise InputError(
+            "this state belongs to another speech or audio mode; use one LiveTalk Encode Speech for all chunks, or "
+            "leave state empty to start anew"
+        )
+    if state.state.next_chunk >= state.plan.count:
+        raise InputError(
+            f"the speech ended with the chunk before ({state.plan.count} in all, {state.plan.total_frames} frames); "
+            "remove this Sample Chunk, or give a longer speech"
+        )
+
+
+class DecodeChunk(io.ComfyNode):
+    """Latent -> the frames that the chunk adds to the video, and the state that the next chunk starts from."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """What ComfyUI shows."""
+        return io.Schema(
+            node_id="LiveTalkDecodeChunk",
+            display_name="LiveTalk Decode Chunk",
+            category="LiveTalk",
+            description="Decodes a sampled chunk to the frames that it adds to the video, their colours matched to "
+            "the portrait, and prepares the next chunk. Put upscalers and the like after it.",
+            search_aliases=["vae decode", "talking avatar", "chunk loop"],
+            inputs=[
+                io.Latent.Input("latent", tooltip="From LiveTalk Sample Chunk."),
+                io.Vae.Input("vae", tooltip="The VAE that the avatar was made with: Wan 2.1's, or the embedded one."),
+                StateSocket.Input("state", tooltip="From the LiveTalk Sample Chunk that made the latent."),
+                color_input(),
+            ],
+            outputs=[
+                io.Image.Output(
+                    display_name="frames", tooltip="The new frames, 25 per second; none of the chunk before."
+                ),
+                StateSocket.Output(display_name="state", tooltip="For the next LiveTalk Sample Chunk."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, latent: dict[str, Any], vae: Any, state: ChunkState, color_correction: float) -> io.NodeOutput:
+        """The chunk's new frames [n,H,W,3] in 0..1, and the state of the stream after it."""
+        if not state.sampled:
+            raise InputError("this state's chunk is decoded already; connect the state of LiveTalk Sample Chunk")
+        stream = replace(state.stream, color_correction=color_correction)
+        engine = host.HostEngine(vae=vae)
+        session = Session(engine, state.avatar, state.speech.features(state.plan), state.plan, stream)
+        images: list[Tensor] = []
+        after = collect(session.decode(state.state, chunk_latent(latent, state)), images)
+        after = replace(after, motion=after.motion.cpu())
+        return io.NodeOutput(torch.cat(images), replace(state, state=after, sampled=False))
+
+
+def chunk_latent(latent: dict[str, Any], state: ChunkState) -> Tensor:
+    """The normalised latent [16,F,h,w] in a LATENT; an error unless it is one chunk of this state's size."""
+    samples = latent["samples"]
+    chunk = state.plan.chunk(state.state.next_chunk)
+    needed = (1, 16, *VideoShape(chunk.frames, *state.avatar.size).latent)
+    if tuple(samples.shape) != needed:
+        raise InputError(
+            f"latent of shape {list(samples.shape)}; this state's chunk has {list(needed)}: connect the latent of the "
+            "same LiveTalk Sample Chunk, not resized"
+        )
+    return host.normalised_latent(samples)[0]
+
+
+def collect(frames: Generator[Frames, None, StreamState], images: list[Tensor]) -> StreamState:
+    """Append each group of frames to `images` as [n,H,W,3] in 0..1 on the CPU; gives the state after the last."""
+    while True:
+        try:
+            group = next(frames).frames
+        except StopIteration as end:
+            return end.value
+        images.append((group.permute(1, 2, 3, 0).cpu() + 1) / 2)

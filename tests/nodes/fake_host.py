@@ -1,0 +1,121 @@
+"""The verbs of `nodes/host.py` without ComfyUI: the core's local engine on the CPU, files in a given folder.
+
+A MODEL is the core's transformer, a VAE the core's VAE, a CLIP_VISION its vision encoder.
+"""
+
+import importlib
+import types
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+
+class Interrupted(BaseException):
+    """ComfyUI's InterruptProcessingException."""
+
+
+class FakeHost(types.ModuleType):
+    """Stands in sys.modules for `<pack>.nodes.host`. Tests read what it was told from its lists."""
+
+    def __init__(self, pack: str) -> None:
+        super().__init__(f"{pack}.nodes.host")
+        self.core = lambda name: importlib.import_module(f"{pack}.livetalk_core.{name}")
+        self.reset(Path())
+
+    def reset(self, output: Path) -> None:
+        """Forget what happened; files go to `output` from now on."""
+        self.output, self.models = output, {}
+        self.said, self.shown, self.steps, self.cancel_after = [], [], 0, None
+
+    def HostEngine(self, model=None, vae=None):
+        return self.core("streaming.engine").LocalEngine(model, vae)
+
+    def require_livetalk(self, model):
+        if not hasattr(model, "config"):
+            raise self.core("errors").InputError(f"this MODEL is a {type(model).__name__}; needs a LiveTalk one")
+        return model.config
+
+    def read_weights(self, files):
+        return self.core("checkpoints.keys").transformer(load_file(files[0]))
+
+    def build_model(self, name, config, weights, reload, disable_dynamic):
+        model = self.core("models.transformer").Transformer(config)
+        model.load_state_dict(weights)
+        model.name = name
+        return model.eval().requires_grad_(False)
+
+    def stock_vae(self, weights):
+        config = self.core("config").VAEConfig(dim=len(weights["decoder.head.0.gamma"]))
+        vae = self.core("models.vae").VAE(config)
+        vae.load_state_dict(weights)
+        return vae.eval().requires_grad_(False)
+
+    def wrap_encoder(self, model):
+        return model
+
+    def run_on_device(self, patcher, call):
+        with torch.inference_mode():
+            return call(patcher, torch.device("cpu"))
+
+    def image_tokens(self, clip_vision, reference):
+        with torch.inference_mode():
+            return clip_vision.embed(clip_vision.preprocess(reference))
+
+    def model_identity(self, model):
+        return model.name
+
+    def raw_latent(self, latent):
+        return 2 * latent + 1
+
+    def normalised_latent(self, samples):
+        return (samples - 1) / 2
+
+    def video_metadata(self, prompt, extra):
+        return {"prompt": str(prompt), **{key: str(value) for key, value in (extra or {}).items()}}
+
+    def say(self, text):
+        self.said.append(text)
+
+    def model_files(self, folder):
+        return sorted(self.models)
+
+    def model_path(self, folder, name):
+        return self.models[name]
+
+    def Progress(self, steps):
+        return Progress(self, steps)
+
+    def OutputFile(self, prefix, width, height):
+        return OutputFile(self.output, prefix)
+
+
+class Progress:
+    """Counts; raises `Interrupted` once `host.cancel_after` steps are done."""
+
+    def __init__(self, host, steps):
+        self.host, self.total, self.done = host, steps, 0
+
+    def on_step(self, _):
+        if self.host.cancel_after is not None and self.host.steps >= self.host.cancel_after:
+            raise Interrupted
+        self.host.steps += 1
+
+    def show(self, done, frame):
+        assert frame.dtype == torch.uint8 and frame.ndim == 3
+        self.host.shown.append((done, frame))
+
+
+class OutputFile:
+    """Numbers files as ComfyUI does."""
+
+    def __init__(self, output, prefix):
+        self.subfolder, self.name = Path(prefix).parent.as_posix(), Path(prefix).name
+        folder = output / self.subfolder
+        folder.mkdir(parents=True, exist_ok=True)
+        taken = {file.name.split("_")[1] for file in folder.glob(f"{self.name}_*")}
+        counter = next(n for n in range(1, 1000) if f"{n:05}" not in taken)
+        self.path = folder / f"{self.name}_{counter:05}_.mp4"
+
+    def newest(self, ending):
+        return max(self.path.parent.glob(f"{self.name}_*_{ending}"), default=None)

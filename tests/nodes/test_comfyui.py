@@ -1,0 +1,168 @@
+"""The pack in a real ComfyUI on the CPU: `COMFYUI_PATH` names the checkout, `COMFYUI_PYTHON` its interpreter."""
+
+import copy
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import pytest
+
+from tests.nodes.workflow import WORKFLOWS, load, to_prompt
+
+ROOT = Path(__file__).resolve().parents[2]
+CHECKS = re.findall(r"^def (check_\w+)", (ROOT / "tests/nodes/in_comfyui.py").read_text(encoding="utf-8"), re.MULTILINE)
+RENDER, CHUNKS = WORKFLOWS
+STEPS = 4
+
+pytestmark = [pytest.mark.comfyui, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def results(comfyui, tmp_path_factory):
+    """What `in_comfyui.py` found: check -> error or None."""
+    path = tmp_path_factory.mktemp("checks") / "results.json"
+    python = os.environ.get("COMFYUI_PYTHON", sys.executable)
+    command = [python, str(ROOT / "tests" / "nodes" / "in_comfyui.py"), str(comfyui), str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=path.parent, check=False)
+    assert path.exists(), done.stderr[-3000:]
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_host(results, check):
+    assert results[check] is None, results[check]
+
+
+@pytest.fixture(scope="module")
+def object_info(server):
+    return server.get("object_info")
+
+
+@pytest.fixture
+def talk(object_info):
+    """The render workflow's prompt, and the ids of its nodes by type."""
+    prompt = to_prompt(load(RENDER), object_info)
+    return copy.deepcopy(prompt), {node["class_type"]: number for number, node in prompt.items()}
+
+
+def video(server, outcome, node):
+    """The video that a node wrote."""
+    (file,) = outcome.outputs[node]["images"]
+    return server.output(file)
+
+
+def frames_in(path):
+    with av.open(str(path)) as container:
+        return sum(1 for _ in container.decode(video=0))
+
+
+def demo_frames():
+    """Frames of the demo's speech, rounded up."""
+    with av.open(str(ROOT / "demo" / "speech.wav")) as container:
+        samples = sum(frame.samples for frame in container.decode(audio=0))
+        return -(-samples * 25 // container.streams.audio[0].rate)
+
+
+def test_help_pages_are_served(server):
+    assert server.read("extensions/livetalk/docs/LiveTalkRender.md").startswith(b"# LiveTalk Render\n")
+
+
+def test_render_workflow_gives_the_whole_talk(server, talk):
+    prompt, ids = talk
+    outcome = server.run(prompt, workflow=load(RENDER))
+    assert outcome.error is None, outcome.error
+    path = video(server, outcome, ids["LiveTalkRender"])
+    assert frames_in(path) == demo_frames() == 153
+    with av.open(str(path)) as container:
+        assert container.streams.audio
+        assert json.loads(container.metadata["workflow"])["nodes"]
+        assert json.loads(container.metadata["prompt"]).keys() == prompt.keys()
+    chunks = 6
+    assert len(outcome.previews) == chunks
+    assert outcome.progress[-1] == (ids["LiveTalkRender"], chunks * STEPS, chunks * STEPS)
+    assert any("untrained" in text for text in outcome.texts)
+
+
+def test_chunk_workflow_gives_two_upscaled_chunks(server, object_info):
+    prompt = to_prompt(load(CHUNKS), object_info)
+    outcome = server.run(prompt)
+    assert outcome.error is None, outcome.error
+    saver = next(number for number, node in prompt.items() if node["class_type"] == "SaveVideo")
+    path = video(server, outcome, saver)
+    assert frames_in(path) == 33 + 28
+    with av.open(str(path)) as container:
+        assert (container.streams.video[0].width, container.streams.video[0].height) == (256, 256)
+
+
+def test_cancel_stops_within_a_step_and_resume_goes_on(server, talk):
+    prompt, ids = talk
+    inputs = prompt[ids["LiveTalkRender"]]["inputs"]
+    inputs |= {"filename_prefix": "video/cancelled", "seed": 2, "resume": True}
+    asked = []
+
+    def cancel(outcome):
+        if len(outcome.previews) == 2 and not asked:
+            asked.append(outcome.progress[-1][1])
+            server.interrupt()
+
+    outcome = server.run(prompt, cancel)
+    assert outcome.interrupted
+    assert outcome.progress[-1][1] <= asked[0] + 1
+    folder = server.base / "output" / "video"
+    partial = folder / "cancelled_00001_.partial.mp4"
+    assert 33 <= frames_in(partial) < 153
+    assert any(str(partial) in text for text in outcome.texts)
+
+    outcome = server.run(prompt)
+    assert outcome.error is None, outcome.error
+    assert outcome.progress[0][1] > STEPS
+    assert video(server, outcome, ids["LiveTalkRender"]) == folder / "cancelled_00001_.mp4"
+    assert frames_in(folder / "cancelled_00001_.mp4") == 153
+    assert not partial.exists()
+
+
+def test_stock_sampler_says_what_this_model_needs(server):
+    size = {"width": 128, "height": 128, "length": 9, "batch_size": 1}
+    prompt = {
+        "1": {"class_type": "LiveTalkEmbeddedModel", "inputs": {}},
+        "2": {"class_type": "EmptyHunyuanLatentVideo", "inputs": size},
+        "3": {"class_type": "LotusConditioning", "inputs": {}},
+        "4": {
+            "class_type": "KSampler",
+            "inputs": {
+                "model": ["1", 0], "positive": ["3", 0], "negative": ["3", 0], "latent_image": ["2", 0], "seed": 0,
+                "steps": 2, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0,
+            },
+        },
+        "5": {"class_type": "VAEDecode", "inputs": {"samples": ["4", 0], "vae": ["1", 1]}},
+        "6": {"class_type": "PreviewImage", "inputs": {"images": ["5", 0]}},
+    }  # fmt: skip
+    outcome = server.run(prompt)
+    assert outcome.error is not None
+    assert "needs LiveTalk's nodes" in outcome.error["exception_message"]
+
+
+@pytest.mark.parametrize(
+    ("node", "change", "message"),
+    [
+        ("LiveTalkAvatar", {"image": ["99", 0]}, "batch of 2 images; one portrait is needed"),
+        ("LiveTalkAvatar", {"width": 100}, "must be multiples of 16"),
+        ("LiveTalkAvatar", {"vae": ["98", 0]}, "not Wan 2.1's"),
+        ("LiveTalkRender", {"filename_prefix": "../refused"}, "no name inside ComfyUI's output folder"),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_writes_nothing(server, talk, node, change, message):
+    prompt, ids = talk
+    prompt["99"] = {"class_type": "RepeatImageBatch", "inputs": {"image": [ids["LoadImage"], 0], "amount": 2}}
+    prompt["98"] = {"class_type": "VAELoader", "inputs": {"vae_name": "pixel_space"}}
+    prompt[ids["LiveTalkRender"]]["inputs"]["filename_prefix"] = "video/refused"
+    prompt[ids[node]]["inputs"] |= change
+    outcome = server.run(prompt)
+    assert outcome.error is not None
+    assert message in outcome.error["exception_message"]
+    assert "\n" not in outcome.error["exception_message"].strip()
+    assert not list(server.base.rglob("refused*"))

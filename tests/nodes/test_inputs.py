@@ -1,0 +1,175 @@
+"""The nodes before the render: loaders, speech, avatar."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+
+@pytest.fixture(scope="session")
+def embedded(nodes):
+    """The embedded model's parts: model, vae, audio encoder."""
+    return nodes["LiveTalkEmbeddedModel"][0].execute().args
+
+
+def avatar_of(nodes, vae, image, **options):
+    settings = {"width": 64, "height": 96, "prompt": "hello"} | options
+    return nodes["LiveTalkAvatar"][0].execute(image=image, vae=vae, **settings).args[0]
+
+
+def speech_of(nodes, encoder, waveform, mode="window", rate=16_000):
+    audio = {"waveform": waveform, "sample_rate": rate}
+    return nodes["LiveTalkEncodeSpeech"][0].execute(audio_encoder=encoder, audio=audio, mode=mode).args[0]
+
+
+@pytest.fixture
+def errors(pack):
+    return pack("livetalk_core.errors")
+
+
+class TestEmbeddedModel:
+    def test_says_untrained_wherever_it_speaks(self, nodes, host):
+        cls, schema = nodes["LiveTalkEmbeddedModel"]
+        model, _, _ = cls.execute().args
+        assert "untrained" in schema.description
+        assert "untrained" in host.said[0]
+        assert "untrained" in host.model_identity(model)
+
+    def test_gives_the_same_weights_each_time(self, nodes, embedded):
+        first = embedded[0].state_dict()
+        second = nodes["LiveTalkEmbeddedModel"][0].execute().args[0].state_dict()
+        assert first.keys() == second.keys()
+        assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+class TestLoadModel:
+    @pytest.fixture
+    def file(self, host, embedded, tmp_path):
+        host.models["talk.safetensors"] = tmp_path / "talk.safetensors"
+
+        def write(weights):
+            config = json.dumps(dataclasses.asdict(embedded[0].config))
+            save_file(weights, host.models["talk.safetensors"], {"config": config})
+
+        return write
+
+    def load(self, nodes):
+        return nodes["LiveTalkLoadModel"][0].execute(model_name="talk.safetensors").args[0]
+
+    def test_loads_a_file_with_comfyuis_prefix(self, nodes, file, embedded):
+        weights = embedded[0].state_dict()
+        file({f"model.diffusion_model.{key}": tensor for key, tensor in weights.items()})
+        model = self.load(nodes)
+        assert model.config == embedded[0].config
+        assert torch.equal(model.head.head.weight, weights["head.head.weight"])
+        assert "talk.safetensors" in model.name
+
+    def test_names_what_is_missing_before_it_loads(self, nodes, file, embedded, errors):
+        weights = dict(embedded[0].state_dict())
+        del weights["blocks.3.self_attn.q.weight"]
+        file(weights)
+        with pytest.raises(errors.CheckpointError, match=r"missing: blocks\.3\.self_attn\.q\.weight"):
+            self.load(nodes)
+
+    def test_finds_the_other_shards(self, pack, tmp_path):
+        whole_model = pack("nodes.loaders").whole_model
+        shard = tmp_path / "model-00002-of-00003.safetensors"
+        assert whole_model(shard) == shard
+        index = tmp_path / "model.safetensors.index.json"
+        index.touch()
+        assert whole_model(shard) == index
+        assert whole_model(tmp_path / "other.safetensors") == tmp_path / "other.safetensors"
+
+
+class TestLoadAudioEncoder:
+    def test_loads_a_file(self, nodes, host, embedded, tmp_path):
+        weights = embedded[2].patcher.state_dict()
+        host.models["ears.safetensors"] = tmp_path / "ears.safetensors"
+        save_file(dict(weights), tmp_path / "ears.safetensors", {"config": '{"num_attention_heads": 4}'})
+        encoder = nodes["LiveTalkLoadAudioEncoder"][0].execute(encoder_name="ears.safetensors").args[0]
+        assert (encoder.blocks, encoder.channels, encoder.lufs) == (4, 64, -23.0)
+        sound = torch.linspace(-1, 1, 6400)
+        assert torch.equal(encoder.embed(sound, 10), embedded[2].embed(sound, 10))
+
+
+class TestEncodeSpeech:
+    def test_is_lazy(self, nodes, embedded, monkeypatch):
+        monkeypatch.setattr(type(embedded[2].patcher), "embed", None)
+        speech_of(nodes, embedded[2], torch.zeros(1, 2, 4000))
+
+    @pytest.mark.parametrize(("samples", "frames"), [(1, 1), (640, 1), (641, 2), (16_000, 25), (16_001, 26)])
+    def test_asks_for_as_many_frames_as_the_sound_covers(self, nodes, pack, embedded, samples, frames):
+        stream = pack("livetalk_core.config").StreamConfig()
+        plan = speech_of(nodes, embedded[2], torch.ones(1, 1, samples)).plan(stream)
+        assert plan.total_frames == frames
+        assert not plan.live
+
+    def test_stream_mode_makes_a_live_plan(self, nodes, pack, embedded):
+        stream = pack("livetalk_core.config").StreamConfig()
+        assert speech_of(nodes, embedded[2], torch.ones(1, 1, 16_000), "stream").plan(stream).live
+
+    @pytest.mark.parametrize(
+        ("waveform", "message"),
+        [
+            (torch.zeros(2, 1, 100), "batch of 2 sounds"),
+            (torch.zeros(1, 1, 0), "no samples"),
+            (torch.full((1, 1, 100), torch.nan), "NaN"),
+        ],
+    )
+    def test_refuses_what_is_no_speech(self, nodes, embedded, errors, waveform, message):
+        with pytest.raises(errors.InputError, match=message):
+            speech_of(nodes, embedded[2], waveform)
+
+
+class TestAvatar:
+    def test_uses_the_embedded_encoders_when_none_is_connected(self, nodes, embedded):
+        image = torch.rand(1, 100, 80, 3, generator=torch.Generator().manual_seed(1))
+        avatar = avatar_of(nodes, embedded[1], image)
+        assert avatar.reference.shape == (1, 3, 1, 96, 64)
+        assert avatar.cond.shape == (20, 9, 12, 8)
+        assert avatar.clip.shape == (1, 65, 64)
+        assert avatar.text.shape == (len("hello") + 1, 32)
+
+    def test_prompt_changes_the_text_and_not_the_identity(self, nodes, embedded):
+        image = torch.rand(1, 100, 80, 3, generator=torch.Generator().manual_seed(1))
+        one, other = (avatar_of(nodes, embedded[1], image, prompt=prompt) for prompt in ("hello", "world"))
+        assert not torch.equal(one.text, other.text)
+        assert one.fingerprint == other.fingerprint
+
+    def test_uses_stock_encoders_when_both_are_connected(self, nodes, pack, embedded):
+        vision = pack("livetalk_core.checkpoints.nano").image_encoder("cpu", torch.float32)
+        tokens = torch.randn(1, 512, 4096, generator=torch.Generator().manual_seed(2))
+        image = torch.full((1, 128, 128, 3), 0.5)
+        avatar = avatar_of(nodes, embedded[1], image, clip_vision=vision, conditioning=[[tokens, {}]])
+        assert torch.equal(avatar.text, tokens[0])
+        assert avatar.clip.shape == (1, 65, 64)
+
+    def test_pixels_survive_the_way_through_float(self, pack):
+        pixels = torch.arange(256, dtype=torch.uint8).repeat(64, 1)[:, :, None].expand(-1, -1, 3)
+        assert torch.equal(torch.from_numpy(pack("nodes.inputs").one_image(pixels[None] / 255)), pixels)
+
+    def test_transparency_is_laid_on_white(self, pack):
+        image = torch.zeros(1, 64, 64, 4)
+        assert (pack("nodes.inputs").one_image(image) == 255).all()
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"image": torch.zeros(2, 64, 64, 3)}, "batch of 2 images"),
+            ({"image": torch.zeros(1, 1, 1, 3)}, "1x1 px; at least 64"),
+            ({"image": torch.zeros(1, 64, 20_000, 3)}, "20000x64 px; at most 8192"),
+            ({"width": 100}, "100x96 px; both sides must be multiples of 16"),
+            ({"clip_vision": object()}, "conditioning is not connected"),
+            ({"conditioning": [[torch.zeros(1, 1, 32), {}]]}, "clip_vision is not connected"),
+        ],
+    )
+    def test_refuses_what_it_cannot_use(self, nodes, embedded, errors, change, message):
+        with pytest.raises(errors.InputError, match=message):
+            avatar_of(nodes, embedded[1], **({"image": torch.zeros(1, 64, 64, 3)} | change))
+
+    @pytest.mark.parametrize("count", [0, 2])
+    def test_refuses_several_prompts(self, pack, errors, count):
+        with pytest.raises(errors.InputError, match=f"{count} prompts"):
+            pack("nodes.inputs").prompt_tokens([[torch.zeros(1, 4, 32), {}]] * count)

@@ -1,0 +1,99 @@
+"""What the nodes show: ids, explanations, help pages; and the seam between the nodes and `nodes/host.py`."""
+
+import ast
+import inspect
+from pathlib import Path
+
+import pytest
+
+from tests.nodes.fake_host import FakeHost
+
+ROOT = Path(__file__).resolve().parents[2]
+WIDGET_KINDS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+
+# Workflows store widgets by position: a line may grow at its end, and change in no other way.
+WIDGETS = {
+    "LiveTalkEmbeddedModel": [],
+    "LiveTalkLoadModel": ["model_name"],
+    "LiveTalkLoadAudioEncoder": ["encoder_name"],
+    "LiveTalkEncodeSpeech": ["mode"],
+    "LiveTalkAvatar": ["width", "height", "prompt"],
+    "LiveTalkSampleChunk": ["seed", "steps"],
+    "LiveTalkDecodeChunk": ["color_correction"],
+    "LiveTalkRender": ["seed", "filename_prefix", "resume", "steps", "color_correction"],
+}
+
+
+def schema_of(nodes, node_id):
+    return nodes[node_id][1]
+
+
+def test_the_pack_has_these_nodes(nodes):
+    assert set(nodes) == set(WIDGETS)
+
+
+def test_the_pack_hands_out_one_way_in_and_its_help(pack):
+    names = {name for name in vars(pack()) if not name.startswith("_") and name not in ("nodes", "livetalk_core")}
+    assert names == {"comfy_entrypoint", "WEB_DIRECTORY"}
+    assert (ROOT / pack().WEB_DIRECTORY / "docs").is_dir()
+    assert not list((ROOT / "web").rglob("*.js"))
+
+
+@pytest.mark.parametrize("node_id", WIDGETS)
+class TestNode:
+    def test_is_listed_under_livetalk(self, nodes, node_id):
+        schema = schema_of(nodes, node_id)
+        assert schema.category == "LiveTalk"
+        assert schema.display_name.startswith("LiveTalk ")
+        assert schema.description.endswith(".")
+
+    def test_explains_every_input_and_output(self, nodes, node_id):
+        schema = schema_of(nodes, node_id)
+        assert not [socket.id for socket in schema.inputs if not socket.options.get("tooltip")]
+        assert not [s for s in schema.outputs if not s.options.get("tooltip") or not s.options.get("display_name")]
+
+    def test_has_a_help_page_that_names_them(self, nodes, node_id):
+        schema = schema_of(nodes, node_id)
+        page = (ROOT / "web" / "docs" / f"{node_id}.md").read_text(encoding="utf-8")
+        assert page.startswith(f"# {schema.display_name}\n")
+        names = [socket.id for socket in schema.inputs] + [socket.options["display_name"] for socket in schema.outputs]
+        rows = [cell for line in page.splitlines() if line.startswith("|") for cell in line.split("|")[1].split(",")]
+        assert not set(names) - {cell.strip() for cell in rows}
+
+    def test_keeps_the_order_of_its_widgets(self, nodes, node_id):
+        schema = schema_of(nodes, node_id)
+        assert [socket.id for socket in schema.inputs if socket.kind in WIDGET_KINDS] == WIDGETS[node_id]
+
+    def test_executes_with_exactly_its_inputs(self, nodes, node_id):
+        cls, schema = nodes[node_id]
+        parameters = inspect.signature(cls.execute).parameters
+        optional = {socket.id for socket in schema.inputs if socket.options.get("optional")}
+        assert set(parameters) == {socket.id for socket in schema.inputs}
+        assert optional == {name for name, p in parameters.items() if p.default is not inspect.Parameter.empty}
+
+
+def names_used_of_host():
+    """Every `host.X` in the node files."""
+    files = [file for file in (ROOT / "nodes").glob("*.py") if file.name != "host.py"]
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "host":
+                yield node.attr
+
+
+def parameters_in(tree, name):
+    """Parameter names of a function, or of a class's __init__, at the top of a module."""
+    found = next(node for node in tree.body if getattr(node, "name", None) == name)
+    if isinstance(found, ast.ClassDef):
+        found = next(node for node in found.body if getattr(node, "name", None) == "__init__")
+    args = found.args
+    return [arg.arg for arg in [*args.args, *([args.vararg] if args.vararg else [])] if arg.arg != "self"]
+
+
+@pytest.mark.parametrize("name", sorted(set(names_used_of_host())))
+def test_the_fake_host_has_the_real_ones_verbs(name):
+    tree = ast.parse((ROOT / "nodes" / "host.py").read_text(encoding="utf-8"))
+    defined = {getattr(node, "name", None) for node in tree.body}
+    assert name in defined, f"nodes/host.py has no {name}"
+    fake = inspect.signature(getattr(FakeHost, name)).parameters
+    assert [p for p in fake if p != "self"] == parameters_in(tree, name)

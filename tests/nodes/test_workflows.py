@@ -1,0 +1,54 @@
+"""The example workflows, as files: complete, consistent, and in step with the nodes."""
+
+import pytest
+
+from livetalk_core import __version__
+from tests.nodes.test_schema import WIDGET_KINDS, WIDGETS
+from tests.nodes.workflow import NOTES, WORKFLOWS, load
+
+ROWS_OF_SEED = 2  # the number, and what to do with it after a run
+
+
+def test_there_are_two():
+    assert [path.stem for path in WORKFLOWS] == ["livetalk_render", "livetalk_two_chunks"]
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+class TestWorkflow:
+    def test_has_the_saved_format_and_a_picture(self, path):
+        workflow = load(path)
+        assert workflow["version"] == 0.4
+        assert path.with_suffix(".jpg").read_bytes()[:2] == b"\xff\xd8"
+
+    def test_says_where_its_nodes_come_from(self, path):
+        for node in load(path)["nodes"]:
+            if node["type"] in NOTES:
+                continue
+            ours = node["type"] in WIDGETS
+            assert node["properties"]["cnr_id"] == ("livetalk" if ours else "comfy-core"), node["type"]
+            assert node["properties"]["ver"] == __version__ or not ours
+
+    def test_links_join_what_they_name(self, path):
+        workflow = load(path)
+        nodes = {node["id"]: node for node in workflow["nodes"]}
+        for link, origin, slot, target, place, kind in workflow["links"]:
+            assert nodes[target]["inputs"][place]["link"] == link
+            assert link in nodes[origin]["outputs"][slot]["links"]
+            assert nodes[origin]["outputs"][slot]["type"] == kind
+
+    def test_widgets_are_those_of_the_nodes(self, path, nodes):
+        for node in load(path)["nodes"]:
+            if node["type"] not in nodes:
+                continue
+            schema = nodes[node["type"]][1]
+            widgets = [socket for socket in schema.inputs if socket.kind in WIDGET_KINDS]
+            seeds = sum(socket.id == "seed" for socket in widgets)
+            assert len(node.get("widgets_values", [])) == len(widgets) + seeds * (ROWS_OF_SEED - 1), node["type"]
+            assert {i["name"] for i in node["inputs"]} == {socket.id for socket in schema.inputs}
+            names = [socket.options["display_name"] for socket in schema.outputs]
+            assert [output["name"] for output in node["outputs"]] == names
+
+
+def test_every_node_that_needs_no_file_is_shown_in_a_workflow():
+    shown = {node["type"] for path in WORKFLOWS for node in load(path)["nodes"]}
+    assert set(WIDGETS) - shown == {"LiveTalkLoadModel", "LiveTalkLoadAudioEncoder"}
