@@ -54,7 +54,7 @@ class Part(Generic[M]):
         layers: dict[str | None, Any] = dict(model.named_modules())
         for name in self._header:
             layer = layers.get(keys.base_of_scale(name))
-            if hasattr(layer, "scale_weight"):
+            if layer is not None and hasattr(layer, "scale_weight"):
                 layer.scale_weight = torch.empty_like(self._header[name])
         return model
 
