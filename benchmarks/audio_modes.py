@@ -30,7 +30,7 @@ def main() -> None:
     options.add_argument("--encoder", type=Path)
     given = options.parse_args()
     torch.manual_seed(0)
-    encoder = AudioEncoder(AudioEncoderConfig()) if given.encoder is None else load_audio_encoder(given.encoder)
+    encoder = AudioEncoder(AudioEncoderConfig()) if given.encoder is None else load_audio_encoder(given.encoder, "cpu")
     once = open_audio(SPEECH)
     sound = once.read(0, round(once.seconds * 16_000), 16_000, mono=True)[0]
     sound = np.resize(sound, round(given.seconds * 16_000))

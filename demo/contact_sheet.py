@@ -1,6 +1,6 @@
 """Draws docs/demo.jpg: the portrait beside frames of the demo video, evenly spaced.
 
-    make demo && .venv/bin/python demo/contact_sheet.py
+make demo && .venv/bin/python demo/contact_sheet.py
 """
 
 from pathlib import Path

@@ -4,11 +4,10 @@ Three modes. `window`: overlapping windows over a file of any length, each with 
 mean and variance are measured over the whole file first. `stream`: the reference's live mode, the last 8 seconds,
 encoded again for every chunk, no look-ahead. `whole`: the reference's file mode, everything at once.
 
-A speech that fits into one window gives the same features in `window` and `whole`.
+A speech of up to 16 s is one window: its features are the same in `window` and `whole`.
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -25,8 +24,9 @@ from .plan import Chunk, ChunkPlan
 MODES = ("window", "stream", "whole")
 WHOLE_LIMIT_SECONDS = 300
 LIVE_FRAMES = 8 * FRAMES_PER_SECOND
-WINDOW_FRAMES = 16 * FRAMES_PER_SECOND
+WINDOW_FRAMES = 8 * FRAMES_PER_SECOND
 MARGIN_FRAMES = 4 * FRAMES_PER_SECOND
+"""What a window encodes on either side of its own frames."""
 REACH = 2
 """Frames that a chunk's windows look beyond it on either side."""
 EPSILON = 1e-7
@@ -70,7 +70,8 @@ class WindowFeatures:
         statistics = source.statistics(self.end * SAMPLES_PER_FRAME)
         gain = gain_to(encoder.lufs, statistics.loudness)
         self.standard = Standard.of(gain, statistics.mean, statistics.variance)
-        self._window = lru_cache(maxsize=2)(self._encode_window)
+        self.size = self.end if self.end <= WINDOW_FRAMES + 2 * MARGIN_FRAMES else WINDOW_FRAMES
+        self._windows: dict[int, Tensor] = {}
 
     def for_chunk(self, chunk: Chunk) -> Tensor:
         """Windows of the chunk's frames: [1, frames, 5, blocks, channels]."""
@@ -80,18 +81,25 @@ class WindowFeatures:
 
     def _frames(self, start: int, stop: int) -> Tensor:
         parts = []
-        for index in range(start // WINDOW_FRAMES, (stop - 1) // WINDOW_FRAMES + 1):
-            first = index * WINDOW_FRAMES
+        for index in range(start // self.size, (stop - 1) // self.size + 1):
+            first = index * self.size
             parts.append(self._window(index)[max(0, start - first) : stop - first])
         return torch.cat(parts)
 
+    def _window(self, index: int) -> Tensor:
+        """Frames of a window. A chunk touches two at most: others are let go before one more is encoded."""
+        if index not in self._windows:
+            self._windows = {i: window for i, window in self._windows.items() if abs(i - index) == 1}
+            self._windows[index] = self._encode_window(index)
+        return self._windows[index]
+
     def _encode_window(self, index: int) -> Tensor:
         """Frames of window `index`, its margins cut off again."""
-        first = index * WINDOW_FRAMES
-        last = min(self.end, first + WINDOW_FRAMES)
+        first = index * self.size
+        last = min(self.end, first + self.size)
         start, stop = max(0, first - MARGIN_FRAMES), min(self.end, last + MARGIN_FRAMES)
         waveform = self.standard.apply(_read(self.source, start, stop))
-        return self.encoder.embed(waveform, stop - start)[first - start : last - start]
+        return self.encoder.embed(waveform, stop - start)[first - start : last - start].clone()
 
 
 class WholeFeatures:

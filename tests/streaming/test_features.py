@@ -52,14 +52,14 @@ def test_window_is_whole_where_one_window_holds_the_speech(encoder):
 
 
 def test_window_stays_near_whole_on_long_speech(encoder):
-    """The group norm sees 24 s instead of everything, attention likewise."""
+    """The group norm sees 16 s instead of everything, attention likewise."""
     source = speech(60.0)
     window, whole = features(source, encoder), features(source, encoder, "whole")
     assert (window - whole).norm() / whole.norm() < 0.1
 
 
 def test_consecutive_chunks_agree_where_they_overlap(encoder):
-    """Chunk n+1 reads the same features for its motion frames, also across a window's border (frame 400)."""
+    """Chunk n+1 reads the same features for its motion frames, also across windows' borders (frames 200, 400)."""
     source = speech(20.0)
     made = features(source, encoder)
     assert all(torch.equal(a[28:31], b[:3]) for a, b in itertools.pairwise(made))
