@@ -28,7 +28,7 @@ install: $(DEV)  ## make the .venv with all that development needs
 demo: $(RUNTIME)  ## render demo/out/demo.mp4 from the demo portrait and speech (CPU, no download)
 	@mkdir -p demo/out
 	@$(BIN)/python -m livetalk_core generate --image demo/portrait.png --audio demo/speech.wav \
-		--output demo/out/demo.mp4 --model nano
+		--output demo/out/demo.mp4 --model nano --overwrite
 
 test: lint typecheck pytest  ## lint, check types, run the tests
 

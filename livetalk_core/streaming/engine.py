@@ -55,15 +55,10 @@ class LocalEngine:
         levels = sigmas(len(noise), self.shift)
         return sample(predict, motion.to(self.device), noise.to(self.device), levels, on_step)
 
+    @torch.inference_mode()
     def decode(self, latent: Tensor) -> Iterator[Tensor]:
         """See `Engine.decode`."""
-        with torch.inference_mode():
-            groups = self.vae.decode_groups(latent.to(self.device)[None])
-        while True:
-            with torch.inference_mode():
-                group = next(groups, None)
-            if group is None:
-                return
+        for group in self.vae.decode_groups(latent.to(self.device)[None]):
             yield group[0].float()
 
     @torch.inference_mode()
