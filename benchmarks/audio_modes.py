@@ -1,6 +1,6 @@
 """How far the features of audio mode `window` are from those of `whole`.
 
-    python benchmarks/audio_modes.py [--seconds 120]
+    python -m benchmarks.audio_modes [--seconds 120]
 
 The demo speech, repeated, through a Wav2Vec2 encoder of the published widths with random weights (transformers'
 own initialisation). A trained encoder attends more locally than a random one; run this with real weights to know

@@ -1,10 +1,10 @@
 """Peak memory of a long render against a short one.
 
-    python benchmarks/memory.py [--seconds 20 600] [--json FILE]
+    python -m benchmarks.memory [--seconds 20 600] [--side 64] [--audio published] [--json FILE]
 
-Each length is rendered by a process of its own: a transformer and a VAE of the embedded model's widths at 64x64, an
-audio encoder of the published ones (768 wide, 12 layers), all with random weights; the demo's portrait, and its
-speech repeated.
+Each length is rendered by a process of its own: a transformer and a VAE of the embedded model's widths, an audio
+encoder of its widths or of the published ones (768 wide, 12 layers), all with random weights; the demo's portrait,
+and its speech repeated.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from livetalk_core.streaming.render import Render
 from livetalk_core.streaming.session import Session
 
 DEMO = Path(__file__).resolve().parent.parent / "demo"
-PUBLISHED = AudioEncoderConfig()
+AUDIO = {"published": AudioEncoderConfig(), "nano": PRESETS["nano"].audio}
 MIB = 2**20
 
 
@@ -79,7 +79,7 @@ def render(seconds: float, audio: AudioEncoderConfig, side: int, results: Any) -
     results.put({"speech": seconds, "peak_bytes": peak, "seconds": time.perf_counter() - start})
 
 
-def measure(seconds: float, audio: AudioEncoderConfig = PUBLISHED, side: int = 64) -> dict[str, float]:
+def measure(seconds: float, audio: AudioEncoderConfig = AUDIO["published"], side: int = 64) -> dict[str, float]:
     """Render in a new process, so that its peak is its own."""
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
@@ -94,15 +94,18 @@ def measure(seconds: float, audio: AudioEncoderConfig = PUBLISHED, side: int = 6
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--seconds", type=float, nargs=2, default=(20.0, 600.0), help="a short and a long speech")
+    options.add_argument("--side", type=int, default=64, help="width and height of the video in pixels")
+    options.add_argument("--audio", choices=AUDIO, default="published", help="widths of the audio encoder")
     options.add_argument("--json", type=Path, help="also keep the record in this file")
     given = options.parse_args()
-    short, long = (measure(seconds) for seconds in given.seconds)
+    short, long = (measure(seconds, AUDIO[given.audio], given.side) for seconds in given.seconds)
     growth = long["peak_bytes"] - short["peak_bytes"]
     for run in (short, long):
         print(f"{run['speech']:6.0f} s of speech: peak {run['peak_bytes'] / MIB:7.1f} MiB, {run['seconds']:.0f} s")
     print(f"difference: {growth / MIB:.1f} MiB")
     if given.json:
-        record = {"short": short, "long": long, "growth_bytes": growth, "machine": describe()}
+        setting = {"side": given.side, "audio encoder": given.audio}
+        record = {**setting, "short": short, "long": long, "growth_bytes": growth, "machine": describe()}
         given.json.write_text(json.dumps(record, indent=1) + "\n")
 
 
