@@ -6,11 +6,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from livetalk_core.config import TransformerConfig
+from livetalk_core.config import TransformerConfig, VAEConfig
 from livetalk_core.errors import InputError
 from livetalk_core.models.transformer import Transformer
+from livetalk_core.models.vae import VAE
 from livetalk_core.parallel.mesh import Mesh
 from livetalk_core.parallel.sequence import Share, split_sequence
+from livetalk_core.parallel.vae import SplitVAE
 
 WIDTHS = {
     "ffn_dim": 64, "num_layers": 2, "freq_dim": 32, "text_len": 8, "text_dim": 12, "clip_dim": 10,
@@ -138,3 +140,78 @@ def mesh_error(heads, ulysses) -> str:
     except InputError as error:
         return str(error)
     return ""
+
+
+@cache
+def whole_vae() -> VAE:
+    return randomized(VAE(VAEConfig(dim=4)), 2, 0.2)
+
+
+@cache
+def split_vae() -> SplitVAE:
+    return SplitVAE(randomized(VAE(VAEConfig(dim=4)), 2, 0.2))
+
+
+def draw_latent(shape) -> Tensor:
+    """A latent of (frames, rows, columns)."""
+    return torch.randn(1, 16, *shape, generator=torch.Generator().manual_seed(3))
+
+
+def greatest_difference(found, wanted) -> float:
+    """Largest absolute difference of two tensors of equal shape."""
+    assert found.shape == wanted.shape and found.dtype == wanted.dtype
+    return (found - wanted).abs().max().item()
+
+
+@torch.inference_mode()
+def decode_error(shape) -> float:
+    """Largest difference of the split decoder's frames from the whole one's."""
+    latent = draw_latent(shape)
+    return greatest_difference(split_vae().decode(latent), whole_vae().decode(latent))
+
+
+@torch.inference_mode()
+def encode_error(shape, extra_rows=0) -> float:
+    """Largest difference of the split encoder's latent from the whole one's."""
+    size = (4 * shape[0] - 3, 8 * shape[1] + extra_rows, 8 * shape[2])
+    video = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(4)).clamp(-1, 1)
+    return greatest_difference(split_vae().encode(video), whole_vae().encode(video))
+
+
+@torch.inference_mode()
+def streamed_is_whole(shape) -> bool:
+    """Whether groups come one by one and join to what `decode` gives, with an encode between two of them."""
+    vae, latent = split_vae(), draw_latent(shape)
+    groups = []
+    for group in vae.decode_groups(latent):
+        groups.append(group)
+        vae.encode(torch.zeros(1, 3, 1, 8 * shape[1], 8 * shape[2]))
+    assert [group.shape[2] for group in groups] == [1] + [4] * (shape[0] - 1)
+    return torch.equal(torch.cat(groups, dim=2), vae.decode(latent))
+
+
+@torch.inference_mode()
+def unsplit_is_whole(shape) -> float:
+    """As `decode_error`, of the VAE inside, which nobody has split."""
+    latent = draw_latent(shape)
+    return greatest_difference(split_vae().vae.decode(latent), whole_vae().decode(latent))
+
+
+@torch.inference_mode()
+def borderless_error(shape) -> float:
+    """As `decode_error`, of ranks that do not exchange their borders."""
+    vae = split_vae()
+    exchanged, vae.borders = vae.borders, lambda x: (torch.zeros_like(x[..., :1, :]), torch.zeros_like(x[..., :1, :]))
+    try:
+        return decode_error(shape)
+    finally:
+        vae.borders = exchanged
+
+
+def joined_rows_are_whole(rows) -> bool:
+    """Whether join(keep(x)) is x, in latent rows and in pixel rows."""
+    split = split_vae().split(rows)
+    latent, video = torch.arange(3.0 * rows).view(1, rows, 3), torch.arange(3.0 * (8 * rows + 5)).view(1, -1, 3)
+    pixel_rows = split.pixel_rows(video.shape[1])
+    parts = ((latent, split.latent_rows), (video, pixel_rows))
+    return all(torch.equal(split.join(split.keep(x, sizes), sizes), x) for x, sizes in parts)
