@@ -16,23 +16,33 @@ BACKGROUND_POSITION = 12.0
 
 
 def speaker_attention(q_BLND: Tensor, k_BLND: Tensor, masks_3S: Tensor, attention: AttentionFunction) -> Tensor:
-    """Mean attention of each token to each mask's area in the first latent frame: [B, L, 3].
+    """Mean attention of each token and head to each mask's area in the first latent frame: [B, L, N, 3].
 
-    `masks_3S` are 0 or 1 per token of that frame. The weighted sum over a mask is attention itself with the
-    mask (divided by its area) as values, so no L x S map is ever held.
+    `masks_3S` are 0 or 1 per token of that frame, whose keys come first in `k_BLND`. The weighted sum over a mask is
+    attention itself with the mask (divided by its area) as values, so no L x S map is ever held.
     """
     area = masks_3S.shape[1]
     values = torch.zeros_like(k_BLND[:, :area])
     values[..., :3] = (masks_3S / masks_3S.sum(1, keepdim=True)).T[None, :, None].type_as(values)
-    heads = 2 * (q_BLND.shape[2] // 2)
-    return attention(q_BLND, k_BLND[:, :area], values)[:, :, :heads, :3].float().mean(2)
+    return attention(q_BLND, k_BLND[:, :area], values)[..., :3].float()
 
 
-def speaker_positions(q_BLND: Tensor, k_BLND: Tensor, masks_3S: Tensor, attention: AttentionFunction) -> Tensor:
-    """Each token's place on the speakers' axis: [B, L] in 0..4 (left), 20..24 (right) or 12 (background)."""
-    strength_BL3 = speaker_attention(q_BLND, k_BLND, masks_3S, attention)
-    low, high = strength_BL3.amin(1, keepdim=True), strength_BL3.amax(1, keepdim=True)
-    scaled_BL3 = (strength_BL3 - low) / (high - low + 1e-8)
+def counted_heads(heads: int) -> int:
+    """How many of the heads place the speakers: an odd last one is left out (reference behaviour)."""
+    return 2 * (heads // 2)
+
+
+def mean_of_heads(strength_BLN3: Tensor) -> Tensor:
+    """Mean over the counted heads: [B, L, N, 3] -> [B, L, 3]."""
+    return strength_BLN3[:, :, : counted_heads(strength_BLN3.shape[2])].mean(2)
+
+
+def speaker_positions(strength_BL3: Tensor, low_B13: Tensor, high_B13: Tensor) -> Tensor:
+    """Each token's place on the speakers' axis: [B, L] in 0..4 (left), 20..24 (right) or 12 (background).
+
+    `low_B13` and `high_B13` are the least and greatest strength of any token of the video.
+    """
+    scaled_BL3 = (strength_BL3 - low_B13) / (high_B13 - low_B13 + 1e-8)
     starts = scaled_BL3.new_tensor([SPEAKER_POSITIONS[0][0], SPEAKER_POSITIONS[1][0], BACKGROUND_POSITION])
     spans = scaled_BL3.new_tensor([end - start for start, end in SPEAKER_POSITIONS] + [0.0])
     places_BL3 = starts + scaled_BL3 * spans

@@ -22,7 +22,8 @@ from ..shapes import PATCH, TEMPORAL_STRIDE
 from . import operations as default_operations
 from .attention import AttentionFunction, attend
 from .rope import grid_rotation, rotate
-from .speakers import SPEAKER_POSITIONS, speaker_positions, speaker_rotation
+from .speakers import SPEAKER_POSITIONS, speaker_rotation
+from .tokens import Grid, Tokens
 
 
 class KeyValue(NamedTuple):
@@ -51,7 +52,7 @@ class Step(NamedTuple):
 
     modulation_B6C: Tensor
     rotation: Tensor
-    grid: tuple[int, int, int]
+    tokens: Tokens
     speaker_masks: Tensor | None
     attention: AttentionFunction
 
@@ -97,10 +98,8 @@ class SelfAttention(nn.Module):
         q_BLND = rotate(self.heads(self.norm_q(self.q(x_BLC))), step.rotation)
         k_BLND = rotate(self.heads(self.norm_k(self.k(x_BLC))), step.rotation)
         v_BLND = self.heads(self.v(x_BLC))
-        out_BLC = self.o(step.attention(q_BLND, k_BLND, v_BLND).flatten(2))
-        if step.speaker_masks is None:
-            return out_BLC, None
-        return out_BLC, speaker_positions(q_BLND, k_BLND, step.speaker_masks, step.attention)
+        out_BLND, positions_BL = step.tokens.attend(q_BLND, k_BLND, v_BLND, step.speaker_masks, step.attention)
+        return self.o(out_BLND.flatten(2)), positions_BL
 
 
 class ContextAttention(SelfAttention):
@@ -152,10 +151,8 @@ class AudioAttention(nn.Module):
         q_BLND = self.q_linear(x_BLC).unflatten(-1, (self.num_heads, -1))
         if positions_BL is not None:
             q_BLND = rotate(q_BLND, speaker_rotation(positions_BL, q_BLND.shape[-1]))
-        frames = step.grid[0]
-        q = rearrange(q_BLND, "b (f s) n d -> (b f) s n d", f=frames)
-        out = rearrange(step.attention(q, *audio), "(b f) s n d -> b (f s) (n d)", f=frames)
-        return self.proj(out)
+        out_BLND = step.tokens.attend_frames(q_BLND, *audio, step.attention)
+        return self.proj(out_BLND.flatten(2))
 
 
 class Block(nn.Module):
@@ -257,7 +254,12 @@ class AudioProjection(nn.Module):
 
 
 class Transformer(nn.Module):
-    """The denoiser. `operations` gives the layers; attention is handed to each call."""
+    """The denoiser. `operations` gives the layers; attention is handed to each call.
+
+    `tokens` makes what holds a forward's tokens: all of them, unless it is exchanged for a share.
+    """
+
+    tokens: Callable[[Grid], Tokens]
 
     def __init__(
         self,
@@ -268,6 +270,7 @@ class Transformer(nn.Module):
     ) -> None:
         super().__init__()
         self.config, self.dtype = config, dtype or torch.get_default_dtype()
+        self.tokens = Tokens
         factory = {"device": device, "dtype": dtype}
         linear: Callable[..., nn.Module] = operations.Linear
         dim = config.dim
@@ -334,21 +337,22 @@ class Transformer(nn.Module):
             )
         patches = self.patch_embedding(torch.cat([latent_BCFhw, cond_BCFhw], dim=1).to(self.dtype))
         grid = (patches.shape[2], patches.shape[3], patches.shape[4])
-        x_BLC = patches.flatten(2).transpose(1, 2)
+        tokens = self.tokens(grid)
+        x_BLC = tokens.split(patches.flatten(2).transpose(1, 2))
         time_BC = self.time_embedding(timestep_embedding(timestep_B, self.config.freq_dim))
         step = Step(
             modulation_B6C=self.time_projection(time_BC).unflatten(1, (6, -1)),
-            rotation=grid_rotation(grid, self.config.head_dim, x_BLC.device),
-            grid=grid,
+            rotation=tokens.split(grid_rotation(grid, self.config.head_dim, x_BLC.device)),
+            tokens=tokens,
             speaker_masks=None if masks_3hw is None else token_masks(masks_3hw, grid),
             attention=attention,
         )
         for block, text, image, sound in zip(self._blocks, context.text, context.image, audio.blocks, strict=True):
             x_BLC = block(x_BLC, step, text, image, sound)
-        return unpatchify(self.head(x_BLC, time_BC), grid)
+        return unpatchify(tokens.join(self.head(x_BLC, time_BC)), grid)
 
 
-def token_masks(masks_3hw: Tensor, grid: tuple[int, int, int]) -> Tensor:
+def token_masks(masks_3hw: Tensor, grid: Grid) -> Tensor:
     """Masks resized to the token grid by nearest, then > 0: [3, h, w] -> [3, rows*columns] of 0 and 1 in float32."""
     resized = F.interpolate(masks_3hw[None].float(), size=grid[1:], mode="nearest")[0]
     tokens = (resized > 0).flatten(1).float()
@@ -357,7 +361,7 @@ def token_masks(masks_3hw: Tensor, grid: tuple[int, int, int]) -> Tensor:
     return tokens
 
 
-def unpatchify(x_BLC: Tensor, grid: tuple[int, int, int]) -> Tensor:
+def unpatchify(x_BLC: Tensor, grid: Grid) -> Tensor:
     """Tokens' patches back to a latent: [B, L, 4*16] -> [B, 16, F, h, w]."""
     frames, rows, columns = grid
     return rearrange(x_BLC, "b (f r c) (p q z) -> b z f (r p) (c q)", f=frames, r=rows, c=columns, p=PATCH, q=PATCH)

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..config import VAEConfig
 from ..shapes import TEMPORAL_STRIDE, latent_frames
 from . import operations as default_operations
+from .attention import AttentionFunction, attend
 
 LATENT_CHANNELS = 16
 WIDTHS = (1, 2, 4, 4)
@@ -82,10 +82,13 @@ class ResidualBlock(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """Single-head attention within each frame."""
+    """Single-head attention within each frame; `attention` may be exchanged."""
+
+    attention: AttentionFunction
 
     def __init__(self, dim: int, operations: Any, **factory: Any) -> None:
         super().__init__()
+        self.attention = attend
         self.norm = Norm(dim, 2, **factory)
         self.to_qkv = operations.Conv2d(dim, 3 * dim, 1, **factory)
         self.proj = operations.Conv2d(dim, dim, 1, **factory)
@@ -94,8 +97,8 @@ class SpatialAttention(nn.Module):
         """[B,C,T,H,W] -> [B,C,T,H,W]; needs no history."""
         frames, height = x.shape[2], x.shape[3]
         flat = rearrange(x, "b c t h w -> (b t) c h w")
-        qkv = rearrange(self.to_qkv(self.norm(flat)), "f (three c) h w -> three f 1 (h w) c", three=3)
-        out = rearrange(F.scaled_dot_product_attention(*qkv), "f 1 (h w) c -> f c h w", h=height)
+        qkv = rearrange(self.to_qkv(self.norm(flat)), "f (three c) h w -> three f (h w) 1 c", three=3)
+        out = rearrange(self.attention(*qkv), "f (h w) 1 c -> f c h w", h=height)
         return x + rearrange(self.proj(out), "(b t) c h w -> b c t h w", t=frames)
 
 

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from ..models.transformer import Context, Transformer
-from ..models.vae import VAE
 from ..sampling.chunk import sample
 from ..sampling.schedule import sigmas
 from .avatar import Avatar
@@ -32,11 +31,26 @@ class Engine(Protocol):
         ...
 
 
+class Codec(Protocol):
+    """The VAE's two directions: the built VAE, or one that is split over ranks."""
+
+    def encode(self, video_BCTHW: Tensor) -> Tensor:
+        """See `VAE.encode`."""
+        ...
+
+    def decode_groups(self, latent_BCThw: Tensor) -> Iterator[Tensor]:
+        """See `VAE.decode_groups`."""
+        ...
+
+
 class LocalEngine:
-    """One device. Keys and values of the avatar's context are kept until another avatar or prompt comes."""
+    """One device, or one of several ranks that all run the same session on split models.
+
+    Keys and values of the avatar's context are kept until another avatar or prompt comes.
+    """
 
     def __init__(
-        self, transformer: Transformer, vae: VAE, device: torch.device | str = "cpu", shift: float = 5.0
+        self, transformer: Transformer, vae: Codec, device: torch.device | str = "cpu", shift: float = 5.0
     ) -> None:
         self.transformer, self.vae, self.device, self.shift = transformer, vae, torch.device(device), shift
         self._context: tuple[Tensor, Tensor, Context] | None = None

@@ -1,0 +1,75 @@
+"""Ranks as a mesh: `ulysses` neighbours share the heads, `ring` such groups share the keys.
+
+Rank r holds share r of the sequence. Ranks u*ulysses .. (u+1)*ulysses - 1 form one Ulysses group, on the fastest
+links; those of equal place in their groups form a ring.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch.distributed as dist
+
+from ..errors import InputError
+from .collectives import Group
+
+
+def degrees(ranks: int, heads: int) -> list[tuple[int, int]]:
+    """Every (ulysses, ring) that `ranks` and `heads` allow, the default (most Ulysses) first."""
+    if ranks < 1:
+        raise InputError(f"{ranks} ranks; at least 1 is needed")
+    common = math.gcd(ranks, heads)
+    return [(ulysses, ranks // ulysses) for ulysses in range(common, 0, -1) if common % ulysses == 0]
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """This process's place in a mesh, and the groups that it talks to."""
+
+    ulysses: int
+    ring: int
+    rank: int
+    group: Group
+    ulysses_group: Group
+    ring_group: Group
+
+    @classmethod
+    def of(cls, heads: int, ulysses: int | None = None) -> "Mesh":
+        """The mesh of all processes, made by all of them together; `ulysses` as given or the default."""
+        ranks, rank = dist.get_world_size(), dist.get_rank()
+        fitting = degrees(ranks, heads)
+        wide = fitting[0][0] if ulysses is None else ulysses
+        if wide not in (degree for degree, _ in fitting):
+            names = ", ".join(str(degree) for degree, _ in fitting)
+            raise InputError(f"Ulysses degree {wide} on {ranks} ranks with {heads} heads; possible: {names}")
+        neighbours = [range(start, start + wide) for start in range(0, ranks, wide)]
+        rings = [range(place, ranks, wide) for place in range(wide)]
+        return cls(
+            wide,
+            ranks // wide,
+            rank,
+            new_groups([range(ranks)])[0],
+            new_groups(neighbours)[rank // wide],
+            new_groups(rings)[rank % wide],
+        )
+
+    @property
+    def ranks(self) -> int:
+        """Processes in the mesh."""
+        return self.ulysses * self.ring
+
+    @property
+    def ring_rank(self) -> int:
+        """Which Ulysses group this process is in."""
+        return self.rank // self.ulysses
+
+    @property
+    def ulysses_rank(self) -> int:
+        """This process's place in its Ulysses group."""
+        return self.rank % self.ulysses
+
+
+def new_groups(members: Sequence[Sequence[int]]) -> list[Group]:
+    """A process group for each entry of `members`. All processes must call it; each may use those that it is in."""
+    return [cast(Group, dist.new_group(list(ranks))) for ranks in members]

@@ -1,0 +1,127 @@
+"""Sequence parallelism: each rank holds a share of the video tokens, and every token still sees all others.
+
+Applied from outside to a built transformer, which keeps its weights and its checkpoint. Self-attention exchanges
+tokens for heads within a Ulysses group (arXiv 2309.14509), passes keys and values around the ring of such groups and
+merges by log-sum-exp (arXiv 2310.01889); cross-attention stays local, since text, image and audio keys are whole on
+every rank. The shares are equal: the last ones are padded, and keys of padding are cut off before they are read.
+
+B batch, L tokens of one share, M tokens of a Ulysses group's shares, N heads, H heads of one rank, D channels a head,
+S tokens of a latent frame, F latent frames, U ranks of a Ulysses group.
+"""
+
+import torch
+from einops import rearrange
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..models.attention import AttentionFunction, attend_partly, merge
+from ..models.speakers import counted_heads, speaker_attention, speaker_positions
+from ..models.tokens import Grid, Tokens
+from ..models.transformer import Transformer
+from .collectives import exchange, gather, least, pass_on, total
+from .mesh import Mesh
+
+
+def split_sequence(transformer: Transformer, mesh: Mesh) -> Transformer:
+    """Make a built transformer hold one share of its tokens; every rank of `mesh` must call it alike.
+
+    All ranks are given whole inputs and get the whole output.
+    """
+    transformer.tokens = lambda grid: Share(grid, mesh)
+    return transformer
+
+
+class Share(Tokens):
+    """One rank's tokens of a grid."""
+
+    def __init__(self, grid: Grid, mesh: Mesh) -> None:
+        super().__init__(grid)
+        self.mesh = mesh
+        self.size = -(-self.count // mesh.ranks)
+        self.start = mesh.rank * self.size
+
+    def split(self, x: Tensor) -> Tensor:
+        """See `Tokens.split`; past the last token come zeros."""
+        held = x[:, self.start : self.start + self.size]
+        missing = self.size - held.shape[1]
+        return torch.cat([held, held.new_zeros(x.shape[0], missing, *x.shape[2:])], dim=1) if missing else held
+
+    def join(self, x: Tensor) -> Tensor:
+        """See `Tokens.join`; the padding is dropped."""
+        return rearrange(gather(x, self.mesh.group), "r a l ... -> a (r l) ...")[:, : self.count]
+
+    def attend(
+        self, q_BLND: Tensor, k_BLND: Tensor, v_BLND: Tensor, masks_3S: Tensor | None, attention: AttentionFunction
+    ) -> tuple[Tensor, Tensor | None]:
+        """See `Tokens.attend`."""
+        q_BMHD, k_BMHD, v_BMHD = self._to_heads(q_BLND, k_BLND, v_BLND)
+        if self.mesh.ring == 1:
+            out_BMHD = attention(q_BMHD, k_BMHD[:, : self.count], v_BMHD[:, : self.count])
+        else:
+            out_BMHD = self._attend_ring(q_BMHD, k_BMHD, v_BMHD)
+        out_BLND = self._to_tokens(out_BMHD)
+        return out_BLND, None if masks_3S is None else self._speakers(q_BMHD, k_BMHD, masks_3S, attention)
+
+    def attend_frames(self, q_BLND: Tensor, k_FSND: Tensor, v_FSND: Tensor, attention: AttentionFunction) -> Tensor:
+        """See `Tokens.attend_frames`: the share is padded to the whole frames that it touches."""
+        first, before = divmod(self.start, self.per_frame)
+        after = -(before + self.size) % self.per_frame
+        q = rearrange(F.pad(q_BLND, (0, 0, 0, 0, before, after)), "b (f s) n d -> (b f) s n d", s=self.per_frame)
+        frames = [min(first + frame, self.grid[0] - 1) for frame in range(q.shape[0] // q_BLND.shape[0])]
+        out = rearrange(attention(q, k_FSND[frames], v_FSND[frames]), "(b f) s n d -> b (f s) n d", f=len(frames))
+        return out[:, before : before + self.size]
+
+    def _real(self, group: int) -> int:
+        """How many of a Ulysses group's tokens are no padding."""
+        size = self.mesh.ulysses * self.size
+        return min(size, max(0, self.count - group * size))
+
+    def _to_heads(self, *parts_BLND: Tensor) -> tuple[Tensor, ...]:
+        """Some heads of all tokens of the Ulysses group for all heads of this share: [B,L,N,D] -> [B,M,H,D]."""
+        u = self.mesh.ulysses
+        sent = torch.stack([rearrange(x, "b l (u h) d -> u b l h d", u=u) for x in parts_BLND], dim=1)
+        return rearrange(exchange(sent, self.mesh.ulysses_group), "u p b l h d -> p b (u l) h d").unbind(0)
+
+    def _to_tokens(self, x_BMHD: Tensor) -> Tensor:
+        """The way back: [B,M,H,D] -> [B,L,N,D]."""
+        sent = rearrange(x_BMHD, "b (u l) h d -> u b l h d", u=self.mesh.ulysses)
+        return rearrange(exchange(sent, self.mesh.ulysses_group), "u b l h d -> b l (u h) d")
+
+    def _attend_ring(self, q_BMHD: Tensor, k_BMHD: Tensor, v_BMHD: Tensor) -> Tensor:
+        """Attention to every group's keys as they come by, the next ones on their way meanwhile."""
+        ring, parts = self.mesh.ring, torch.stack([k_BMHD, v_BMHD])
+        merged: tuple[Tensor, Tensor] | None = None
+        for hop in range(ring):
+            following = pass_on(parts, self.mesh.ring_group) if hop + 1 < ring else None
+            if real := self._real((self.mesh.ring_rank - hop) % ring):
+                found = attend_partly(q_BMHD, *parts[:, :, :real])
+                merged = merge(*merged, *found) if merged else found
+            parts = following() if following else parts
+        assert merged is not None, "the first group always holds tokens"
+        return merged[0].type_as(q_BMHD)
+
+    def _speakers(self, q_BMHD: Tensor, k_BMHD: Tensor, masks_3S: Tensor, attention: AttentionFunction) -> Tensor:
+        """Each of the share's tokens' audio position [B,L]; only sums over heads and bounds leave the rank."""
+        mesh, heads = self.mesh, q_BMHD.shape[2]
+        keys = self._first_frame(k_BMHD)
+        counted = min(heads, max(0, counted_heads(mesh.ulysses * heads) - mesh.ulysses_rank * heads))
+        own_BM3 = speaker_attention(q_BMHD, keys, masks_3S, attention)[:, :, :counted].sum(2)
+        strength_BM3 = total(own_BM3, mesh.ulysses_group) / counted_heads(mesh.ulysses * heads)
+        low_B13, high_B13 = self._bounds(strength_BM3)
+        return speaker_positions(strength_BM3.unflatten(1, (mesh.ulysses, -1))[:, mesh.ulysses_rank], low_B13, high_B13)
+
+    def _first_frame(self, k_BMHD: Tensor) -> Tensor:
+        """Keys of the first latent frame, wherever they are: [B,S,H,D]."""
+        if self.mesh.ring == 1:
+            return k_BMHD
+        parts = gather(k_BMHD[:, : self.per_frame], self.mesh.ring_group)
+        return rearrange(parts, "r b m h d -> b (r m) h d")
+
+    def _bounds(self, strength_BM3: Tensor) -> tuple[Tensor, Tensor]:
+        """Least and greatest strength over all tokens of the video, padding left out: [B,1,3] each."""
+        real_M1 = torch.arange(strength_BM3.shape[1], device=strength_BM3.device)[:, None] < self._real(
+            self.mesh.ring_rank
+        )
+        signed = torch.stack([strength_BM3, -strength_BM3]).where(real_M1, torch.inf)
+        low, negative_high = least(signed.amin(2, keepdim=True), self.mesh.ring_group).unbind(0)
+        return low, -negative_high

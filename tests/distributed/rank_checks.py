@@ -1,0 +1,217 @@
+"""What the processes of the distributed tests run; each is called alike on every rank."""
+
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from livetalk_core.config import TransformerConfig, VAEConfig
+from livetalk_core.errors import InputError
+from livetalk_core.models.transformer import Transformer
+from livetalk_core.models.vae import VAE
+from livetalk_core.parallel.mesh import Mesh
+from livetalk_core.parallel.sequence import Share, split_sequence
+from livetalk_core.parallel.vae import SplitVAE
+
+WIDTHS = {
+    "ffn_dim": 64, "num_layers": 2, "freq_dim": 32, "text_len": 8, "text_dim": 12, "clip_dim": 10,
+    "audio_blocks": 2, "audio_channels": 6, "intermediate_dim": 16, "output_dim": 12, "context_tokens": 3,
+}  # fmt: skip
+
+
+class Sample(NamedTuple):
+    """One forward's inputs, all on every rank."""
+
+    latent: Tensor
+    cond: Tensor
+    text: Tensor
+    clip: Tensor
+    audio: Tensor
+    masks: Tensor | None
+
+
+def randomized(module, seed, scale=0.3):
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in module.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator) * scale
+    return module.eval().requires_grad_(False)
+
+
+def draw_sample(grid, speakers=1, seed=0) -> Sample:
+    """Inputs for a token grid (frames, rows, columns)."""
+    generator = torch.Generator().manual_seed(seed)
+    frames, height, width = grid[0], 2 * grid[1], 2 * grid[2]
+
+    def draw(*shape):
+        return torch.randn(shape, generator=generator)
+
+    masks = None
+    if speakers == 2:
+        masks = torch.zeros(3, height, width)
+        places = torch.arange(grid[1] * grid[2]).reshape(grid[1], grid[2]) * 3 // (grid[1] * grid[2])
+        for speaker in range(3):
+            masks[speaker] = (places == speaker).repeat_interleave(2, 0).repeat_interleave(2, 1)
+    return Sample(
+        draw(1, 16, frames, height, width), draw(1, 20, frames, height, width), draw(1, 5, 12), draw(1, 7, 10),
+        draw(speakers, 4 * frames - 3, 5, 2, 6), masks,
+    )  # fmt: skip
+
+
+@cache
+def transformer(heads=4, head_dim=12) -> Transformer:
+    return randomized(Transformer(TransformerConfig(dim=heads * head_dim, num_heads=heads, **WIDTHS)), 1)
+
+
+@cache
+def mesh(heads, ulysses) -> Mesh:
+    return Mesh.of(heads, ulysses)
+
+
+@torch.inference_mode()
+def evaluate(model, x: Sample) -> Tensor:
+    context, audio = model.embed_context(x.text, x.clip), model.embed_audio(x.audio)
+    return model(x.latent, torch.tensor([750.0]), x.cond, context, audio, x.masks)
+
+
+def split_transformer(heads, ulysses, padding=None) -> Transformer:
+    """The model of `transformer`, split; `padding` stands where no token is."""
+    model = randomized(Transformer(transformer(heads).config), 1)
+    split_sequence(model, mesh(heads, ulysses))
+    if padding is not None:
+        model.tokens = lambda grid: Spoiled(grid, mesh(heads, ulysses), padding)
+    return model
+
+
+class Spoiled(Share):
+    """A share with something else than zeros in its padding."""
+
+    def __init__(self, grid, mesh, padding):
+        super().__init__(grid, mesh)
+        self.padding = padding
+
+    def split(self, x):
+        held = super().split(x).clone()
+        held[:, max(0, self.count - self.start) :] = self.padding
+        return held
+
+
+def transformer_error(heads, ulysses, grid, speakers=1) -> float:
+    """Largest difference of the split transformer's output from the whole one's."""
+    x = draw_sample(grid, speakers)
+    found, wanted = evaluate(split_transformer(heads, ulysses), x), evaluate(transformer(heads), x)
+    assert found.shape == wanted.shape
+    return ((found - wanted).abs().max() / wanted.abs().max()).item()
+
+
+def padding_is_felt(heads, ulysses, grid, speakers, padding) -> bool:
+    """Whether the output depends on what stands where no token is."""
+    x = draw_sample(grid, speakers)
+    outs = [evaluate(split_transformer(heads, ulysses, content), x) for content in (None, padding)]
+    return not torch.equal(*outs)
+
+
+def joined_is_whole(ulysses, grid) -> bool:
+    """Whether join(split(x)) is x."""
+    tokens = Share(grid, mesh(4, ulysses))
+    x = torch.randn(2, tokens.count, 3, generator=torch.Generator().manual_seed(0))
+    return torch.equal(tokens.join(tokens.split(x)), x)
+
+
+class Misplaced(Share):
+    """A share that takes itself to be one token further on."""
+
+    def __init__(self, grid, mesh):
+        super().__init__(grid, mesh)
+        self.start += 1
+
+
+def misplaced_error(heads, grid) -> float:
+    """As `transformer_error`, of a split that is wrong."""
+    model, x = split_transformer(heads, 1), draw_sample(grid)
+    model.tokens = lambda grid: Misplaced(grid, mesh(heads, 1))
+    return (evaluate(model, x) - evaluate(transformer(heads), x)).abs().max().item()
+
+
+def mesh_error(heads, ulysses) -> str:
+    """What a mesh that cannot work is refused with."""
+    try:
+        Mesh.of(heads, ulysses)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+@cache
+def whole_vae() -> VAE:
+    return randomized(VAE(VAEConfig(dim=4)), 2, 0.2)
+
+
+@cache
+def split_vae() -> SplitVAE:
+    return SplitVAE(randomized(VAE(VAEConfig(dim=4)), 2, 0.2))
+
+
+def draw_latent(shape) -> Tensor:
+    """A latent of (frames, rows, columns)."""
+    return torch.randn(1, 16, *shape, generator=torch.Generator().manual_seed(3))
+
+
+def greatest_difference(found, wanted) -> float:
+    """Largest absolute difference of two tensors of equal shape."""
+    assert found.shape == wanted.shape and found.dtype == wanted.dtype
+    return (found - wanted).abs().max().item()
+
+
+@torch.inference_mode()
+def decode_error(shape) -> float:
+    """Largest difference of the split decoder's frames from the whole one's."""
+    latent = draw_latent(shape)
+    return greatest_difference(split_vae().decode(latent), whole_vae().decode(latent))
+
+
+@torch.inference_mode()
+def encode_error(shape, extra_rows=0) -> float:
+    """Largest difference of the split encoder's latent from the whole one's."""
+    size = (4 * shape[0] - 3, 8 * shape[1] + extra_rows, 8 * shape[2])
+    video = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(4)).clamp(-1, 1)
+    return greatest_difference(split_vae().encode(video), whole_vae().encode(video))
+
+
+@torch.inference_mode()
+def streamed_is_whole(shape) -> bool:
+    """Whether groups come one by one and join to what `decode` gives, with an encode between two of them."""
+    vae, latent = split_vae(), draw_latent(shape)
+    groups = []
+    for group in vae.decode_groups(latent):
+        groups.append(group)
+        vae.encode(torch.zeros(1, 3, 1, 8 * shape[1], 8 * shape[2]))
+    assert [group.shape[2] for group in groups] == [1] + [4] * (shape[0] - 1)
+    return torch.equal(torch.cat(groups, dim=2), vae.decode(latent))
+
+
+@torch.inference_mode()
+def unsplit_is_whole(shape) -> float:
+    """As `decode_error`, of the VAE inside, which nobody has split."""
+    latent = draw_latent(shape)
+    return greatest_difference(split_vae().vae.decode(latent), whole_vae().decode(latent))
+
+
+@torch.inference_mode()
+def borderless_error(shape) -> float:
+    """As `decode_error`, of ranks that do not exchange their borders."""
+    vae = split_vae()
+    exchanged, vae.borders = vae.borders, lambda x: (torch.zeros_like(x[..., :1, :]), torch.zeros_like(x[..., :1, :]))
+    try:
+        return decode_error(shape)
+    finally:
+        vae.borders = exchanged
+
+
+def joined_rows_are_whole(rows) -> bool:
+    """Whether join(keep(x)) is x, in latent rows and in pixel rows."""
+    split = split_vae().split(rows)
+    latent, video = torch.arange(3.0 * rows).view(1, rows, 3), torch.arange(3.0 * (8 * rows + 5)).view(1, -1, 3)
+    pixel_rows = split.pixel_rows(video.shape[1])
+    parts = ((latent, split.latent_rows), (video, pixel_rows))
+    return all(torch.equal(split.join(split.keep(x, sizes), sizes), x) for x, sizes in parts)

@@ -1,0 +1,64 @@
+"""The split transformer gives what the whole one gives: any mesh, any grid, one speaker or two."""
+
+import pytest
+import rank_checks as checks
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from livetalk_core.errors import InputError
+from livetalk_core.parallel.mesh import degrees
+
+COUNTS = (1, 2, 3, 4, 5, 8)
+HEADS = 4
+MESHES = [(count, ulysses) for count in COUNTS for ulysses, _ in degrees(count, HEADS)]
+GRIDS = st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(3, 5))
+
+
+def test_the_default_degree_is_the_largest_that_divides_the_heads():
+    assert [degrees(ranks, 40)[0] for ranks in (1, 2, 3, 4, 5, 6, 7, 8)] == [
+        (1, 1), (2, 1), (1, 3), (4, 1), (5, 1), (2, 3), (1, 7), (8, 1),
+    ]  # fmt: skip
+    assert degrees(8, 12) == [(4, 2), (2, 4), (1, 8)]
+    with pytest.raises(InputError, match="at least 1"):
+        degrees(0, 4)
+
+
+@pytest.mark.parametrize(("count", "ulysses"), MESHES)
+def test_the_output_is_the_whole_ones(ranks, count, ulysses):
+    @settings(max_examples=4)
+    @given(GRIDS, st.sampled_from([1, 2]))
+    def check(grid, speakers):
+        assert max(ranks(count).run(checks.transformer_error, HEADS, ulysses, grid, speakers)) <= 1e-5
+
+    check()
+
+
+@pytest.mark.parametrize("heads", [3, 5])
+def test_an_odd_head_places_no_speaker(ranks, heads):
+    for ulysses in (1, heads):
+        assert max(ranks(heads).run(checks.transformer_error, heads, ulysses, (2, 3, 4), 2)) <= 1e-5
+
+
+@pytest.mark.parametrize(("count", "ulysses"), [mesh for mesh in MESHES if mesh[0] in (5, 8)])
+@pytest.mark.parametrize("speakers", [1, 2])
+def test_padding_is_not_felt(ranks, count, ulysses, speakers):
+    for padding in (float("nan"), 1e6):
+        grid = (3, 3, 3)
+        assert not any(ranks(count).run(checks.padding_is_felt, HEADS, ulysses, grid, speakers, padding))
+
+
+@settings(max_examples=20)
+@given(st.sampled_from(MESHES), GRIDS)
+def test_unsplit_of_split_is_the_same(ranks, mesh, grid):
+    count, ulysses = mesh
+    assert all(ranks(count).run(checks.joined_is_whole, ulysses, grid))
+
+
+def test_a_wrong_split_is_noticed(ranks):
+    """The comparison itself: a share that reads its neighbour's place fails."""
+    assert min(ranks(2).run(checks.misplaced_error, HEADS, (2, 3, 4))) > 1e-3
+
+
+def test_a_degree_that_cannot_work_is_refused(ranks):
+    message = ranks(2).run(checks.mesh_error, 3, 2)[0]
+    assert "Ulysses degree 2 on 2 ranks with 3 heads; possible: 1" in message
