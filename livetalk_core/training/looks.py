@@ -62,7 +62,6 @@ class Looks:
     hair: Tensor
     has_hair: Tensor
     hairline: Tensor
-    hair_sides: Tensor
     part_x: Tensor
     part_depth: Tensor
     fringe_bend: Tensor
@@ -163,7 +162,7 @@ def _read(u: _Numbers) -> Looks:
         nose_y=u(0.095, 0.135), nose_w=u(0.042, 0.066), mouth_y=u(0.225, 0.262), mouth_w=u(0.085, 0.118),
         lip_up=u(0.012, 0.024), lip_low=u(0.018, 0.034),
         lip=mixed(deep, torch.stack([u(0.6, 0.9), u(0.15, 0.4), u(0.2, 0.45)], 1), u(0.0, 0.6)), smile=u(0.0, 0.022),
-        hair=hair, has_hair=1 - bald, hairline=-head_ry * u(0.42, 0.78), hair_sides=u(0.10, 0.42), part_x=u(-0.25, 0.25),
+        hair=hair, has_hair=1 - bald, hairline=-head_ry * u(0.42, 0.78), part_x=u(-0.25, 0.25),
         part_depth=u.chance(0.5) * u(0.05, 0.16), fringe_bend=u(0.0, 0.45), fringe_jag=u.chance(0.5) * u(0.0, 0.03),
         volume=u(0.02, 0.09), strands=u(0.25, 1.0), side_length=long * u(0.2, 0.5) + (1 - long) * u(-0.15, 0.12),
         back_width=long * u(0.42, 0.56) + (1 - long) * u(0.30, 0.40), back_length=long * u(0.3, 0.95),

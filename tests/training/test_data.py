@@ -1,0 +1,46 @@
+"""Drawn people who speak: repeatable, all different, their mouths in step with the sound."""
+
+import wave
+
+import numpy as np
+import pytest
+import torch
+
+from livetalk_core.training.data import TakeSource, video
+from livetalk_core.training.speech import SpeechFolder
+
+INDEX = torch.arange(0, 200, 8)[None]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> TakeSource:
+    """Two minutes of bursts of noise, half a second loud and half a second silent, as the only recording."""
+    folder = tmp_path_factory.mktemp("speech")
+    loud = (np.arange(120 * 16_000) // 8_000) % 2
+    samples = np.random.default_rng(0).normal(size=len(loud)) * loud * 0.2
+    for name in ("train_a.wav", "held_a.wav"):
+        with wave.open(str(folder / name), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(16_000)
+            file.writeframes((samples.clip(-1, 1) * 32767).astype("<i2").tobytes())
+    return TakeSource(SpeechFolder.open(folder), seed=1)
+
+
+def test_a_take_is_the_same_every_time_and_each_is_another(source):
+    first, again, other = (video([source.take(index)], INDEX, (64, 64)) for index in (0, 0, 1))
+    assert first.shape == (1, 3, 25, 64, 64)
+    assert torch.equal(first, again)
+    assert (first - other).abs().mean() > 0.05
+
+
+def test_the_mouth_opens_with_the_sound(source):
+    take = source.take(0)
+    loudness = take.sound.reshape(200, 640).std(1)
+    assert np.corrcoef(loudness, take.mouth.opening)[0, 1] > 0.6
+
+
+def test_the_picture_moves(source):
+    frames = video([source.take(0)], INDEX, (64, 64))[0]
+    assert (frames[:, 1:] - frames[:, :-1]).abs().mean() > 1e-3
+    assert frames.abs().max() <= 1
