@@ -68,7 +68,25 @@ class Conv3d(nn.Conv3d):
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, T, H, W] -> [B, C', T', H', W'], in the dtype of `x`."""
         weight, bias = self.weight.to(x.dtype), _cast(self.bias, x)
-        if x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available():
-            assert isinstance(self.padding, tuple), "named paddings ('same', 'valid') are not used here"
+        assert isinstance(self.padding, tuple), "named paddings ('same', 'valid') are not used here"
+        if x.device.type != "cpu" or self.padding[0] or self.groups > 1:
+            return self._conv_forward(x, weight, bias)
+        if x.dtype == torch.float32 and not torch.is_grad_enabled() and torch.backends.mkldnn.is_available():
             return torch.mkldnn_convolution(x, weight, bias, self.padding, self.stride, self.dilation, self.groups)
-        return self._conv_forward(x, weight, bias)
+        return _stacked_convolution(x, weight, bias, self.stride, self.padding)
+
+
+def _stacked_convolution(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, ...], padding: tuple[int, ...]
+) -> Tensor:
+    """A 3D convolution without padding in time, as a 2D one over the stacked channels of neighbouring frames.
+
+    Backwards and in bfloat16 several times faster on CPUs than any 3D path.
+    """
+    kernel, step = weight.shape[2], stride[0]
+    count = (x.shape[2] - kernel) // step + 1
+    frames_BTHWC = x.movedim(1, -1)
+    stacked = torch.cat([frames_BTHWC[:, k : k + (count - 1) * step + 1 : step] for k in range(kernel)], dim=-1)
+    images = stacked.flatten(0, 1).movedim(-1, 1)
+    flat = weight.transpose(1, 2).flatten(1, 2).contiguous(memory_format=torch.channels_last)
+    return F.conv2d(images, flat, bias, stride[1:], padding[1:]).unflatten(0, (-1, count)).movedim(1, 2)
