@@ -66,7 +66,7 @@ $(RUNTIME): requirements.txt
 	@$(PIP) -r requirements.txt '$(TORCH)'
 	@touch $@
 
-$(DEV): requirements-dev.txt $(RUNTIME)
+$(DEV): requirements-dev.txt requirements-training.txt $(RUNTIME)
 	@echo "Adding the development tools to $(VENV)"
 	@$(PIP) -r requirements-dev.txt '$(TORCH)'
 	@touch $@

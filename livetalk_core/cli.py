@@ -1,4 +1,4 @@
-"""The command line: `python -m livetalk_core generate | verify | convert | info | bench`."""
+"""The command line: `python -m livetalk_core generate | verify | convert | info | bench | train`."""
 
 import argparse
 import json
@@ -15,9 +15,9 @@ from tqdm import tqdm
 from . import __version__
 from .bench import bench, report
 from .checkpoints.convert import convert
-from .config import PRESETS
+from .config import DEFAULT_PROMPT, PRESETS
 from .errors import Cancelled, InputError, LiveTalkError, OutputError
-from .generate import DEFAULT_PROMPT, Settings, prepare
+from .generate import Settings, prepare
 from .info import inspect
 from .machine import choose_device
 from .media.video import partial_path
@@ -56,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
         ("convert", run_convert, _convert_options),
         ("info", run_info, _info_options),
         ("bench", run_bench, _bench_options),
+        ("train", run_train, _train_options),
     ):
         command = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
         command.set_defaults(run=run)
@@ -226,6 +227,32 @@ def run_bench(options: argparse.Namespace) -> int:
     print(report(record))
     if options.json:
         _save_json(options.json, record)
+    return 0
+
+
+def _train_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("stage", choices=("speech", "vae", "audio", "image", "prepare", "adapt", "distill"))
+    command.add_argument("--config", type=Path, required=True, help="a TOML file; ours are in training/configs")
+    command.add_argument("--output", type=Path, help="folder of the run; an unfinished run there goes on")
+    command.add_argument("--export", type=Path, metavar="FILE", help="write the trained weights here at the end")
+
+
+def run_train(options: argparse.Namespace) -> int:
+    """Train a model: its speech data, its parts, stage 1 (adapt) and stage 2 (distill)."""
+    from .training import commands
+    from .training.settings import read_settings
+
+    settings = read_settings(options.config)
+    with _stoppable():
+        if options.stage in commands.PREPARATIONS:
+            for made in commands.PREPARATIONS[options.stage](settings):
+                print(made)
+            return 0
+        if options.output is None:
+            raise InputError(f"train {options.stage} has no --output; a folder for its checkpoints is needed")
+        print(commands.train(options.stage, settings, options.output))
+        if options.export:
+            print(commands.export(options.stage, settings, options.output, options.export))
     return 0
 
 

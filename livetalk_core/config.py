@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from .errors import InputError
 from .shapes import check_size, latent_frames
 
+DEFAULT_PROMPT = "A person is talking. Only the foreground characters are moving, the background remains static."
+"""The reference's own."""
+
 WAN_LATENT_MEAN = (
     -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
     0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921,

@@ -8,7 +8,7 @@ import torch
 
 from .checkpoints.load import open_model
 from .checkpoints.model import Model
-from .config import StreamConfig
+from .config import DEFAULT_PROMPT, StreamConfig
 from .errors import InputError
 from .media.audio import open_audio
 from .media.image import load_image, to_reference
@@ -19,9 +19,6 @@ from .streaming.features import speech_features
 from .streaming.plan import ChunkPlan
 from .streaming.render import Render, check_output
 from .streaming.session import Session
-
-DEFAULT_PROMPT = "A person is talking. Only the foreground characters are moving, the background remains static."
-"""The reference's own."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,182 @@
+"""What `python -m livetalk_core train STAGE` runs, in this order: speech, vae, audio, image, prepare, adapt, distill.
+
+A run's folder holds everything it made; the same command goes on where it stopped. `export` writes its averaged weights
+as the model reads them: those in `assets` make the embedded model.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
+    apply_activation_checkpointing,
+    checkpoint_wrapper,
+)
+
+from ..checkpoints.load import open_model
+from ..checkpoints.model import Model
+from ..config import DEFAULT_PROMPT
+from ..errors import InputError
+from ..models.transformer import Block, Transformer
+from ..models.vae import VAE
+from .adapt import Adaptation
+from .data import TakeSource, video
+from .distill import Distillation
+from .encoders import AudioTask, ImageTask
+from .espeak import make_corpus
+from .latents import Encoders, Pool, Preparation, save_texts
+from .plot import plot_record
+from .settings import Settings
+from .speech import SpeechFolder
+from .trainer import Task, Trainer, newest
+from .vae import VAETask, calibrate, prepare
+
+CALIBRATION_CLIPS = 24
+
+
+@dataclass
+class Run:
+    """One command's settings with the model whose parts it begins with."""
+
+    settings: Settings
+
+    def __post_init__(self) -> None:
+        self.model: Model = open_model(self.settings.model, "cpu", torch.float32)
+        self.stream = self.model.preset.stream
+        self.dtype = getattr(torch, self.settings.dtype)
+
+    @property
+    def source(self) -> TakeSource:
+        """Drawn takes that speak the recordings."""
+        return TakeSource(SpeechFolder.open(self.settings.data.speech), self.settings.data.seed)
+
+    @property
+    def pool(self) -> Pool:
+        """Prepared takes."""
+        length = self.model.preset.transformer.text_len
+        return Pool(self.settings.data.pool, length, self.settings.schedule.seed)
+
+    def part(self, load: Callable[[], Any], trained: bool) -> Any:
+        """A part of the model that computes in the run's dtype; a trained one has its gradients on."""
+        part = load().requires_grad_(trained).train(trained)
+        if hasattr(part, "dtype"):
+            part.dtype = self.dtype
+        return part
+
+    def transformer(self, trained: bool) -> Transformer:
+        """The transformer that the run begins with."""
+        transformer = self.part(self.model.load_transformer, trained)
+        if self.settings.init is not None:
+            transformer.load_state_dict(averaged(self.settings.init, "transformer"))
+        if self.settings.checkpointing and trained:
+            apply_activation_checkpointing(
+                transformer, checkpoint_wrapper_fn=checkpoint_wrapper, check_fn=lambda layer: isinstance(layer, Block)
+            )
+        return transformer
+
+    def vae(self) -> VAE:
+        """The frozen VAE."""
+        return self.part(self.model.load_vae, False)
+
+
+def averaged(folder: Path, name: str) -> dict[str, torch.Tensor]:
+    """Averaged weights of a run's newest checkpoint, or of the file itself."""
+    place = newest(folder) if folder.is_dir() else None
+    path = folder if place is None else place / f"{name}.average.safetensors"
+    if not path.is_file():
+        raise InputError(f"{path} is no checkpoint; a run's folder or a safetensors file of weights is needed")
+    return load_file(path)
+
+
+def vae_task(run: Run) -> Task:
+    """The VAE from its first weights."""
+    return VAETask(prepare(run.part(run.model.load_vae, True)), run.source, run.settings.phases)
+
+
+def audio_task(run: Run) -> Task:
+    """The audio encoder."""
+    return AudioTask(run.part(run.model.load_audio_encoder, True), run.source, **_whole(run.settings.task))
+
+
+def image_task(run: Run) -> Task:
+    """The image encoder."""
+    return ImageTask(run.part(run.model.load_image_encoder, True), run.source, **_whole(run.settings.task))
+
+
+def adapt_task(run: Run) -> Task:
+    """Stage 1."""
+    task: dict[str, Any] = run.settings.task
+    return Adaptation(run.transformer(True), run.vae(), run.pool, **task)
+
+
+def distill_task(run: Run) -> Task:
+    """Stage 2: student, critic and teacher all begin with the same weights."""
+    task: dict[str, Any] = run.settings.task
+    student, critic, teacher = (run.transformer(trained) for trained in (True, True, False))
+    return Distillation(student, critic, teacher, run.vae(), run.pool, run.stream, **task)
+
+
+TASKS: Mapping[str, Callable[[Run], Task]] = {
+    "vae": vae_task,
+    "audio": audio_task,
+    "image": image_task,
+    "adapt": adapt_task,
+    "distill": distill_task,
+}
+
+
+def train(stage: str, settings: Settings, folder: Path) -> Path:
+    """Run a stage to its end; returns its folder."""
+    Trainer(TASKS[stage](Run(settings)), settings.schedule, folder).run()
+    plot_record(folder)
+    return folder
+
+
+def fill_speech(settings: Settings) -> Iterator[Path]:
+    """Make recordings of synthetic speech; yields their folder."""
+    make_corpus(settings.data.speech, settings.data.minutes, settings.data.seed)
+    yield settings.data.speech
+
+
+def fill_pool(settings: Settings) -> Iterator[Path]:
+    """Prepare takes; yields every shard."""
+    run, data = Run(settings), settings.data
+    encoders = Encoders(
+        run.vae(), *(run.part(load, False) for load in (run.model.load_audio_encoder, run.model.load_image_encoder))
+    )
+    preparation = Preparation(data.takes, data.sizes, run.stream.frame_num, data.windows)
+    data.pool.mkdir(parents=True, exist_ok=True)
+    save_texts(data.pool, run.model.encode_texts(DEFAULT_PROMPT, *data.prompts))
+    yield from preparation.fill(data.pool, run.source, encoders)
+
+
+PREPARATIONS = {"speech": fill_speech, "prepare": fill_pool}
+"""What is made before training."""
+
+
+def export(stage: str, settings: Settings, folder: Path, output: Path) -> Path:
+    """A run's averaged weights as the model reads them, in float16; the VAE's latents are calibrated first."""
+    name = {"vae": "vae", "audio": "audio_encoder", "image": "image_encoder", "adapt": "transformer"}.get(
+        stage, "student"
+    )
+    weights = averaged(folder, name)
+    if stage == "vae":
+        weights = _calibrated(Run(settings), weights)
+    save_file({key: value.half().contiguous() for key, value in weights.items()}, output)
+    return output
+
+
+def _calibrated(run: Run, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    vae = run.model.load_vae()
+    vae.load_state_dict(weights)
+    size = (run.stream.height, run.stream.width)
+    index = torch.arange(run.stream.frame_num)[None]
+    calibrate(vae, (video([run.source.take(take)], index, size) for take in range(CALIBRATION_CLIPS)))
+    return vae.state_dict()
+
+
+def _whole(task: Mapping[str, float]) -> dict[str, int]:
+    return {name: int(value) for name, value in task.items()}

@@ -1,0 +1,150 @@
+"""Stage 2, self-correcting distillation: a student of few steps learns from where its own mistakes take it.
+
+Distribution matching (arXiv 2311.18828, 2405.14867) on rollouts (arXiv 2506.08009): the student goes on from its own
+chunks, made as the stream makes them (sampled, decoded, colour-matched, the tail encoded again), for k - 1 chunks
+without gradient; in chunk k one random step of its schedule carries the gradient. A frozen teacher with guidance says
+where the noised result should be more likely, a trained critic where it is; the student moves along the difference.
+All three start from stage 1; attention is bidirectional within the chunk for all; motion latents go in clean and count
+in no loss but `motion_weight`'s, which holds the tail of a chunk, the next one's motion latents, near the teacher's.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..config import StreamConfig
+from ..models.audio_encoder import windows
+from ..models.color import ColorStatistics, match_color
+from ..models.transformer import Transformer
+from ..models.vae import VAE
+from ..sampling.schedule import sigmas
+from ..shapes import TEMPORAL_STRIDE, latent_frames
+from .adapt import decode_normalized
+from .chance import generator_of
+from .flow import Condition, estimate, guided_estimate, noised, random_levels, spread, velocity
+from .latents import Pool, encode_window
+from .strips import save_strip
+from .trainer import Batch, Losses
+
+FROM_PORTRAIT = 0.5
+"""Share of rollouts that begin as a stream does, from the portrait alone; the others go on from a real clip."""
+
+
+@dataclass
+class Distillation:
+    """Trains `student` and `critic`; `teacher` and `vae` stay as they are.
+
+    `chunks` is the greatest number K of chunks in a rollout: 1 is distillation without self-correction. The critic is
+    trained `critic_steps` times for each update of the student.
+    """
+
+    student: Transformer
+    critic: Transformer
+    teacher: Transformer
+    vae: VAE
+    pool: Pool
+    stream: StreamConfig
+    clips: int = 4
+    chunks: int = 3
+    critic_steps: int = 5
+    guidance: float = 1.5
+    motion_weight: float = 0.1
+    networks: dict[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.networks = {"student": self.student, "critic": self.critic}
+        self.levels = sigmas(self.stream.steps, self.stream.shift)
+
+    def trains(self, step: int) -> tuple[str, ...]:
+        """See `Task`."""
+        return ("critic",) if step % (self.critic_steps + 1) else ("student",)
+
+    def batch(self, step: int) -> Batch:
+        """See `Pool.draw`."""
+        return self.pool.draw(step, self.clips)
+
+    def losses(self, batch: Batch, step: int, noise: torch.Generator) -> Losses:
+        """See `Task`."""
+        given, count = self.rollout(batch, noise)
+        learns = self.trains(step) == ("student",)
+        with torch.set_grad_enabled(learns):
+            made = self.one_step(given, noise)
+        losses = self._student(made, given, noise) if learns else self._critic(made, given, noise)
+        return {**losses, "chunks": torch.tensor(float(count))}
+
+    def _student(self, made: Tensor, given: Condition, noise: torch.Generator) -> Losses:
+        motion, tail = given.motion.shape[2], latent_frames(self.stream.motion_frames)
+        with torch.no_grad():
+            sigma_B = random_levels(len(made), noise).clamp(0.02, 0.98)
+            noisy = noised(made, torch.randn(made.shape, generator=noise), sigma_B)
+            real = guided_estimate(self.teacher, noisy, sigma_B, given, self.guidance)
+            fake = estimate(self.networks["critic"], noisy, sigma_B, given)
+            scale = (made - real)[:, :, motion:].abs().mean((1, 2, 3, 4)).clamp_min(1e-3)
+            target = made - (fake - real) / spread(scale)
+        matching = 0.5 * F.mse_loss(made[:, :, motion:], target[:, :, motion:])
+        held = F.mse_loss(made[:, :, -tail:], real[:, :, -tail:])
+        return {
+            "loss": matching + self.motion_weight * held,
+            "matching": matching,
+            "held": held,
+            "distance": scale.mean(),
+        }
+
+    def _critic(self, made: Tensor, given: Condition, noise: torch.Generator) -> Losses:
+        motion = given.motion.shape[2]
+        sigma_B, start = random_levels(len(made), noise), torch.randn(made.shape, generator=noise)
+        found = velocity(self.networks["critic"], noised(made, start, sigma_B), sigma_B, given)
+        error = F.mse_loss(found[:, :, motion:], (start - made)[:, :, motion:])
+        return {"loss": error, "critic": error}
+
+    @torch.no_grad()
+    def rollout(self, batch: Batch, noise: torch.Generator) -> tuple[Condition, int]:
+        """The condition of chunk k, a random one of 1..K, after k - 1 chunks of the student's own; and k."""
+        count = 1 + int(torch.randint(self.chunks, (), generator=noise))
+        from_portrait = float(torch.rand((), generator=noise)) < FROM_PORTRAIT
+        motion = batch["cond"][:, TEMPORAL_STRIDE:, :1] if from_portrait else batch["latent"][:, :, :2]
+        colors = ColorStatistics.of(batch["reference"])
+        given = Condition(batch["cond"], batch["clip"], batch["text"], self._sound(batch, 0, count), motion)
+        for chunk in range(1, count):
+            frames = decode_normalized(self.vae, self._sample(given, self.stream.steps, noise)).clamp(-1, 1)
+            tail = match_color(frames[:, :, -self.stream.motion_frames :], colors, self.stream.color_correction)
+            given = given._replace(audio=self._sound(batch, chunk, count), motion=encode_window(self.vae, tail))
+        return given, count
+
+    def _sound(self, batch: Batch, chunk: int, count: int) -> Tensor:
+        """Audio windows of a chunk; a rollout that the take is too short for begins earlier."""
+        frames, step = self.stream.frame_num, self.stream.new_frames
+        latest = batch["sound"].shape[1] - frames - (count - 1) * step
+        starts = (batch["start"].clamp_max(latest) + chunk * step).tolist()
+        return torch.stack([windows(s, at, at + frames) for s, at in zip(batch["sound"], starts, strict=True)])
+
+    def one_step(self, given: Condition, noise: torch.Generator) -> Tensor:
+        """The student's clean latent at a random step of its schedule, the steps before without gradient."""
+        step = int(torch.randint(self.stream.steps, (), generator=noise))
+        with torch.no_grad():
+            latent = self._sample(given, step, noise)
+        sigma_B = torch.full((len(latent),), self.levels[step])
+        made = estimate(self.networks["student"], latent, sigma_B, given)
+        return torch.cat([given.motion, made[:, :, given.motion.shape[2] :]], dim=2)
+
+    def _sample(self, given: Condition, steps: int, noise: torch.Generator) -> Tensor:
+        """The first `steps` steps of the stream's sampler; after all of them, the clean latent."""
+        shape = (len(given.cond), given.motion.shape[1], *given.cond.shape[2:])
+        latent = torch.randn(shape, generator=noise)
+        for step in range(steps):
+            sigma_B, following_B = (torch.full((shape[0],), self.levels[step + later]) for later in (0, 1))
+            latent = estimate(self.networks["student"], latent, sigma_B, given)
+            latent = noised(latent, torch.randn(shape, generator=noise), following_B)
+        return torch.cat([given.motion, latent[:, :, given.motion.shape[2] :]], dim=2)
+
+    @torch.no_grad()
+    def sample(self, folder: Path, step: int) -> None:
+        """The last chunks of two rollouts."""
+        chance = generator_of("sample", step)
+        given, _ = self.rollout(self.pool.draw(-1, 2), chance)
+        frames = decode_normalized(self.vae, self._sample(given, self.stream.steps, chance)).clamp(-1, 1)
+        save_strip(folder / f"sample-{step:07d}.png", list(frames[:, :, ::4]))

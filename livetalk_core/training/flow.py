@@ -1,0 +1,87 @@
+"""The transformer in training: batches, noise levels, guidance.
+
+A batch's samples have audio of their own: their audio tokens lie behind each other along the frames, as the blocks'
+attention within latent frames reads them. B samples, F latent frames, h w latent points.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from ..models.attention import attend
+from ..models.transformer import AudioContext, Transformer
+
+SHIFT = 5.0
+
+
+class Condition(NamedTuple):
+    """What a denoising depends on: `cond` [B,20,F,h,w], `clip` [B,S,clip_dim], `text` [B,text_len,text_dim],
+    `audio` [B,1+4(F-1),5,blocks,channels], `motion` [B,16,k,h,w] (clean latents in front)."""
+
+    cond: Tensor
+    clip: Tensor
+    text: Tensor
+    audio: Tensor
+    motion: Tensor
+
+    def without(self, audio: bool = False, image: bool = False) -> "Condition":
+        """Zeros in place of the sound or the picture, as guidance compares with."""
+        changed = self._replace(audio=torch.zeros_like(self.audio)) if audio else self
+        zeros = {"cond": torch.zeros_like(self.cond), "clip": torch.zeros_like(self.clip)}
+        return changed._replace(**zeros) if image else changed
+
+
+def embed_audio(transformer: Transformer, windows: Tensor) -> AudioContext:
+    """Audio keys and values of a batch: [B,1+4(F-1),5,blocks,channels] -> entries [B*F,T,N,D]."""
+    tokens = transformer.audio_proj(windows.to(transformer.dtype))
+    tokens = rearrange(tokens, "f (b t) c -> (b f) t c", b=windows.shape[0])
+    blocks: list[Any] = list(transformer.blocks)
+    return AudioContext(tuple(block.audio_cross_attn.embed(tokens, 1) for block in blocks), 1)
+
+
+def velocity(transformer: Transformer, latent: Tensor, sigma_B: Tensor, given: Condition) -> Tensor:
+    """The transformer's output [B,16,F,h,w] in float32 at noise levels `sigma_B`; the motion latents go in clean."""
+    latent = torch.cat([given.motion, latent[:, :, given.motion.shape[2] :]], dim=2)
+    context, sound = transformer.embed_context(given.text, given.clip), embed_audio(transformer, given.audio)
+    attention = attend_plainly if latent.device.type == "cpu" else attend
+    return transformer(latent, 1000 * sigma_B, given.cond, context, sound, attention=attention)
+
+
+def attend_plainly(q_BLND: Tensor, k_BSND: Tensor, v_BSND: Tensor) -> Tensor:
+    """Attention step by step: on CPUs the fused kernel takes ten times longer backwards."""
+    q, k, v = (x.transpose(1, 2) for x in (q_BLND, k_BSND, v_BSND))
+    weights = (q * q.shape[-1] ** -0.5 @ k.transpose(2, 3)).softmax(-1)
+    return (weights @ v).transpose(1, 2)
+
+
+def estimate(transformer: Transformer, latent: Tensor, sigma_B: Tensor, given: Condition) -> Tensor:
+    """The clean latent that the transformer sees in a noisy one."""
+    return latent - spread(sigma_B) * velocity(transformer, latent, sigma_B, given)
+
+
+def guided_estimate(
+    transformer: Transformer, latent: Tensor, sigma_B: Tensor, given: Condition, scale: float
+) -> Tensor:
+    """`estimate` with guidance by the sound: `scale` 1 is none."""
+    heard = estimate(transformer, latent, sigma_B, given)
+    if scale == 1:
+        return heard
+    return torch.lerp(estimate(transformer, latent, sigma_B, given.without(audio=True)), heard, scale)
+
+
+def spread(sigma_B: Tensor) -> Tensor:
+    """[B] -> [B,1,1,1,1]."""
+    return sigma_B[:, None, None, None, None]
+
+
+def noised(clean: Tensor, noise: Tensor, sigma_B: Tensor) -> Tensor:
+    """(1 - sigma) * clean + sigma * noise."""
+    return torch.lerp(clean, noise, spread(sigma_B))
+
+
+def random_levels(count: int, chance: torch.Generator, shift: float = SHIFT) -> Tensor:
+    """Noise levels in 0..1, drawn evenly, then shifted as the sampler's are: [count]."""
+    even = torch.rand(count, generator=chance)
+    return shift * even / (1 + (shift - 1) * even)

@@ -1,0 +1,167 @@
+"""Prepared takes: everything that frozen parts make of a take, computed once, so that training runs neither VAE nor
+encoders.
+
+A folder of shards, `HEIGHTxWIDTH-NUMBER.safetensors`, each with the same tensors for some takes (A takes, W windows a
+take, F latent frames, T frames of a take), and `texts.safetensors` with encoded prompts:
+
+- latents [A,W,16,F,h,w]: windows of a chunk's length, the first of which starts with the reference frame;
+- starts [A,W]: their first frames; weights [A,W,F,h,w]: how much each point counts, 1 on average;
+- sound [A,T,blocks,channels]: audio features of the whole take;
+- reference [A,3,H,W]: the reference frame, bytes; cond [A,16,F,h,w]: its condition latent; clip [A,S,clip_dim].
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..errors import InputError
+from ..models.audio_encoder import AudioEncoder
+from ..models.image_encoder import ImageEncoder
+from ..models.vae import VAE
+from ..shapes import PATCH, SPATIAL_STRIDE, TEMPORAL_STRIDE
+from .chance import generator_of
+from .data import Take, TakeSource, draw_frames
+from .trainer import Batch
+from .vae import feature_weight, moments
+
+TEXTS = "texts.safetensors"
+Size = tuple[int, int]
+
+
+class Encoders(NamedTuple):
+    """The frozen parts."""
+
+    vae: VAE
+    audio: AudioEncoder
+    image: ImageEncoder
+
+
+@torch.inference_mode()
+def encode_window(vae: VAE, frames_BCTHW: Tensor) -> Tensor:
+    """Frames in -1..1 -> normalised latents [B,16,F,h,w] in float32: `VAE.encode`, all later frames in one group."""
+    mean, std = torch.tensor([vae.config.latent_mean, vae.config.latent_std])[:, None, :, None, None, None]
+    return (moments(vae, frames_BCTHW)[0] - mean) / std
+
+
+@torch.inference_mode()
+def prepare_take(take: Take, encoders: Encoders, size: Size, frames: int, windows: int, seed: int) -> Batch:
+    """One take's tensors as in a shard, but for the first dimension."""
+    chance = generator_of("windows", seed)
+    last = len(take.pose.x) - frames
+    reference = int(torch.randint(last + 1, (), generator=chance))
+    starts = torch.tensor([reference, *_elsewhere(reference, frames, last, windows - 1, chance)])
+    clip = draw_frames([take], (starts[:, None] + torch.arange(frames)).reshape(1, -1), size)
+    video = clip.frames.unflatten(0, (windows, frames)).transpose(1, 2)
+    portrait = torch.zeros(1, 3, frames, *size)
+    portrait[:, :, 0] = video[0, :, 0]
+    return {
+        "latents": encode_window(encoders.vae, video).half(),
+        "starts": starts,
+        "weights": _latent_weights(clip.places, size, windows).half(),
+        "sound": encoders.audio.embed(take.sound, len(take.pose.x)).half(),
+        "reference": ((video[0, :, 0] + 1) * 127.5).round().clamp(0, 255).byte(),
+        "cond": encode_window(encoders.vae, portrait)[0].half(),
+        "clip": encoders.image.embed(encoders.image.preprocess(portrait))[0].half(),
+    }
+
+
+def _elsewhere(reference: int, frames: int, last: int, count: int, chance: torch.Generator) -> list[int]:
+    """First frames of windows that do not hold the reference frame."""
+    free = [start for start in range(last + 1) if not start <= reference < start + frames]
+    return [free[int(choice)] for choice in torch.randint(len(free), (count,), generator=chance)]
+
+
+def _latent_weights(places: Tensor, size: Size, windows: int) -> Tensor:
+    """Weights of mouth and eyes at latent resolution, the frames of a latent frame averaged: [W,F,h,w]."""
+    weight = feature_weight(places, size).unflatten(0, (windows, -1))[:, :, 0]
+    pooled = F.avg_pool2d(weight, SPATIAL_STRIDE)
+    later = pooled[:, 1:].unflatten(1, (-1, TEMPORAL_STRIDE)).mean(2)
+    weight = torch.cat([pooled[:, :1], later], dim=1)
+    return weight / weight.mean((1, 2, 3), keepdim=True)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How a folder is filled: `takes` takes in shards of `shard`, their sizes in turn."""
+
+    takes: int
+    sizes: tuple[Size, ...] = ((128, 128),)
+    frames: int = 33
+    windows: int = 4
+    shard: int = 16
+
+    def __post_init__(self) -> None:
+        for side in (side for size in self.sizes for side in size):
+            if side % (SPATIAL_STRIDE * PATCH):
+                raise InputError(f"size {side}; every side must be a multiple of {SPATIAL_STRIDE * PATCH}")
+
+    def fill(self, folder: Path, source: TakeSource, encoders: Encoders, first: int = 0) -> Iterator[Path]:
+        """Write the shards that are missing, from take `first` on; yields each as it is done."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, start in enumerate(range(first, first + self.takes, self.shard), first // self.shard):
+            size = self.sizes[number % len(self.sizes)]
+            path = folder / f"{size[0]}x{size[1]}-{number:05d}.safetensors"
+            if not path.exists():
+                takes = range(start, min(start + self.shard, first + self.takes))
+                made = [
+                    prepare_take(source.take(index), encoders, size, self.frames, self.windows, index)
+                    for index in takes
+                ]
+                temporary = path.with_suffix(".part")
+                save_file({name: torch.stack([one[name] for one in made]) for name in made[0]}, temporary)
+                temporary.rename(path)
+            yield path
+
+
+def save_texts(folder: Path, texts: Sequence[Tensor]) -> None:
+    """Encoded prompts, [n,text_dim] each."""
+    save_file({f"text.{index}": text.contiguous() for index, text in enumerate(texts)}, folder / TEXTS)
+
+
+class Pool:
+    """Random windows of a prepared folder; what a batch holds depends on (seed, step) alone."""
+
+    def __init__(self, folder: Path, text_len: int, seed: int = 0) -> None:
+        self.shards = sorted(file for file in folder.glob("*x*-*.safetensors"))
+        if not self.shards:
+            raise InputError(f"{folder} holds no prepared takes; make some with `train prepare` first")
+        texts = load_file(folder / TEXTS).values()
+        self.texts = torch.stack([F.pad(text, (0, 0, 0, text_len - len(text))) for text in texts])
+        self.seed = seed
+
+    def draw(self, step: int, batch: int) -> Batch:
+        """`batch` windows of one shard: `latent` [B,16,F,h,w], `weight` [B,F,h,w], `cond` [B,20,F,h,w],
+        `clip` [B,S,clip_dim], `text` [B,text_len,text_dim], `reference` [B,3,1,H,W] in -1..1, `sound`
+        [B,T,blocks,channels] of the whole take and `start` [B], the window's first frame in it.
+        """
+        chance = generator_of("pool", self.seed, step)
+        shard = self.shards[int(torch.randint(len(self.shards), (), generator=chance))]
+        with safe_open(shard, "pt") as file:
+            takes, windows = file.get_slice("latents").get_shape()[:2]
+            rows = [self._row(file, takes, windows, chance) for _ in range(batch)]
+        return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+
+    def _row(self, file: Any, takes: int, windows: int, chance: torch.Generator) -> Batch:
+        take, window, text = (int(torch.randint(n, (), generator=chance)) for n in (takes, windows, len(self.texts)))
+        text = text if torch.rand((), generator=chance) < 0.5 else 0
+        read = {name: file.get_slice(name)[take].float() for name in ("cond", "clip", "reference", "sound")}
+        mask = torch.zeros(TEMPORAL_STRIDE, *read["cond"].shape[1:])
+        mask[:, 0] = 1
+        start = int(file.get_slice("starts")[take][window])
+        return {
+            "latent": file.get_slice("latents")[take, window].float(),
+            "weight": file.get_slice("weights")[take, window].float(),
+            "cond": torch.cat([mask, read["cond"]]),
+            "clip": read["clip"],
+            "text": self.texts[text],
+            "reference": read["reference"][:, None] / 127.5 - 1,
+            "sound": read["sound"],
+            "start": torch.tensor(start),
+        }

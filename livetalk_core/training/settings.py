@@ -1,0 +1,82 @@
+"""A training run's configuration: a TOML file read into frozen dataclasses, every key checked."""
+
+import sys
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin
+
+from ..errors import InputError
+from .trainer import Schedule
+from .vae import Phase
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # pyright: ignore[reportMissingImports]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where takes come from. `speech`: a folder of recordings, and the `minutes` to make; `seed`: of faces and motion;
+    `pool`: the folder of prepared takes, and how it is filled (`latents.Preparation`); `prompts` are encoded beside
+    the default one."""
+
+    speech: Path = Path("training-data/speech")
+    pool: Path = Path("training-data/pool")
+    minutes: float = 40.0
+    seed: int = 1
+    takes: int = 512
+    windows: int = 4
+    sizes: tuple[tuple[int, int], ...] = ((128, 128),)
+    prompts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One run. `model` is the name or folder of the parts that it begins with, `init` a run's folder whose averaged
+    weights replace the trained part's. `dtype` is what is computed in; weights are float32. `phases` are the VAE's;
+    `task` has the task's own settings, such as `clips`, `guidance` or `chunks`."""
+
+    schedule: Schedule
+    model: str = "nano"
+    init: Path | None = None
+    dtype: str = "bfloat16"
+    checkpointing: bool = False
+    data: Data = field(default_factory=Data)
+    phases: tuple[Phase, ...] = ()
+    task: dict[str, float] = field(default_factory=dict)
+
+
+def read_settings(path: Path) -> Settings:
+    """The settings in a TOML file; `InputError` names what is missing, unknown or of another kind."""
+    try:
+        return parse(Settings, tomllib.loads(path.read_text()), str(path))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{path} cannot be read ({error}); a TOML file of settings is needed") from error
+
+
+def parse(kind: type[T], values: dict[str, Any], where: str) -> T:
+    """A dataclass from a table of TOML."""
+    known = {each.name: each.type for each in fields(kind)}  # pyright: ignore[reportArgumentType]
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise InputError(f"{where} has the unknown {', '.join(unknown)}; known are {', '.join(known)}")
+    try:
+        return kind(**{name: _value(known[name], value, f"{where}: {name}") for name, value in values.items()})
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def _value(kind: Any, value: Any, where: str) -> Any:
+    if is_dataclass(kind) and isinstance(value, dict):
+        return parse(kind, value, where)  # pyright: ignore[reportArgumentType]
+    if get_origin(kind) is tuple and isinstance(value, list):
+        (inner, *_) = get_args(kind)
+        return tuple(inner(*item) if inner is Phase else _value(inner, item, where) for item in value)
+    if kind in (Path, Path | None):
+        return Path(value)
+    if kind in (int, float, str, bool) and not isinstance(value, (int, float) if kind is float else kind):
+        raise InputError(f"{where} is {value!r}; {kind.__name__} is needed")
+    return value

@@ -1,0 +1,46 @@
+"""Training configurations: the ones we ship are read, bad ones are refused by name."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from livetalk_core.errors import InputError
+from livetalk_core.training.settings import read_settings
+from livetalk_core.training.vae import Phase
+
+CONFIGS = sorted((Path(__file__).parents[2] / "livetalk_core/training/configs").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_ours_are_read(path):
+    settings = read_settings(path)
+    assert settings.schedule.steps > 0
+    assert all(isinstance(phase, Phase) for phase in settings.phases)
+    assert all(isinstance(size, tuple) for size in settings.data.sizes)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[schedule]\nsteps = 5\nspeed = 2", "unknown speed; known are steps"),
+        ("[schedule]\nsteps = 0", "at least 1"),
+        ("[schedule]\nsteps = 'many'", "steps is 'many'; int is needed"),
+        ("model = 'nano'", "schedule"),
+        ("steps = [", "cannot be read"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path, text, message):
+    path = tmp_path / "bad.toml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_settings(path)
+
+
+def test_a_plot_shows_a_record(tmp_path):
+    if importlib.util.find_spec("matplotlib") is None:
+        pytest.skip("matplotlib is not installed")
+    from livetalk_core.training.plot import plot_record
+
+    (tmp_path / "record.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.0, "rate": 0.1}\n')
+    assert plot_record(tmp_path).read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,210 @@
+"""The stages on the embedded model's shapes, small: prepared takes, adaptation, distillation, calibration."""
+
+import copy
+
+import pytest
+import torch
+
+from livetalk_core.checkpoints import nano
+from livetalk_core.config import PRESETS
+from livetalk_core.errors import InputError
+from livetalk_core.models.audio_encoder import windows
+from livetalk_core.training.adapt import Adaptation, condition_of, decode_normalized, dropped
+from livetalk_core.training.chance import generator_of
+from livetalk_core.training.data import TakeSource, video
+from livetalk_core.training.distill import Distillation
+from livetalk_core.training.encoders import AudioTask, ImageTask
+from livetalk_core.training.flow import attend_plainly, estimate, noised, velocity
+from livetalk_core.training.latents import Encoders, Pool, Preparation, encode_window, save_texts
+from livetalk_core.training.speech import SpeechFolder
+from livetalk_core.training.vae import Phase, VAETask, calibrate, decode, moments
+
+SIZE = (48, 32)
+STREAM = PRESETS["nano"].stream
+
+
+class Tone(SpeechFolder):
+    """Bursts of a tone, half a second each."""
+
+    def __init__(self) -> None:
+        time = torch.arange(16_000 * 4) / 16_000
+        sound = 9000 * torch.sin(time * 3000) * ((time * 2).long() % 2)
+        super().__init__([sound.short().numpy()])
+
+
+@pytest.fixture(scope="module")
+def source() -> TakeSource:
+    return TakeSource(Tone(), seed=3)
+
+
+@pytest.fixture(scope="module")
+def vae():
+    return nano.vae("cpu", torch.float32)
+
+
+@pytest.fixture(scope="module")
+def pool(source, vae, tmp_path_factory) -> Pool:
+    folder = tmp_path_factory.mktemp("pool")
+    encoders = Encoders(vae, nano.audio_encoder("cpu"), nano.image_encoder("cpu", torch.float32))
+    made = list(Preparation(3, (SIZE,), windows=2, shard=2).fill(folder, source, encoders))
+    assert [path.name for path in made] == ["48x32-00000.safetensors", "48x32-00001.safetensors"]
+    save_texts(folder, [torch.ones(5, 32), torch.zeros(7, 32)])
+    return Pool(folder, 32)
+
+
+@pytest.fixture
+def transformer():
+    return nano.transformer("cpu", torch.float32).requires_grad_(True)
+
+
+def test_a_pool_holds_what_the_parts_make(pool, source, vae):
+    batch = pool.draw(0, 2)
+    assert batch["latent"].shape == (2, 16, 9, 6, 4)
+    assert batch["cond"].shape == (2, 20, 9, 6, 4)
+    assert batch["text"].shape == (2, 32, 32)
+    assert torch.allclose(batch["weight"].mean((1, 2, 3)), torch.ones(2), atol=1e-2)
+    takes = [source.take(index) for index in range(3)]
+    index = batch["start"][:1, None] + torch.arange(33)
+    errors = [(encode_window(vae, video([take], index, SIZE))[0] - batch["latent"][0]).abs().max() for take in takes]
+    assert min(errors) < 2e-2, "a window is the encoded frames of one of the takes"
+    assert torch.equal(batch["latent"], pool.draw(0, 2)["latent"])
+    assert not torch.equal(batch["latent"], pool.draw(1, 2)["latent"])
+
+
+def test_an_empty_pool_is_refused(tmp_path):
+    with pytest.raises(InputError, match="train prepare"):
+        Pool(tmp_path, 32)
+
+
+def test_encoding_at_once_is_the_streamed_encoding(vae):
+    frames = torch.rand(1, 3, 9, 32, 48) * 2 - 1
+    latent = encode_window(vae, frames)
+    assert torch.allclose(latent, vae.encode(frames), atol=1e-4)
+    streamed = torch.cat(list(vae.decode_groups(latent, clamp=False)), dim=2)
+    assert torch.allclose(decode_normalized(vae, latent), streamed, atol=1e-4)
+
+
+def test_calibration_sets_the_statistics_and_keeps_the_pictures(vae, source):
+    changed = copy.deepcopy(vae)
+    frames = video([source.take(0)], torch.arange(9)[None], SIZE)
+    calibrate(changed, [frames])
+    latent = changed.encode(frames)
+    assert torch.allclose(latent.mean((0, 2, 3, 4)), torch.zeros(16), atol=1e-3)
+    assert torch.allclose(latent.std((0, 2, 3, 4)), torch.ones(16), atol=1e-3)
+    before, after = decode(vae, moments(vae, frames)[0]), decode(changed, moments(changed, frames)[0])
+    assert torch.allclose(before, after, atol=1e-4)
+
+
+def test_a_batch_is_its_samples_one_by_one(pool, transformer):
+    batch = pool.draw(0, 2)
+    given = condition_of(batch, batch["latent"][:, :, :2])
+    sigma = torch.tensor([0.9, 0.5])
+    together = velocity(transformer, batch["latent"], sigma, given)
+    for index in range(2):
+        one = given._replace(**{name: value[index : index + 1] for name, value in given._asdict().items()})
+        alone = velocity(transformer, batch["latent"][index : index + 1], sigma[index : index + 1], one)
+        assert torch.allclose(together[index], alone[0], atol=1e-4)
+    sound = batch["sound"][0]
+    start = int(batch["start"][0])
+    assert torch.equal(given.audio[0], windows(sound, start, start + 33))
+
+
+def test_plain_attention_is_attention():
+    q, k, v = torch.randn(3, 2, 7, 4, 8)
+    fused = torch.nn.functional.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
+    assert torch.allclose(attend_plainly(q, k, v), fused, atol=1e-5)
+
+
+def test_adaptation_leaves_motion_latents_out_and_reaches_every_weight(pool, transformer):
+    task = Adaptation(transformer, None, pool, clips=2, drop_audio=0.0, drop_image=0.0)
+    losses = task.losses(task.batch(0), 0, generator_of("a"))
+    losses["loss"].backward()
+    still = [name for name, weight in transformer.named_parameters() if weight.grad is None]
+    assert not still
+    changed = task.batch(0)
+    changed["latent"][:, :, :1] += 5  # only ever a motion latent
+    assert torch.isfinite(task.losses(changed, 0, generator_of("a"))["loss"])
+
+
+def test_sound_and_picture_are_dropped(pool):
+    batch = pool.draw(0, 2)
+    given = condition_of(batch, batch["latent"][:, :, :2])
+    silent = dropped(given, 1.0, 0.0, generator_of("b"))
+    assert not silent.audio.any()
+    assert torch.equal(silent.cond, given.cond)
+    blind = dropped(given, 0.0, 1.0, generator_of("b"))
+    assert not blind.cond.any()
+    assert not blind.clip.any()
+    assert torch.equal(blind.audio, given.audio)
+
+
+def distillation(pool, transformer, vae, **changes) -> Distillation:
+    critic, teacher = copy.deepcopy(transformer), copy.deepcopy(transformer).requires_grad_(False)
+    return Distillation(transformer, critic, teacher, vae, pool, STREAM, clips=1, critic_steps=2, **changes)
+
+
+def test_student_and_critic_take_turns(pool, transformer, vae):
+    task = distillation(pool, transformer, vae)
+    assert [task.trains(step) for step in range(4)] == [("student",), ("critic",), ("critic",), ("student",)]
+    for step, name in ((0, "student"), (1, "critic")):
+        task.losses(task.batch(step), step, generator_of("c", step))["loss"].backward()
+        other = {"student": "critic", "critic": "student"}[name]
+        assert any(weight.grad is not None for weight in task.networks[name].parameters())
+        assert all(weight.grad is None for weight in task.networks[other].parameters())
+        task.networks[name].zero_grad()
+
+
+def test_a_student_that_is_its_teacher_only_has_the_noise_of_guidance_to_learn(pool, transformer, vae):
+    task = distillation(pool, transformer, vae, guidance=1.0, motion_weight=0.0)
+    same = task.losses(task.batch(0), 0, generator_of("d"))["matching"]
+    with torch.no_grad():
+        for weight in task.critic.parameters():
+            weight.mul_(1.1)
+    other = task.losses(task.batch(0), 0, generator_of("d"))["matching"]
+    assert same < 1e-8 < 1e-3 * other
+
+
+def test_a_rollout_goes_on_from_its_own_chunk(pool, transformer, vae):
+    task = distillation(pool, transformer, vae, chunks=3)
+    found = {}
+    for seed in range(12):
+        given, count = task.rollout(task.batch(0), generator_of("e", seed))
+        found[count] = given.motion.shape[2]
+        if count > 1:
+            assert given.motion.shape[2] == 2
+    assert set(found) == {1, 2, 3}
+
+
+def test_a_step_denoises_towards_the_clean_latent():
+    clean, noise = torch.randn(2, 1, 16, 3, 2, 2)
+    sigma = torch.tensor([0.7])
+    assert torch.allclose(noised(clean, noise, sigma) - 0.7 * (noise - clean), clean, atol=1e-6)
+    assert estimate.__doc__
+
+
+@pytest.mark.parametrize("phase", [Phase(9, 2, 1, 32), Phase(9, 1, 5, 48)])
+def test_the_vae_learns_from_pictures_and_clips(source, vae, phase):
+    network = copy.deepcopy(vae).requires_grad_(True)
+    task = VAETask(network, source, (phase,), size=64)
+    losses = task.losses(task.batch(0), 0, generator_of("f"))
+    losses["loss"].backward()
+    assert torch.isfinite(losses["loss"])
+    assert network.encoder.conv1.weight.grad.abs().sum() > 0
+
+
+def test_encoders_learn(source):
+    for task in (
+        AudioTask(nano.audio_encoder("cpu").requires_grad_(True), source, clips=1),
+        ImageTask(nano.image_encoder("cpu", torch.float32).requires_grad_(True), source, faces=2, size=64),
+    ):
+        batch = task.batch(0)
+        networks = [task.networks[name] for name in task.trains(0)]
+        optimizer = torch.optim.AdamW([weight for network in networks for weight in network.parameters()], lr=1e-3)
+        course = []
+        for _ in range(6):
+            loss = task.losses(batch, 0, generator_of("g"))["loss"]
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            course.append(float(loss.detach()))
+        assert course[-1] < course[0]

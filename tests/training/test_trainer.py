@@ -1,0 +1,113 @@
+"""The training loop: it learns, resumes with the same losses, and stops at a loss that is no number."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from livetalk_core.errors import InputError
+from livetalk_core.training.chance import generator_of
+from livetalk_core.training.muon import Muon, orthogonal
+from livetalk_core.training.trainer import Schedule, Trainer, TrainingError, newest
+
+
+class Line:
+    """Learns y = 2x from noisy points; a second network, `bias`, is trained in every third step."""
+
+    def __init__(self, poison: int = -1) -> None:
+        torch.manual_seed(0)
+        self.networks = {"slope": nn.Linear(4, 4), "bias": nn.Linear(1, 4)}
+        self.poison = poison
+
+    def trains(self, step: int) -> tuple[str, ...]:
+        return ("bias",) if step % 3 == 2 else ("slope",)
+
+    def batch(self, step: int) -> dict[str, torch.Tensor]:
+        return {"x": torch.randn(8, 4, generator=generator_of("line", step))}
+
+    def losses(self, batch, step, noise) -> dict[str, torch.Tensor]:
+        x = batch["x"]
+        y = 2 * x + 0.1 * torch.randn(x.shape, generator=noise)
+        found = self.networks["slope"](x) + self.networks["bias"](torch.ones(8, 1))
+        loss = (found - y).square().mean()
+        return {"loss": loss * (float("nan") if step == self.poison else 1.0)}
+
+    def sample(self, folder, step) -> None:
+        (folder / f"sample-{step}.txt").write_text("seen")
+
+
+def schedule(steps: int, **changes) -> Schedule:
+    settings = {"rate": 0.1, "warmup": 2, "workers": 0, "save_every": 5, "log_every": 1, "sample_every": 10, "ema": 0.9}
+    return Schedule(steps, **{**settings, **changes})
+
+
+def losses(folder) -> list[float]:
+    return [json.loads(line)["loss"] for line in (folder / "record.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_it_learns(tmp_path, optimizer):
+    Trainer(Line(), schedule(150, optimizer=optimizer), tmp_path).run()
+    course = losses(tmp_path)
+    assert len(course) == 150
+    assert sum(course[-5:]) < 0.1 * sum(course[:5])
+    assert (tmp_path / "sample-10.txt").exists()
+
+
+def test_a_resumed_run_has_the_same_losses(tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    Trainer(Line(), schedule(20, optimizer="muon", accumulate=2), whole).run()
+    with pytest.raises(TrainingError):
+        Trainer(Line(poison=13), schedule(20, optimizer="muon", accumulate=2), parts).run()
+    assert len(losses(parts)) == 13
+    Trainer(Line(), schedule(20, optimizer="muon", accumulate=2), parts).run()
+    assert losses(parts) == losses(whole)
+
+
+def test_other_data_gives_other_losses(tmp_path):
+    Trainer(Line(), schedule(10), tmp_path / "a").run()
+    Trainer(Line(), schedule(10, seed=1), tmp_path / "b").run()
+    assert losses(tmp_path / "a") != losses(tmp_path / "b")
+
+
+def test_a_loss_that_is_no_number_names_step_and_checkpoint(tmp_path):
+    with pytest.raises(TrainingError, match=r"step 7 is nan.*step-0000005"):
+        Trainer(Line(poison=7), schedule(10), tmp_path).run()
+    assert newest(tmp_path) == tmp_path / "step-0000005"
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_network_keeps_still_while_another_is_trained(tmp_path):
+    task = Line()
+    before = task.networks["bias"].weight.clone()
+    Trainer(task, schedule(2), tmp_path).run()
+    assert torch.equal(task.networks["bias"].weight, before)
+
+
+def test_bad_schedules_are_refused():
+    with pytest.raises(InputError, match="at least 1"):
+        Schedule(0)
+
+
+def test_the_rate_rises_and_falls():
+    plan = Schedule(100, rate=1.0, final_rate=0.1, warmup=10)
+    rates = [plan.rate_at(step) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1, abs=0.01)
+    assert max(rates) == pytest.approx(1.0, abs=0.05)
+    assert rates[-1] == pytest.approx(0.1, abs=0.01)
+
+
+def test_orthogonal_evens_out_singular_values():
+    values = torch.linalg.svdvals(orthogonal(torch.diag(torch.tensor([1.0, 0.1, 0.05])) @ torch.randn(3, 5)))
+    assert values.min() > 0.5
+    assert values.max() < 1.5
+
+
+def test_muon_decays_weights_and_leaves_out_what_has_no_gradient():
+    weight, unused = nn.Parameter(torch.eye(3)), nn.Parameter(torch.ones(2))
+    optimizer = Muon([weight, unused], lr=0.1, weight_decay=1.0)
+    (weight.sum() * 0).backward()
+    optimizer.step()
+    assert torch.allclose(weight, 0.9 * torch.eye(3))
+    assert torch.equal(unused, torch.ones(2))
