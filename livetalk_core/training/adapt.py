@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 
 from ..models.audio_encoder import windows
-from ..models.transformer import Transformer
 from ..models.vae import VAE
 from ..sampling.schedule import sigmas
 from .chance import generator_of
-from .flow import Condition, estimate, noised, random_levels, spread, velocity
+from .flow import Condition, Denoiser, estimate, noised, random_levels, spread
 from .latents import Pool
 from .strips import save_strip
 from .trainer import Batch, Losses
@@ -31,7 +30,7 @@ ONE_MOTION_LATENT = 0.2
 class Adaptation:
     """Trains `transformer` on a prepared pool, `clips` windows a batch."""
 
-    transformer: Transformer
+    transformer: Denoiser
     vae: VAE
     pool: Pool
     clips: int = 4
@@ -57,7 +56,7 @@ class Adaptation:
         given = dropped(condition_of(batch, clean[:, :, :motion]), self.drop_audio, self.drop_image, noise)
         sigma_B = random_levels(len(clean), noise)
         start = torch.randn(clean.shape, generator=noise)
-        found = velocity(self.networks["transformer"], noised(clean, start, sigma_B), sigma_B, given)
+        found = self.networks["transformer"](noised(clean, start, sigma_B), sigma_B, given)
         error = ((found - (start - clean)).square() * batch["weight"][:, None])[:, :, motion:].mean((1, 2, 3, 4))
         return {"loss": error.mean(), "high": error[sigma_B > 0.8].mean(), "low": error[sigma_B <= 0.8].mean()}
 
@@ -94,12 +93,12 @@ def dropped(given: Condition, audio: float, image: float, chance: torch.Generato
     )
 
 
-def sample_chunk(transformer: Transformer, given: Condition, steps: int, chance: torch.Generator) -> Tensor:
+def sample_chunk(denoiser: Denoiser, given: Condition, steps: int, chance: torch.Generator) -> Tensor:
     """The latent [B,16,F,h,w] of a chunk by the stream's own sampler: estimate, then noise anew."""
     shape = (len(given.cond), 16, *given.cond.shape[2:])
     latent, motion = torch.randn(shape, generator=chance), given.motion.shape[2]
     for sigma, following in zip(*(sigmas(steps, 5.0)[i:][:steps] for i in (0, 1)), strict=True):
-        latent = estimate(transformer, latent, torch.full((shape[0],), sigma), given)
+        latent = estimate(denoiser, latent, torch.full((shape[0],), sigma), given)
         latent = noised(latent, torch.randn(shape, generator=chance), torch.full((shape[0],), following))
     return torch.cat([given.motion, latent[:, :, motion:]], dim=2)
 

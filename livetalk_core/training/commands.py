@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
     apply_activation_checkpointing,
@@ -20,13 +21,14 @@ from ..checkpoints.load import open_model
 from ..checkpoints.model import Model
 from ..config import DEFAULT_PROMPT
 from ..errors import InputError
-from ..models.transformer import Block, Transformer
+from ..models.transformer import Block
 from ..models.vae import VAE
 from .adapt import Adaptation
 from .data import TakeSource, video
 from .distill import Distillation
 from .encoders import AudioTask, ImageTask
 from .espeak import make_corpus
+from .flow import Denoiser
 from .latents import Encoders, Pool, Preparation, save_texts
 from .plot import plot_record
 from .settings import Settings
@@ -66,9 +68,9 @@ class Run:
             part.dtype = self.dtype
         return part
 
-    def transformer(self, trained: bool) -> Transformer:
+    def transformer(self, trained: bool) -> Denoiser:
         """The transformer that the run begins with."""
-        transformer = self.part(self.model.load_transformer, trained)
+        transformer = self.part(lambda: Denoiser.of(self.model.load_transformer()), trained)
         if self.settings.init is not None:
             transformer.load_state_dict(averaged(self.settings.init, "transformer"))
         if self.settings.checkpointing and trained:
@@ -92,8 +94,9 @@ def averaged(folder: Path, name: str) -> dict[str, torch.Tensor]:
 
 
 def vae_task(run: Run) -> Task:
-    """The VAE from its first weights."""
-    return VAETask(prepare(run.part(run.model.load_vae, True)), run.source, run.settings.phases)
+    """The VAE from its first weights, or its decoder from the model's."""
+    vae, alone = run.part(run.model.load_vae, True), bool(run.settings.task.get("decoder_only", False))
+    return VAETask(vae if alone else prepare(vae), run.source, run.settings.phases, decoder_only=alone)
 
 
 def audio_task(run: Run) -> Task:
@@ -128,9 +131,16 @@ TASKS: Mapping[str, Callable[[Run], Task]] = {
 }
 
 
+ALONE = {"vae", "audio", "image"}
+"""Small parts, not split over processes."""
+
+
 def train(stage: str, settings: Settings, folder: Path) -> Path:
     """Run a stage to its end; returns its folder."""
-    Trainer(TASKS[stage](Run(settings)), settings.schedule, folder).run()
+    accelerator = Accelerator()
+    if accelerator.num_processes > 1 and stage in ALONE:
+        raise InputError(f"train {stage} runs in one process; {accelerator.num_processes} were started")
+    Trainer(TASKS[stage](Run(settings)), settings.schedule, folder, accelerator).run()
     plot_record(folder)
     return folder
 

@@ -19,13 +19,12 @@ from torch.nn import functional as F
 from ..config import StreamConfig
 from ..models.audio_encoder import windows
 from ..models.color import ColorStatistics, match_color
-from ..models.transformer import Transformer
 from ..models.vae import VAE
 from ..sampling.schedule import sigmas
 from ..shapes import TEMPORAL_STRIDE, latent_frames
 from .adapt import decode_normalized
 from .chance import generator_of
-from .flow import Condition, estimate, guided_estimate, noised, random_levels, spread, velocity
+from .flow import Condition, Denoiser, estimate, guided_estimate, noised, random_levels, spread
 from .latents import Pool, encode_window
 from .strips import save_strip
 from .trainer import Batch, Losses
@@ -42,9 +41,9 @@ class Distillation:
     trained `critic_steps` times for each update of the student.
     """
 
-    student: Transformer
-    critic: Transformer
-    teacher: Transformer
+    student: Denoiser
+    critic: Denoiser
+    teacher: Denoiser
     vae: VAE
     pool: Pool
     stream: StreamConfig
@@ -97,7 +96,7 @@ class Distillation:
     def _critic(self, made: Tensor, given: Condition, noise: torch.Generator) -> Losses:
         motion = given.motion.shape[2]
         sigma_B, start = random_levels(len(made), noise), torch.randn(made.shape, generator=noise)
-        found = velocity(self.networks["critic"], noised(made, start, sigma_B), sigma_B, given)
+        found = self.networks["critic"](noised(made, start, sigma_B), sigma_B, given)
         error = F.mse_loss(found[:, :, motion:], (start - made)[:, :, motion:])
         return {"loss": error, "critic": error}
 

@@ -4,7 +4,7 @@ A batch's samples have audio of their own: their audio tokens lie behind each ot
 attention within latent frames reads them. B samples, F latent frames, h w latent points.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from einops import rearrange
@@ -33,20 +33,29 @@ class Condition(NamedTuple):
         return changed._replace(**zeros) if image else changed
 
 
-def embed_audio(transformer: Transformer, windows: Tensor) -> AudioContext:
-    """Audio keys and values of a batch: [B,1+4(F-1),5,blocks,channels] -> entries [B*F,T,N,D]."""
-    tokens = transformer.audio_proj(windows.to(transformer.dtype))
-    tokens = rearrange(tokens, "f (b t) c -> (b f) t c", b=windows.shape[0])
-    blocks: list[Any] = list(transformer.blocks)
-    return AudioContext(tuple(block.audio_cross_attn.embed(tokens, 1) for block in blocks), 1)
+class Denoiser(Transformer):
+    """The transformer as it is trained: its whole work is one call, which is what splits weights over ranks needs."""
 
+    @classmethod
+    def of(cls, transformer: Transformer) -> "Denoiser":
+        """The same weights, in the same dtypes."""
+        with torch.device("meta"):
+            denoiser = cls(transformer.config, dtype=transformer.dtype)
+        denoiser.load_state_dict(transformer.state_dict(), assign=True)
+        return denoiser
 
-def velocity(transformer: Transformer, latent: Tensor, sigma_B: Tensor, given: Condition) -> Tensor:
-    """The transformer's output [B,16,F,h,w] in float32 at noise levels `sigma_B`; the motion latents go in clean."""
-    latent = torch.cat([given.motion, latent[:, :, given.motion.shape[2] :]], dim=2)
-    context, sound = transformer.embed_context(given.text, given.clip), embed_audio(transformer, given.audio)
-    attention = attend_plainly if latent.device.type == "cpu" else attend
-    return transformer(latent, 1000 * sigma_B, given.cond, context, sound, attention=attention)
+    def forward(self, latent: Tensor, sigma_B: Tensor, given: Condition) -> Tensor:
+        """The velocity [B,16,F,h,w] in float32 at noise levels `sigma_B` in 0..1; the motion latents go in clean."""
+        latent = torch.cat([given.motion, latent[:, :, given.motion.shape[2] :]], dim=2)
+        context, sound = self.embed_context(given.text, given.clip), self.embed_sounds(given.audio)
+        attention = attend_plainly if latent.device.type == "cpu" else attend
+        return super().forward(latent, 1000 * sigma_B, given.cond, context, sound, attention=attention)
+
+    def embed_sounds(self, windows: Tensor) -> AudioContext:
+        """Audio keys and values of a batch: [B,1+4(F-1),5,blocks,channels] -> entries [B*F,T,N,D]."""
+        tokens = self.audio_proj(windows.to(self.dtype))
+        tokens = rearrange(tokens, "f (b t) c -> (b f) t c", b=windows.shape[0])
+        return AudioContext(tuple(block.audio_cross_attn.embed(tokens, 1) for block in self._blocks), 1)
 
 
 def attend_plainly(q_BLND: Tensor, k_BSND: Tensor, v_BSND: Tensor) -> Tensor:
@@ -56,19 +65,17 @@ def attend_plainly(q_BLND: Tensor, k_BSND: Tensor, v_BSND: Tensor) -> Tensor:
     return (weights @ v).transpose(1, 2)
 
 
-def estimate(transformer: Transformer, latent: Tensor, sigma_B: Tensor, given: Condition) -> Tensor:
-    """The clean latent that the transformer sees in a noisy one."""
-    return latent - spread(sigma_B) * velocity(transformer, latent, sigma_B, given)
+def estimate(denoiser: Denoiser, latent: Tensor, sigma_B: Tensor, given: Condition) -> Tensor:
+    """The clean latent that the denoiser sees in a noisy one."""
+    return latent - spread(sigma_B) * denoiser(latent, sigma_B, given)
 
 
-def guided_estimate(
-    transformer: Transformer, latent: Tensor, sigma_B: Tensor, given: Condition, scale: float
-) -> Tensor:
+def guided_estimate(denoiser: Denoiser, latent: Tensor, sigma_B: Tensor, given: Condition, scale: float) -> Tensor:
     """`estimate` with guidance by the sound: `scale` 1 is none."""
-    heard = estimate(transformer, latent, sigma_B, given)
+    heard = estimate(denoiser, latent, sigma_B, given)
     if scale == 1:
         return heard
-    return torch.lerp(estimate(transformer, latent, sigma_B, given.without(audio=True)), heard, scale)
+    return torch.lerp(estimate(denoiser, latent, sigma_B, given.without(audio=True)), heard, scale)
 
 
 def spread(sigma_B: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ import math
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +18,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import InputError, LiveTalkError
@@ -116,11 +115,7 @@ class Trainer:
         self.networks = {name: network for name, (network, _) in prepared.items()}
         self.optimizers = {name: optimizer.optimizer for name, (_, optimizer) in prepared.items()}
         task.networks = self.networks
-        average = get_ema_multi_avg_fn(schedule.ema)
-        self.averages = {
-            name: AveragedModel(network, multi_avg_fn=average, use_buffers=False)
-            for name, network in self.networks.items()
-        }
+        self.averages = {name: self._weights(name) for name in self.networks}
         self.step = 0
 
     def _optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
@@ -128,6 +123,12 @@ class Trainer:
         parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
         kind = OPTIMIZERS[schedule.optimizer]
         return kind(parameters, lr=schedule.rate, betas=schedule.betas, weight_decay=schedule.weight_decay)
+
+    @torch.no_grad()
+    def _weights(self, name: str) -> dict[str, Tensor]:
+        """A copy of a network's trained weights, or of this rank's share of them."""
+        network = self.accelerator.unwrap_model(self.networks[name])
+        return {key: weight.detach().clone() for key, weight in network.named_parameters() if weight.requires_grad}
 
     def run(self) -> None:
         """Train to the last step, from the newest checkpoint if there is one."""
@@ -178,10 +179,18 @@ class Trainer:
             for group in self.optimizers[name].param_groups:
                 group["lr"] = rate
             self.optimizers[name].step()
-            self.averages[name].update_parameters(self.networks[name])
+            self._average(name)
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
         return {"rate": rate, **total}
+
+    @torch.no_grad()
+    def _average(self, name: str) -> None:
+        """Move the averaged weights towards the new ones; the first steps weigh more."""
+        decay = min(self.schedule.ema, (1 + self.step) / (10 + self.step))
+        weights = dict(self.accelerator.unwrap_model(self.networks[name]).named_parameters())
+        for key, average in self.averages[name].items():
+            average.lerp_(weights[key].detach(), 1 - decay)
 
     def _check(self, loss: Tensor) -> None:
         if not bool(torch.isfinite(loss)):
@@ -205,7 +214,8 @@ class Trainer:
             name: get_state_dict(self.networks[name], self.optimizers[name], options=WHOLE) for name in self.networks
         }
         averages = {
-            name: get_state_dict(average.module, (), options=WHOLE)[0] for name, average in self.averages.items()
+            name: weights | {_plain(key): _gathered(value) for key, value in self.averages[name].items()}
+            for name, (weights, _) in tensors.items()
         }
         if self.accelerator.is_main_process:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -230,19 +240,20 @@ class Trainer:
             weights: Any = load_file(place / f"{name}.safetensors")
             optimizer = self.optimizers[name]
             state = _joined(load_file(place / f"{name}.optimizer.safetensors"))
-            groups = get_state_dict(network, optimizer, options=WHOLE)[1]["param_groups"]
+            groups = get_state_dict(network, optimizer)[1]["param_groups"]
             whole: Any = {"state": state, "param_groups": groups}
             set_state_dict(network, optimizer, model_state_dict=weights, optim_state_dict=whole, options=WHOLE)
-            self.averages[name].module.load_state_dict(load_file(place / f"{name}.average.safetensors"))
-            self.averages[name].n_averaged.fill_(1)
-        with suppress(FileNotFoundError):
-            self._forget_record()
+            average = load_file(place / f"{name}.average.safetensors")
+            for key, value in self.averages[name].items():
+                value.copy_(_like(value, average[_plain(key)]))
+        self._forget_record()
 
     def _forget_record(self) -> None:
         """Drop rows of steps that will be done again."""
-        rows = (self.folder / RECORD).read_text().splitlines()
-        kept = [row for row in rows if json.loads(row)["step"] <= self.step]
-        (self.folder / RECORD).write_text("".join(row + "\n" for row in kept))
+        record = self.folder / RECORD
+        if self.accelerator.is_main_process and record.exists():
+            rows = record.read_text().splitlines()
+            record.write_text("".join(row + "\n" for row in rows if json.loads(row)["step"] <= self.step))
 
 
 def newest(folder: Path) -> Path | None:
@@ -252,6 +263,21 @@ def newest(folder: Path) -> Path | None:
 
 def _save(path: Path, values: Mapping[str, Any]) -> None:
     save_file({key: value.contiguous() for key, value in values.items()}, path)
+
+
+def _plain(key: str) -> str:
+    """A weight's name without what checkpointing of activations adds."""
+    return key.replace("_checkpoint_wrapped_module.", "")
+
+
+def _gathered(value: Tensor) -> Tensor:
+    """The whole of a tensor that ranks hold shares of, on the CPU."""
+    return (value.full_tensor() if isinstance(value, DTensor) else value).cpu()
+
+
+def _like(value: Tensor, whole: Tensor) -> Tensor:
+    """A whole tensor, split over ranks as `value` is."""
+    return distribute_tensor(whole, value.device_mesh, value.placements) if isinstance(value, DTensor) else whole
 
 
 def _parted(state: Any) -> dict[str, Tensor]:

@@ -39,14 +39,19 @@ class Phase(NamedTuple):
 
 @dataclass
 class VAETask:
-    """Learns `vae` from drawn takes; drawn in `size` pixels a side."""
+    """Learns `vae` from drawn takes, drawn in `size` pixels a side; or its decoder alone, so that latents that were
+    prepared before stay as they are."""
 
     vae: VAE
     source: TakeSource
     phases: tuple[Phase, ...]
     size: int = 128
+    decoder_only: bool = False
 
     def __post_init__(self) -> None:
+        if self.decoder_only:
+            self.vae.encoder.requires_grad_(False)
+            self.vae.conv1.requires_grad_(False)
         self.networks: dict[str, Any] = {"vae": self.vae}
 
     def __getstate__(self) -> dict[str, object]:
@@ -75,7 +80,8 @@ class VAETask:
     def losses(self, batch: Batch, step: int, noise: torch.Generator) -> Losses:
         """See `Task`."""
         network, video, weight = self.networks["vae"], batch["video"], batch["weight"]
-        mean, log_variance = moments(network, video)
+        with torch.set_grad_enabled(not self.decoder_only):
+            mean, log_variance = moments(network, video)
         latent = mean + torch.randn(mean.shape, generator=noise) * (log_variance / 2).exp()
         decoded = decode(network, latent).float()
         pixels = (weight * (decoded - video).abs()).mean()

@@ -14,7 +14,7 @@ from livetalk_core.training.chance import generator_of
 from livetalk_core.training.data import TakeSource, video
 from livetalk_core.training.distill import Distillation
 from livetalk_core.training.encoders import AudioTask, ImageTask
-from livetalk_core.training.flow import attend_plainly, estimate, noised, velocity
+from livetalk_core.training.flow import Denoiser, attend_plainly, estimate, noised
 from livetalk_core.training.latents import Encoders, Pool, Preparation, encode_window, save_texts
 from livetalk_core.training.speech import SpeechFolder
 from livetalk_core.training.vae import Phase, VAETask, calibrate, decode, moments
@@ -54,7 +54,7 @@ def pool(source, vae, tmp_path_factory) -> Pool:
 
 @pytest.fixture
 def transformer():
-    return nano.transformer("cpu", torch.float32).requires_grad_(True)
+    return Denoiser.of(nano.transformer("cpu", torch.float32)).requires_grad_(True)
 
 
 def test_a_pool_holds_what_the_parts_make(pool, source, vae):
@@ -99,10 +99,10 @@ def test_a_batch_is_its_samples_one_by_one(pool, transformer):
     batch = pool.draw(0, 2)
     given = condition_of(batch, batch["latent"][:, :, :2])
     sigma = torch.tensor([0.9, 0.5])
-    together = velocity(transformer, batch["latent"], sigma, given)
+    together = transformer(batch["latent"], sigma, given)
     for index in range(2):
         one = given._replace(**{name: value[index : index + 1] for name, value in given._asdict().items()})
-        alone = velocity(transformer, batch["latent"][index : index + 1], sigma[index : index + 1], one)
+        alone = transformer(batch["latent"][index : index + 1], sigma[index : index + 1], one)
         assert torch.allclose(together[index], alone[0], atol=1e-4)
     sound = batch["sound"][0]
     start = int(batch["start"][0])

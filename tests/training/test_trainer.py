@@ -1,6 +1,10 @@
 """The training loop: it learns, resumes with the same losses, and stops at a loss that is no number."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +14,8 @@ from livetalk_core.errors import InputError
 from livetalk_core.training.chance import generator_of
 from livetalk_core.training.muon import Muon, orthogonal
 from livetalk_core.training.trainer import Schedule, Trainer, TrainingError, newest
+
+ROOT = Path(__file__).parents[2]
 
 
 class Line:
@@ -111,3 +117,20 @@ def test_muon_decays_weights_and_leaves_out_what_has_no_gradient():
     optimizer.step()
     assert torch.allclose(weight, 0.9 * torch.eye(3))
     assert torch.equal(unused, torch.ones(2))
+
+
+@pytest.mark.slow
+def test_two_processes_resume_with_the_same_losses_and_train_on_twice_the_data(tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for folder, steps in ((whole, 10), (parts, 5), (parts, 10)):
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+        script = Path(__file__).with_name("two_processes.py")
+        paths = os.pathsep.join([str(ROOT), str(script.parent)])
+        environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run([*torchrun, str(script), str(folder), str(steps)], env=environment, capture_output=True)
+        assert done.returncode == 0, done.stderr.decode()[-2000:]
+    assert losses(parts) == losses(whole)
+    Trainer(Line(), schedule(10, final_rate=1.0, warmup=0), tmp_path / "alone").run()
+    alone = losses(tmp_path / "alone")
+    assert len(alone) == len(losses(whole))
+    assert alone != losses(whole)
