@@ -115,7 +115,7 @@ class Preparation:
                     for index in takes
                 ]
                 temporary = path.with_suffix(".part")
-                save_file({name: torch.stack([one[name] for one in made]) for name in made[0]}, temporary)
+                save_file({name: torch.stack([one[name] for one in made]).contiguous() for name in made[0]}, temporary)
                 temporary.rename(path)
             yield path
 
