@@ -15,7 +15,7 @@ from tqdm import tqdm
 from . import __version__
 from .bench import bench, report
 from .checkpoints.convert import convert
-from .config import DEFAULT_PROMPT, PRESETS
+from .config import DEFAULT_PROMPT, PRESETS, CorrectionConfig
 from .errors import Cancelled, InputError, LiveTalkError, OutputError
 from .generate import Settings, prepare
 from .info import inspect
@@ -99,6 +99,12 @@ def _generate_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--size", type=size, help="WIDTHxHEIGHT in pixels, multiples of 16 (default: the model's)")
     command.add_argument("--steps", type=int, help="sampling steps (default: 4)")
     command.add_argument("--color-correction", type=float, help="0 (off) to 1 (default: 1)")
+    command.add_argument(
+        "--correction",
+        type=float,
+        metavar="STRENGTH",
+        help="retrospective correction of drift, 0 (off) to 1 (default: 0)",
+    )
     command.add_argument("--resume", action="store_true", help="go on with an unfinished render of the same output")
     command.add_argument("--overwrite", action="store_true", help="replace an existing output")
     _machine_options(command)
@@ -111,7 +117,8 @@ def run_generate(options: argparse.Namespace) -> int:
         image=options.image, audio=options.audio, output=options.output, model=options.model, prompt=options.prompt,
         prompts_at=tuple((_seconds(at), prompt) for at, prompt in options.prompt_at), seed=options.seed,
         audio_mode=options.audio_mode, size=options.size, steps=options.steps,
-        color_correction=options.color_correction, resume=options.resume, overwrite=options.overwrite,
+        color_correction=options.color_correction,
+        correction=CorrectionConfig(strength=options.correction) if options.correction else None, resume=options.resume, overwrite=options.overwrite,
         device=device, dtype=dtype,
     )  # fmt: skip
     with _stoppable():

@@ -103,12 +103,33 @@ class TextEncoderConfig:
 
 
 @dataclass(frozen=True)
+class CorrectionConfig:
+    """Retrospective correction (streaming/correction.py): every `interval` chunks the last `lookback` are reviewed.
+
+    Drift beyond `threshold` (0.1 is about a tenth of the picture's own contrast) is undone by `strength` in 0..1.
+    """
+
+    interval: int = 2
+    lookback: int = 4
+    threshold: float = 0.1
+    strength: float = 0.5
+
+    def __post_init__(self) -> None:
+        if min(self.interval, self.lookback) < 1:
+            raise InputError(f"interval {self.interval}, lookback {self.lookback}; both must be at least 1 chunk")
+        if self.threshold < 0 or not 0 <= self.strength <= 1:
+            raise InputError(
+                f"threshold {self.threshold}, strength {self.strength}; needs at least 0, and 0 (off) to 1 (full)"
+            )
+
+
+@dataclass(frozen=True)
 class StreamConfig:
     """How the video is cut into chunks and each chunk is sampled.
 
     A chunk has `frame_num` frames, of which the first `motion_frames` repeat the end of the chunk
     before. `shift` stretches the timesteps; `color_correction` in 0..1 pulls every frame's Lab
-    mean and deviation towards the reference image.
+    mean and deviation towards the reference image. `correction` is off where it is None.
     """
 
     height: int = 768
@@ -118,6 +139,7 @@ class StreamConfig:
     steps: int = 4
     shift: float = 5.0
     color_correction: float = 1.0
+    correction: CorrectionConfig | None = None
 
     def __post_init__(self) -> None:
         check_size(self.height, self.width)

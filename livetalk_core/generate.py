@@ -1,14 +1,14 @@
 """From files and settings to a render: what the command line runs."""
 
 import hashlib
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
 
 from .checkpoints.load import open_model
 from .checkpoints.model import Model
-from .config import DEFAULT_PROMPT, StreamConfig
+from .config import DEFAULT_PROMPT, CorrectionConfig, StreamConfig
 from .errors import InputError
 from .media.audio import open_audio
 from .media.image import load_image, to_reference
@@ -39,6 +39,7 @@ class Settings:
     size: tuple[int, int] | None = None
     steps: int | None = None
     color_correction: float | None = None
+    correction: CorrectionConfig | None = None
     resume: bool = False
     overwrite: bool = False
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -72,6 +73,7 @@ def prepare(settings: Settings) -> tuple[Render, Model]:
         "size": f"{stream.width}x{stream.height}",
         "steps": stream.steps,
         "color correction": stream.color_correction,
+        "correction": None if stream.correction is None else asdict(stream.correction),
         "device type": settings.device.type,
         "dtype": str(settings.dtype),
     }
@@ -84,7 +86,7 @@ def prepare(settings: Settings) -> tuple[Render, Model]:
 def stream_of(default: StreamConfig, settings: Settings) -> StreamConfig:
     """The model's stream with the settings that were given."""
     height, width = settings.size or (default.height, default.width)
-    given = {"steps": settings.steps, "color_correction": settings.color_correction}
+    given = {"steps": settings.steps, "color_correction": settings.color_correction, "correction": settings.correction}
     changes = {name: value for name, value in given.items() if value is not None}
     return replace(default, height=height, width=width, **changes)
 

@@ -28,18 +28,20 @@ def seeded_noise(seed: int) -> NoiseSource:
 def sample(
     predict: Predict, motion: Tensor, noise: Tensor, sigmas: Sequence[float], on_step: Callable[[int], None]
 ) -> Tensor:
-    """Denoise one chunk from `noise` [steps,16,F,h,w]; `motion` [16,k,h,w] stays clean in front.
+    """Denoise one chunk from `noise` [steps,16,F,h,w]; `motion` [16,k,h,w] stays clean in front, the same in every
+    step, or another in each [steps,16,k,h,w].
 
     After each step the estimate is noised again to the next level with fresh noise (no ODE solver: the
     student is distilled for this). `on_step` is called with the number of steps done; it may raise to stop.
     """
-    clean = motion.shape[1]
+    motions = motion if motion.ndim == noise.ndim else motion.expand(len(noise), *motion.shape)
+    clean = motions.shape[2]
     latent = noise[0].clone()
     for step, (sigma, next_sigma) in enumerate(itertools.pairwise(sigmas)):
-        latent[:, :clean] = motion
+        latent[:, :clean] = motions[step]
         estimate = predict(latent, sigma)
         last = step + 1 == len(noise)
         latent = estimate.clone() if last else (1 - next_sigma) * estimate + next_sigma * noise[step + 1]
         on_step(step + 1)
-    latent[:, :clean] = motion
+    latent[:, :clean] = motions[-1]
     return latent

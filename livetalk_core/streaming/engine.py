@@ -19,7 +19,10 @@ class Engine(Protocol):
     """Runs the model's parts. Tensors come and go on any device; the engine moves them."""
 
     def denoise(self, avatar: Avatar, audio: Tensor, motion: Tensor, noise: Tensor, on_step: OnStep) -> Tensor:
-        """Audio windows [P,frames,5,blocks,channels], clean latents [16,k,h,w], noise [steps,16,F,h,w] -> latent."""
+        """Audio windows [P,frames,5,blocks,channels], clean latents [16,k,h,w], noise [steps,16,F,h,w] -> latent.
+
+        The clean latents may differ from step to step: [steps,16,k,h,w].
+        """
         ...
 
     def decode(self, latent: Tensor) -> Iterator[Tensor]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import torch
@@ -12,6 +13,7 @@ from ..models.color import ColorStatistics, match_color
 from ..sampling.chunk import NoiseSource, seeded_noise
 from ..shapes import VideoShape
 from .avatar import Avatar
+from .correction import Corrector
 from .engine import Engine
 from .plan import Chunk, ChunkPlan
 from .state import StreamState
@@ -87,7 +89,10 @@ class Session:
         shape = VideoShape(chunk.frames, *self.avatar.size).latent
         noise = self.noise(state.seed)(chunk.index, (self.stream.steps, 16, *shape))
         avatar = self._avatar_at(chunk.index)
-        return self.engine.denoise(avatar, self.features.for_chunk(chunk), state.motion, noise, self.on_step)
+        motion = state.motion
+        if self._corrector is not None:
+            motion = self._corrector.motion(chunk.index, motion, state.review)
+        return self.engine.denoise(avatar, self.features.for_chunk(chunk), motion, noise, self.on_step)
 
     def decode(self, state: StreamState, latent: Tensor) -> Generator[Frames, None, StreamState]:
         """The chunk's own frames, group by group, colour-matched; returns the state after it."""
@@ -100,7 +105,18 @@ class Session:
             if first < last:
                 yield Frames(chunk, chunk.start + first, frames[:, first - done : last - done])
             done += frames.shape[1]
-        return StreamState(chunk.index + 1, state.seed, self.engine.encode(tail))
+        motion, review = self.engine.encode(tail), None
+        if self._corrector is not None:
+            review = self._corrector.review(state.review, motion)
+        return StreamState(chunk.index + 1, state.seed, motion, review)
+
+    @cached_property
+    def _corrector(self) -> Corrector | None:
+        """Reviews the stream against its portrait; none where correction is off."""
+        if self.stream.correction is None:
+            return None
+        held = self.avatar.reference[0].expand(-1, self.stream.motion_frames, -1, -1)
+        return Corrector.of(self.stream.correction, self.engine.encode(held).cpu(), self.stream.steps)
 
     def _avatar_at(self, index: int) -> Avatar:
         changes = [start for start in self.prompts if start <= index]

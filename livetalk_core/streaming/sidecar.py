@@ -47,7 +47,7 @@ class Sidecar:
     def save(self, state: StreamState, checkpoint: Checkpoint) -> None:
         """Remember that the video up to `checkpoint` is on disk and goes on from `state`."""
         states = [state] if self._previous is None else [self._previous, state]
-        tensors = {f"motion.{s.next_chunk}": s.motion.float().cpu().contiguous() for s in states}
+        tensors = {f"{name}.{s.next_chunk}": value for s in states for name, value in s.tensors().items()}
         write_durably(self.tensors, save(tensors))
         description = {
             "format": FORMAT,
@@ -70,8 +70,8 @@ class Sidecar:
             description = json.loads(self.description.read_bytes())
             inputs, chunk = description["inputs"], description["next_chunk"]
             checkpoint = Checkpoint(**description["video"])
-            motion = load_file(self.tensors)[f"motion.{chunk}"]
-            state = StreamState(chunk, description["seed"], motion)
+            tensors = load_file(self.tensors)
+            state = StreamState(chunk, description["seed"], tensors[f"motion.{chunk}"], tensors.get(f"review.{chunk}"))
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise ResumeError(
                 f"{self.description} cannot be read ({error}); the partial video still plays: "

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from livetalk_core.config import CorrectionConfig
 from livetalk_core.errors import Cancelled
 from livetalk_core.streaming.session import ChunkEnd, Frames
 
@@ -46,6 +47,34 @@ def test_resumed_chunks_equal_the_uninterrupted_ones_bit_for_bit(session):
     rest = list(session.run(states[0]))
     kept = session.plan.chunk(0).keep
     assert torch.equal(frames_of(events)[:, kept:], frames_of(rest))
+
+
+@pytest.fixture
+def corrected(session):
+    """The same stream, corrected at every chunk."""
+    correction = CorrectionConfig(interval=1, lookback=1, threshold=0.0, strength=1.0)
+    return replace(session, stream=replace(session.stream, correction=correction))
+
+
+def test_correction_changes_what_follows_the_first_chunk(session, corrected):
+    plain, changed = frames_of(session.run(session.start(7))), frames_of(corrected.run(corrected.start(7)))
+    kept = session.plan.chunk(0).keep
+    assert torch.equal(plain[:, :kept], changed[:, :kept])
+    assert not torch.equal(plain[:, kept:], changed[:, kept:])
+
+
+def test_a_corrected_stream_resumes_bit_for_bit(corrected):
+    events = list(corrected.run(corrected.start(7)))
+    states = [event.state for event in events if isinstance(event, ChunkEnd)]
+    assert states[0].review is not None
+    rest = list(corrected.run(states[1]))
+    kept = sum(corrected.plan.chunk(index).keep for index in range(2))
+    assert torch.equal(frames_of(events)[:, kept:], frames_of(rest))
+
+
+def test_without_correction_nothing_is_reviewed(session):
+    ends = [event for event in session.run(session.start(7)) if isinstance(event, ChunkEnd)]
+    assert all(end.state.review is None for end in ends)
 
 
 def test_the_seed_is_felt(session):
