@@ -118,7 +118,8 @@ def run_generate(options: argparse.Namespace) -> int:
         prompts_at=tuple((_seconds(at), prompt) for at, prompt in options.prompt_at), seed=options.seed,
         audio_mode=options.audio_mode, size=options.size, steps=options.steps,
         color_correction=options.color_correction,
-        correction=CorrectionConfig(strength=options.correction) if options.correction else None, resume=options.resume, overwrite=options.overwrite,
+        correction=CorrectionConfig(strength=options.correction) if options.correction else None,
+        resume=options.resume, overwrite=options.overwrite,
         device=device, dtype=dtype,
     )  # fmt: skip
     with _stoppable():
