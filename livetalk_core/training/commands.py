@@ -6,6 +6,7 @@ as the model reads them: those in `assets` make the embedded model.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -93,33 +94,42 @@ def averaged(folder: Path, name: str) -> dict[str, torch.Tensor]:
     return load_file(path)
 
 
+def made(kind: Callable[..., Any], run: Run, *parts: Any) -> Any:
+    """A task of its parts and of the configuration's `task`; `InputError` for a setting that it does not have."""
+    known = [name for name in signature(kind).parameters][len(parts) :]
+    unknown = sorted(set(run.settings.task) - set(known))
+    if unknown:
+        raise InputError(f"[task] has the unknown {', '.join(unknown)}; known are {', '.join(known)}")
+    return kind(*parts, **run.settings.task)
+
+
 def vae_task(run: Run) -> Task:
     """The VAE from its first weights, or its decoder from the model's."""
-    vae, alone = run.part(run.model.load_vae, True), bool(run.settings.task.get("decoder_only", False))
-    return VAETask(vae if alone else prepare(vae), run.source, run.settings.phases, decoder_only=alone)
+    vae = run.part(run.model.load_vae, True)
+    return made(
+        VAETask, run, vae if run.settings.task.get("decoder_only") else prepare(vae), run.source, run.settings.phases
+    )
 
 
 def audio_task(run: Run) -> Task:
     """The audio encoder."""
-    return AudioTask(run.part(run.model.load_audio_encoder, True), run.source, **_whole(run.settings.task))
+    return made(AudioTask, run, run.part(run.model.load_audio_encoder, True), run.source)
 
 
 def image_task(run: Run) -> Task:
     """The image encoder."""
-    return ImageTask(run.part(run.model.load_image_encoder, True), run.source, **_whole(run.settings.task))
+    return made(ImageTask, run, run.part(run.model.load_image_encoder, True), run.source)
 
 
 def adapt_task(run: Run) -> Task:
     """Stage 1."""
-    task: dict[str, Any] = run.settings.task
-    return Adaptation(run.transformer(True), run.vae(), run.pool, **task)
+    return made(Adaptation, run, run.transformer(True), run.vae(), run.pool)
 
 
 def distill_task(run: Run) -> Task:
     """Stage 2: student, critic and teacher all begin with the same weights."""
-    task: dict[str, Any] = run.settings.task
     student, critic, teacher = (run.transformer(trained) for trained in (True, True, False))
-    return Distillation(student, critic, teacher, run.vae(), run.pool, run.stream, **task)
+    return made(Distillation, run, student, critic, teacher, run.vae(), run.pool, run.stream)
 
 
 TASKS: Mapping[str, Callable[[Run], Task]] = {
@@ -186,7 +196,3 @@ def _calibrated(run: Run, weights: Mapping[str, torch.Tensor]) -> dict[str, torc
     index = torch.arange(run.stream.frame_num)[None]
     calibrate(vae, (video([run.source.take(take)], index, size) for take in range(CALIBRATION_CLIPS)))
     return vae.state_dict()
-
-
-def _whole(task: Mapping[str, float]) -> dict[str, int]:
-    return {name: int(value) for name, value in task.items()}

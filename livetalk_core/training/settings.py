@@ -46,7 +46,7 @@ class Settings:
     checkpointing: bool = False
     data: Data = field(default_factory=Data)
     phases: tuple[Phase, ...] = ()
-    task: dict[str, float] = field(default_factory=dict)
+    task: dict[str, Any] = field(default_factory=dict)
 
 
 def read_settings(path: Path) -> Settings:

@@ -1,0 +1,83 @@
+"""`train` from recordings to exported weights, small: every stage once, then generated with."""
+
+import json
+import wave
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from livetalk_core.checkpoints import nano
+from livetalk_core.cli import main
+
+DATA = """
+[data]
+speech = "{folder}/speech"
+pool = "{folder}/pool"
+takes = 2
+windows = 2
+sizes = [[32, 32]]
+"""
+SCHEDULE = """
+[schedule]
+steps = 2
+workers = 0
+log_every = 1
+save_every = 2
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a recording and prepared takes."""
+    folder = tmp_path_factory.mktemp("training")
+    (folder / "speech").mkdir()
+    noise = np.random.default_rng(0).normal(size=16_000 * 5) * 3000 * (np.arange(80_000) // 4000 % 2)
+    with wave.open(str(folder / "speech/a.wav"), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes(noise.astype("<i2").tobytes())
+    assert run(folder, "prepare", "") == 0
+    return folder
+
+
+def run(folder, stage: str, settings: str, *options: str, data: str = "") -> int:
+    config = folder / f"{stage}.toml"
+    config.write_text(settings + DATA.format(folder=folder) + data + SCHEDULE)
+    return main(["train", stage, "--config", str(config), *options])
+
+
+def test_preparing_again_makes_nothing_new(folder, capsys):
+    shard = folder / "pool/32x32-00000.safetensors"
+    made = shard.stat().st_mtime_ns
+    assert run(folder, "prepare", "") == 0
+    assert str(shard) in capsys.readouterr().out
+    assert shard.stat().st_mtime_ns == made
+
+
+def test_both_stages_train_and_export(folder, capsys):
+    task = "\n[task]\nclips = 1\n"
+    assert run(folder, "adapt", "", "--output", str(folder / "adapt"), data=task) == 0
+    exported = folder / "student.safetensors"
+    distill = ["--output", str(folder / "distill"), "--export", str(exported)]
+    assert run(folder, "distill", f'init = "{folder}/adapt"\n', *distill, data=task + "chunks = 2\n") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(exported)
+    rows = [json.loads(line) for line in (folder / "distill/record.jsonl").read_text().splitlines()]
+    assert ["matching" in row for row in rows] == [True, False]
+    assert (folder / "distill/record.png").exists()
+    with torch.device("meta"):
+        needed = nano.Transformer(nano.PRESET.transformer).state_dict()
+    weights = load_file(exported)
+    assert {name: tensor.shape for name, tensor in weights.items()} == {n: t.shape for n, t in needed.items()}
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float16}
+
+
+def test_what_is_missing_is_named(folder, capsys):
+    assert run(folder, "adapt", "") == 1
+    assert "has no --output" in capsys.readouterr().err
+    assert run(folder, "distill", f'init = "{folder}/nowhere"\n', "--output", str(folder / "x")) == 1
+    assert "is no checkpoint" in capsys.readouterr().err
+    assert run(folder, "adapt", "", "--output", str(folder / "y"), data="\n[task]\nspeed = 1\n") == 1
+    assert "speed" in capsys.readouterr().err
