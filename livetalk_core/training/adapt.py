@@ -58,7 +58,7 @@ class Adaptation:
         start = torch.randn(clean.shape, generator=noise)
         found = self.networks["transformer"](noised(clean, start, sigma_B), sigma_B, given)
         error = ((found - (start - clean)).square() * batch["weight"][:, None])[:, :, motion:].mean((1, 2, 3, 4))
-        return {"loss": error.mean(), "high": error[sigma_B > 0.8].mean(), "low": error[sigma_B <= 0.8].mean()}
+        return {"loss": error.mean()}
 
     @torch.no_grad()
     def sample(self, folder: Path, step: int) -> None:
