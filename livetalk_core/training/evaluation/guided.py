@@ -1,7 +1,6 @@
-"""The teacher's way to sample: many steps of an ODE solver, with guidance by the sound and the portrait's tokens."""
+"""The teacher's way to sample: many steps of an ODE solver, with guidance."""
 
 import itertools
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -13,8 +12,7 @@ from ...streaming.engine import Codec, LocalEngine, OnStep
 
 
 class GuidedEngine(LocalEngine):
-    """Classifier-free guidance: out = without + guidance * (with - without), where `without` hears zeros
-    and has zeros for the portrait's tokens.
+    """Guidance by the sound: out = without + guidance * (with - without), where `without` hears zeros.
 
     Steps are Euler's along the flow, x += (next sigma - sigma) * velocity, from the first noise; the other noises
     that the session draws are not used.
@@ -31,9 +29,9 @@ class GuidedEngine(LocalEngine):
         """See `Engine.denoise`."""
         ways = [self._inputs(avatar, audio)]
         if self.guidance != 1:
-            ways.append(self._inputs(replace(avatar, clip=torch.zeros_like(avatar.clip)), torch.zeros_like(audio)))
+            ways.append(self._inputs(avatar, torch.zeros_like(audio)))
         cond, motion = avatar.cond.to(self.device)[None], motion.to(self.device)
-        clean, latent = motion.shape[1], noise[0].to(self.device)
+        clean, latent = motion.shape[1], noise[0].to(self.device).clone()
         for step, (sigma, next_sigma) in enumerate(itertools.pairwise(sigmas(len(noise), self.shift))):
             latent[:, :clean] = motion
             time = torch.full((1,), 1000 * sigma, device=self.device)

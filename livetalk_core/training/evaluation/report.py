@@ -1,13 +1,15 @@
 """The evaluation for people: a table, a contact sheet, charts."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from ...shapes import FRAMES_PER_SECOND
-from ..chart import Line, chart
 from .evaluate import MISMATCHED, Row
 from .metrics import Scores
 
@@ -50,28 +52,45 @@ def _strip(pictures: Tensor) -> Tensor:
 
 
 def save_plots(folder: Path, rows: list[Row]) -> None:
-    """A chart of each score over time, and one of a mouth with its sound."""
+    """`over_time.png`, each score of `OVER_TIME` window by window, and `mouth.png`, a mouth with its sound."""
     folder.mkdir(parents=True, exist_ok=True)
     played = [row for row in rows if row.name != MISMATCHED]
-    for metric in OVER_TIME:
-        title = metric.replace("_", " ")
-        chart(title, "seconds", [_over_time(row, metric) for row in played]).save(folder / f"{metric}.png")
-    chart("mouth opening, first stream", "seconds", _mouths(played)).save(folder / "mouth.png")
+    with _figure(folder / "over_time.png", len(OVER_TIME)) as axes:
+        for axis, metric in zip(axes, OVER_TIME, strict=True):
+            for row in played:
+                _plot_over_time(axis, row, metric)
+            axis.set_ylabel(metric.replace("_", "\n"), fontsize=8)
+        axes[0].legend(fontsize=8)
+    with _figure(folder / "mouth.png", 1) as (axis,):
+        count = EXAMPLE_SECONDS * FRAMES_PER_SECOND
+        courses = {"sound": rows[0].wanted[0].mouth.opening}
+        courses |= {row.name: row.outcomes[0].course.measures.opening for row in played}
+        for name, course in courses.items():
+            axis.plot(torch.arange(len(course))[:count] / FRAMES_PER_SECOND, course[:count], label=name)
+        axis.set_ylabel("mouth opening", fontsize=8)
+        axis.legend(fontsize=8)
 
 
-def _mouths(rows: list[Row]) -> list[Line]:
-    """What the sound asks of the mouth, and what each entrant shows."""
-    count = EXAMPLE_SECONDS * FRAMES_PER_SECOND
-    courses = {"sound": rows[0].wanted[0].mouth.opening}
-    courses |= {row.name: row.outcomes[0].course.measures.opening for row in rows}
-    seconds = [frame / FRAMES_PER_SECOND for frame in range(min(count, len(courses["sound"])))]
-    return [Line(name, seconds, values[:count].tolist()) for name, values in courses.items()]
+@contextmanager
+def _figure(path: Path, count: int) -> Iterator[Any]:
+    """`count` axes below each other over the same seconds; saved to `path` at the end."""
+    import matplotlib  # here: only plots need it
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(count, 1, figsize=(9, 1 + 1.8 * count), sharex=True, squeeze=False)
+    yield axes[:, 0]
+    axes[-1, 0].set_xlabel("seconds")
+    figure.tight_layout()
+    figure.savefig(path, dpi=90)
+    pyplot.close(figure)
 
 
-def _over_time(row: Row, metric: str) -> Line:
-    """Mean and spread of a score in each window, at the window's middle."""
-    size = row.outcomes[0].course.window / FRAMES_PER_SECOND
+def _plot_over_time(axis: Any, row: Row, metric: str) -> None:
+    """Mean and spread of a score over the streams, at each window's middle."""
     values = torch.tensor([[getattr(scores, metric) for scores in windows] for windows in row.windows])
-    x = (torch.arange(values.shape[1]) + 0.5) * size
+    seconds = (torch.arange(values.shape[1]) + 0.5) * row.outcomes[0].course.window / FRAMES_PER_SECOND
     mean, spread = values.mean(0), values.std(0, correction=0)
-    return Line(row.name, x.tolist(), mean.tolist(), spread.tolist())
+    (line,) = axis.plot(seconds, mean, marker="o", markersize=3, label=row.name)
+    axis.fill_between(seconds, mean - spread, mean + spread, color=line.get_color(), alpha=0.2)

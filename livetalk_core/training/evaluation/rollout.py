@@ -1,7 +1,7 @@
 """Streams of many subjects and seeds, each measured while it is made, some at a time in processes of their own.
 
-A process runs whole streams, one after another, on one thread: on CPUs that is faster than one process that computes
-several streams as a batch (a VAE decode of eight clips takes as long as eight decodes).
+A process runs whole streams, one after another, on one thread: on CPUs several streams computed as one batch gain
+nothing (convolutions over eight clips take as long as eight over one), and processes need no barriers.
 """
 
 import multiprocessing
