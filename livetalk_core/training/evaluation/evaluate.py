@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from statistics import fmean, pstdev
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,9 +26,12 @@ from .measurer import load_measurer
 from .metrics import Scores, Wanted, score
 from .picture import Moments, texture
 from .rollout import Job, Outcome, run_all
-from .subjects import Cast, Subject
+from .subjects import Cast
+
+T = TypeVar("T")
 
 MISMATCHED = "mismatched"
+DRAWN_FRAMES = 100 * FRAMES_PER_SECOND
 SCALE_FACES = 24
 """Faces, drawn in four poses each, whose variety is the unit of the picture distance."""
 
@@ -44,11 +47,21 @@ class Protocol:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32
 
+    def of(self, entrant: Entrant) -> "Protocol":
+        """As it is for an entrant: what is drawn knows no noise and does not drift, so one seed and less time do."""
+        if entrant.model != DRAWN:
+            return self
+        return replace(self, cast=replace(self.cast, frames=min(self.cast.frames, DRAWN_FRAMES)), seeds=1)
+
     def jobs(self, entrant: Entrant) -> list[Job]:
-        """All streams of an entrant. What is drawn knows no noise: one seed."""
-        seeds = 1 if entrant.model == DRAWN else self.seeds
+        """All streams of an entrant."""
         make = partial(Job, entrant, self.cast, device=self.device, dtype=self.dtype)
-        return [make(subject=face, seed=seed) for face in range(self.faces) for seed in range(seeds)]
+        return [make(subject=face, seed=seed) for face in range(self.faces) for seed in range(self.seeds)]
+
+    def wanted(self, scale: Tensor) -> list[Wanted]:
+        """What each subject should show."""
+        subjects = map(self.cast.subject, range(self.faces))
+        return [Wanted(subject.take.mouth, subject.texture(), scale) for subject in subjects]
 
 
 @dataclass(frozen=True)
@@ -110,17 +123,16 @@ def evaluate(
     entrants: Sequence[Entrant], protocol: Protocol, done: Callable[[Outcome], None] = lambda _: None
 ) -> list[Row]:
     """A row for each entrant, then `drawn` and `mismatched`. `done` is called after each stream."""
-    subjects = [protocol.cast.subject(face) for face in range(protocol.faces)]
     scale = texture_scale(protocol.cast.size)
-    wanted = [Wanted(subject.take.mouth, subject.texture(), scale) for subject in subjects]
     rows: list[Row] = []
     for entrant in (*entrants, Entrant(DRAWN)):
-        jobs, outcomes = protocol.jobs(entrant), []
-        for outcome in run_all(jobs, protocol.workers):
+        own = protocol.of(entrant)
+        wanted, jobs, outcomes = own.wanted(scale), own.jobs(entrant), []
+        for outcome in run_all(jobs, own.workers):
             outcomes.append(outcome)
             done(outcome)
         rows.append(_row(str(entrant), outcomes, [wanted[job.subject] for job in jobs]))
-    return [*rows, _mismatched(subjects, rows[-1].outcomes, wanted)]
+    return [*rows, _mismatched(rows[-1], protocol.cast)]
 
 
 def _row(name: str, outcomes: list[Outcome], wanted: list[Wanted]) -> Row:
@@ -139,18 +151,21 @@ def _windows(course: Course, wanted: Wanted) -> list[Scores]:
     ]
 
 
-def _mismatched(subjects: list[Subject], outcomes: list[Outcome], wanted: list[Wanted]) -> Row:
+def _mismatched(drawn: Row, cast: Cast) -> Row:
     """Each drawn stream against the next subject; with one subject, against its own speech backwards."""
-    if len(subjects) == 1:
-        backwards = Mouth(*(values.flip(0) for values in wanted[0].mouth))
-        return _row(MISMATCHED, outcomes, [wanted[0]._replace(mouth=backwards)])
+    if len(drawn.wanted) == 1:
+        backwards = Mouth(*(values.flip(0) for values in drawn.wanted[0].mouth))
+        return _row(MISMATCHED, drawn.outcomes, [drawn.wanted[0]._replace(mouth=backwards)])
     measurer = load_measurer()
-    portraits = [subject.portrait[0] for subject in subjects]
+    portraits = [cast.subject(face).portrait[0] for face in range(len(drawn.wanted))]
     found = [measurer.measure(portrait) for portrait in portraits]
-    others = [
-        Identity.of(portraits[face - 1], found[face - 1]).distance(portraits[face], found[face])
-        for face in range(len(subjects))
-    ]
-    row = _row(MISMATCHED, outcomes, [*wanted[1:], wanted[0]])
+    own = list(zip(portraits, found, strict=True))
+    others = [Identity.of(*other).distance(*one) for one, other in zip(own, _rotated(own), strict=True)]
+    row = _row(MISMATCHED, drawn.outcomes, _rotated(drawn.wanted))
     scores = [one._replace(identity=float(other)) for one, other in zip(row.scores, others, strict=True)]
     return replace(row, scores=scores)
+
+
+def _rotated(items: list[T]) -> list[T]:
+    """The next item in the place of each."""
+    return [*items[1:], items[0]]

@@ -82,8 +82,13 @@ def run_all(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
         yield from map(run, jobs)
         return
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=torch.set_num_threads, initargs=(1,))
+    try:
         yield from pool.map(run, jobs)
+    finally:  # where the user stopped it, streams that last minutes are not waited for
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in multiprocessing.active_children():
+            process.terminate()
 
 
 @lru_cache(maxsize=1)
