@@ -65,7 +65,7 @@ QUICK = Settings((), seconds=10.0, faces=2, seeds=1)
 """What `--quick` stands for."""
 
 
-def run(settings: Settings, done: Callable[[Outcome], None]) -> list[Row]:
+def run(settings: Settings, done: Callable[[Outcome], object]) -> list[Row]:
     """Evaluate, and write the files that were asked for. `done` is called after each stream."""
     rows = evaluate(settings.entrants, settings.protocol, done)
     if settings.json:

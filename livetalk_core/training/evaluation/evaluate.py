@@ -120,7 +120,7 @@ def texture_scale(size: tuple[int, int]) -> Tensor:
 
 
 def evaluate(
-    entrants: Sequence[Entrant], protocol: Protocol, done: Callable[[Outcome], None] = lambda _: None
+    entrants: Sequence[Entrant], protocol: Protocol, done: Callable[[Outcome], object] = lambda _: None
 ) -> list[Row]:
     """A row for each entrant, then `drawn` and `mismatched`. `done` is called after each stream."""
     scale = texture_scale(protocol.cast.size)

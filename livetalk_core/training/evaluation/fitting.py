@@ -1,10 +1,12 @@
 """How the measurer is trained and how well it measures: drawn faces of its own, poses of all kinds, exact labels."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 from torch.nn import functional as F
 
 from ..chance import generator_of
@@ -33,7 +35,7 @@ class MeasurerTask:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        self.networks = {"measurer": self.measurer}
+        self.networks: Mapping[str, nn.Module] = {"measurer": self.measurer}
 
     def __getstate__(self) -> dict[str, object]:
         """What worker processes need: no network."""

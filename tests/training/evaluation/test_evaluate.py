@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from livetalk_core.training.evaluation.rollout import perform, run_all
 
 NANO = Entrant.parse("nano,steps=1")
 CPU = torch.device("cpu")
+SPEECH = Path(__file__).resolve().parents[3] / "demo" / "speech.wav"
 
 
 @pytest.fixture(scope="module")
@@ -79,13 +81,12 @@ def test_what_cannot_be_evaluated_is_refused(cast):
         Settings((NANO,), faces=0)
 
 
-def test_command(tmp_path, media, capsys):
-    speech = media.write_sound(tmp_path / "talk.wav", media.speech(3, 16_000), 16_000, "pcm_s16le", "mono")
+def test_command(tmp_path, capsys):
     options = ["--quick", "--seconds", "2", "--faces", "1", "--model", "nano,steps=1", "--size", "64x64"]
-    files = ["--speech", str(speech), "--json", str(tmp_path / "figures.json")]
+    files = ["--speech", str(SPEECH), "--json", str(tmp_path / "figures.json")]
     assert main(["evaluate", *options, *files, "--device", "cpu"]) == 0
     assert "lip_sync" in capsys.readouterr().out
     record = json.loads((tmp_path / "figures.json").read_text())
     assert [row["name"] for row in record["rows"]] == ["nano,steps=1", "drawn", "mismatched"]
-    assert record["speech"] == "talk.wav" and len(record["rows"][0]["streams"]) == 1
+    assert record["speech"] == SPEECH.name and len(record["rows"][0]["streams"]) == 1
     assert main(["evaluate", "--speech", str(tmp_path / "none.wav")]) == 1
