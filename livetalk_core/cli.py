@@ -1,4 +1,4 @@
-"""The command line: `python -m livetalk_core generate | verify | convert | info | bench | train | evaluate | measurer`."""
+"""The command line: `python -m livetalk_core COMMAND`; `parser` lists the commands."""
 
 import argparse
 import json

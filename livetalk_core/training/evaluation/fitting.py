@@ -1,12 +1,11 @@
 """How the measurer is trained and how well it measures: drawn faces of its own, poses of all kinds, exact labels."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
 from torch.nn import functional as F
 
 from ..chance import generator_of
@@ -35,15 +34,15 @@ class MeasurerTask:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        self.networks: Mapping[str, nn.Module] = {"measurer": self.measurer}
+        self.networks: dict[str, Any] = {"measurer": self.measurer}
 
     def __getstate__(self) -> dict[str, object]:
         """What worker processes need: no network."""
         return {"seed": self.seed}
 
-    def trains(self, step: int) -> str:
+    def trains(self, step: int) -> tuple[str, ...]:
         """See `Task`."""
-        return "measurer"
+        return ("measurer",)
 
     def batch(self, step: int) -> Batch:
         """Standardised `measures` [N,11]; what each network is to look at; how far `missed` [N,6] the heads are off."""
