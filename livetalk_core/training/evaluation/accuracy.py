@@ -12,20 +12,23 @@ from .examples import blurred
 from .geometry import Measures
 from .identity import Identity
 from .measurer import Measurer
-from .metrics import correlation
+from .metrics import correlation, head_speed, nose
 from .subjects import Cast
 
 SECONDS = 4
+COURSES = (*Measures._fields, "nose_x", "nose_y")
+"""What is compared; the nose's place is in percent of the picture's short side."""
 
 
 class Accuracy(NamedTuple):
     """Of one condition: per measure the correlation of measured and true course (mean over subjects, and the least)
-    and the mean error; the mean identity distance to the own portrait."""
+    and the mean error; the mean identity distance to the own portrait; measured head motion over the true one."""
 
     correlation: dict[str, float]
     least: dict[str, float]
     error: dict[str, float]
     identity: float
+    head_motion: float
 
 
 def blur(sigma: float) -> Callable[[Tensor], Tensor]:
@@ -70,23 +73,32 @@ def accuracy(measurer: Measurer, cast: Cast, subjects: int, change: Callable[[Te
 
 
 def _compared(found: list[Measures], true: list[Measures], identity: float) -> Accuracy:
-    correlations, errors = {}, {}
-    for name in Measures._fields:
-        pairs = [(getattr(a, name), getattr(b, name)) for a, b in zip(found, true, strict=True)]
-        pairs = [(a, b.expand(a.shape)) for a, b in pairs]
-        correlations[name] = torch.tensor([correlation(a, b) for a, b in pairs if b.std() > 1e-6])
-        errors[name] = float(torch.stack([(a - b).abs().mean() for a, b in pairs]).mean())
+    pairs = [(_courses(a), _courses(b)) for a, b in zip(found, true, strict=True)]
+    correlations = {
+        name: torch.tensor([correlation(a[name], b[name]) for a, b in pairs if b[name].std() > 1e-6])
+        for name in pairs[0][0]
+    }
+    errors = {name: float(torch.stack([(a[name] - b[name]).abs().mean() for a, b in pairs]).mean()) for name in COURSES}
     mean, least = ({name: float(pick(v)) for name, v in correlations.items()} for pick in (torch.mean, torch.min))
-    return Accuracy(mean, least, errors, identity)
+    measured, moved = (sum(float(head_speed(each).mean()) for each in side) for side in (found, true))
+    return Accuracy(mean, least, errors, identity, measured / moved)
+
+
+def _courses(measures: Measures) -> dict[str, Tensor]:
+    """The measures and where the nose's tip is seen, by name, [T] each."""
+    frames = len(measures.opening)
+    tip_x, tip_y = nose(Measures(*(values.expand(frames) for values in measures))).T
+    return {**{name: v.expand(frames) for name, v in measures._asdict().items()}, "nose_x": tip_x, "nose_y": tip_y}
 
 
 def report(conditions: dict[str, Accuracy]) -> str:
-    """A table: mean and least correlation of each measure in each condition, the error in the first; identities."""
+    """A table: mean and least correlation of each course in each condition, the mean error in the first; the rest."""
     width = max(map(len, conditions)) + 4
     lines = [f"{'':<12}{'mean error':>12}" + "".join(f"{name:>{width}}" for name in conditions)]
     first = next(iter(conditions.values()))
-    for name in Measures._fields:
+    for name in COURSES:
         cells = [f"{each.correlation[name]:.3f} ({each.least[name]:.3f})" for each in conditions.values()]
         lines.append(f"{name:<12}{first.error[name]:>12.4f}" + "".join(f"{cell:>{width}}" for cell in cells))
-    lines.append(f"{'identity':<24}" + "".join(f"{each.identity:>{width}.2f}" for each in conditions.values()))
+    for name in ("identity", "head_motion"):
+        lines.append(f"{name:<24}" + "".join(f"{getattr(each, name):>{width}.2f}" for each in conditions.values()))
     return "\n".join(lines)

@@ -45,7 +45,7 @@ class MeasurerTask:
         return ("measurer",)
 
     def batch(self, step: int) -> Batch:
-        """Standardised `measures` [N,11]; what each network is to look at; how far `missed` [N,6] the heads are off."""
+        """Standardised `measures` [N,10]; what each network is to look at; how far `missed` [N,6] the heads are off."""
         chance = generator_of("measurer", self.seed, step)
         looks = draw_looks([("measurer", self.seed, step * FACES + face) for face in range(FACES)])
         pose = any_poses(FACES, POSES, chance)

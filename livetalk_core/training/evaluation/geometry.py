@@ -26,7 +26,8 @@ class Measures(NamedTuple):
     """What a frame shows, [N] each.
 
     x, y of the head's middle; size, its width (1: average); roll, yaw and pitch in radians; opening of the mouth 0..1
-    as in `mouth.py`; mouth, its width (1: average); eyes, their opening (1: average); gaze -1..1.
+    as in `mouth.py`; mouth, its width (1: average); eyes, their opening (1: average); gaze to
+    the side, -1..1 (up and down it moves the iris by half a pixel: not to be measured).
     """
 
     x: Tensor
@@ -38,8 +39,7 @@ class Measures(NamedTuple):
     opening: Tensor
     mouth: Tensor
     eyes: Tensor
-    gaze_x: Tensor
-    gaze_y: Tensor
+    gaze: Tensor
 
     @classmethod
     def true(cls, looks: Looks, pose: Pose) -> "Measures":
@@ -54,20 +54,19 @@ class Measures(NamedTuple):
             opening=pose.opening,
             mouth=looks.mouth_w * (1 + 0.22 * pose.width) / MOUTH_WIDTH,
             eyes=pose.eyes * looks.eye_h / EYE_HEIGHT,
-            gaze_x=pose.gaze_x,
-            gaze_y=pose.gaze_y,
+            gaze=pose.gaze_x,
         )
 
 
-MIDDLE = Measures(*torch.tensor([0.0, -0.03, 1.0, 0.0, 0.0, 0.0, 0.35, 1.0, 0.9, 0.0, 0.0]))
-SPREAD = Measures(*torch.tensor([0.07, 0.05, 0.07, 0.1, 0.2, 0.15, 0.3, 0.2, 0.35, 0.5, 0.5]))
+MIDDLE = Measures(*torch.tensor([0.0, -0.03, 1.0, 0.0, 0.0, 0.0, 0.35, 1.0, 0.9, 0.0]))
+SPREAD = Measures(*torch.tensor([0.07, 0.05, 0.07, 0.1, 0.2, 0.15, 0.3, 0.2, 0.35, 0.5]))
 """Where the measures lie, and how far they spread."""
 HELD = 6
 """The first measures say how the head is held."""
 
 
 def standard(measures: Measures) -> Tensor:
-    """Measures in units of their spread: [N,11]."""
+    """Measures in units of their spread: [N,10]."""
     return (torch.stack(measures, dim=-1) - torch.stack(MIDDLE)) / torch.stack(SPREAD)
 
 

@@ -58,7 +58,7 @@ class Measurer(nn.Module):
         self.find = _reader(*whole, FIND_SIDE**2, HELD)
         self.refine = _reader(*whole, HEAD.rows * HEAD.columns, HELD)
         self.mouth = _reader(*part, MOUTH.rows * MOUTH.columns, 2)
-        self.eyes = _reader(*part, EYES.rows * EYES.columns, 3)
+        self.eyes = _reader(*part, EYES.rows * EYES.columns, 2)
 
     @torch.inference_mode()
     def measure(self, frames: Tensor) -> Measures:

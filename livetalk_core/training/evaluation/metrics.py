@@ -118,10 +118,9 @@ def head_speed(measures: Measures) -> Tensor:
 
 
 def gaze_motion(measures: Measures) -> float:
-    """Mean change of gaze a second while the eyes are open."""
-    gaze = torch.stack([measures.gaze_x, measures.gaze_y], dim=1)
+    """Mean change of the gaze to the side, a second, while the eyes are open."""
     seen = ~shut(measures.eyes)
-    change = gaze.diff(dim=0).norm(dim=1)[seen[1:] & seen[:-1]]
+    change = measures.gaze.diff().abs()[seen[1:] & seen[:-1]]
     return float(change.mean() * FRAMES_PER_SECOND) if len(change) else 0.0
 
 

@@ -43,4 +43,4 @@ def test_measured_poses_align_faces(measured):
 
 def test_report_has_a_row_for_each_measure(measured):
     text = report(measured)
-    assert "opening" in text and "gaze_y" in text and "blurred by 2 px" in text
+    assert "opening" in text and "nose_y" in text and "blurred by 2 px" in text

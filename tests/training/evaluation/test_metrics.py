@@ -47,10 +47,10 @@ def test_head_speed_is_that_of_the_head():
 
 def test_gaze_behind_closed_eyes_does_not_count():
     seconds = torch.arange(100) / 25
-    assert metrics.gaze_motion(still(100, gaze_x=seconds)) == pytest.approx(1.0, rel=1e-3)
+    assert metrics.gaze_motion(still(100, gaze=seconds)) == pytest.approx(1.0, rel=1e-3)
     jump = torch.where(torch.arange(100) == 50, 5.0, 0.0)
     eyes = torch.where((torch.arange(100) - 50).abs() <= 1, 0.0, 0.9)
-    assert metrics.gaze_motion(still(100, gaze_x=jump, eyes=eyes)) == 0
+    assert metrics.gaze_motion(still(100, gaze=jump, eyes=eyes)) == 0
 
 
 def test_borders_are_set_against_the_rest():
