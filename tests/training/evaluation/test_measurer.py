@@ -6,7 +6,7 @@ from livetalk_core.training.evaluation.accuracy import CONDITIONS, accuracy, rep
 from livetalk_core.training.evaluation.measurer import WEIGHTS, load_measurer
 from livetalk_core.training.evaluation.subjects import Cast
 
-SUBJECTS = 6
+SUBJECTS = 3
 
 
 @pytest.fixture(scope="module")
