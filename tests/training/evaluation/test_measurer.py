@@ -27,10 +27,11 @@ def test_mouth_opening_is_measured_well(measured):
 
 
 def test_head_and_eyes_are_measured(measured):
+    """Height and pitch alone are hard to tell apart; where the nose is seen, which both move, is measured."""
     clean = measured["clean"]
-    for name in ("x", "y", "roll", "yaw", "eyes"):
-        assert clean.correlation[name] >= 0.95, name
-    assert clean.error["x"] < 0.01 and clean.error["y"] < 0.01
+    for name, least in {"x": 0.95, "roll": 0.95, "yaw": 0.95, "eyes": 0.95, "nose_x": 0.97, "nose_y": 0.9}.items():
+        assert clean.correlation[name] >= least, name
+    assert all(0.85 < each.head_motion < 1.15 for each in measured.values())
 
 
 def test_measured_poses_align_faces(measured):
