@@ -1,4 +1,4 @@
-"""The command line: `python -m livetalk_core generate | verify | convert | info | bench | train`."""
+"""The command line: `python -m livetalk_core COMMAND`; `parser` lists the commands."""
 
 import argparse
 import json
@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,8 @@ def parser() -> argparse.ArgumentParser:
         ("info", run_info, _info_options),
         ("bench", run_bench, _bench_options),
         ("train", run_train, _train_options),
+        ("evaluate", run_evaluate, _evaluate_options),
+        ("measurer", run_measurer, _measurer_options),
     ):
         command = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
         command.set_defaults(run=run)
@@ -261,6 +264,66 @@ def run_train(options: argparse.Namespace) -> int:
         print(commands.train(options.stage, settings, options.output))
         if options.export:
             print(commands.export(options.stage, settings, options.output, options.export))
+    return 0
+
+
+def _evaluate_options(command: argparse.ArgumentParser) -> None:
+    entrant = "MODEL[,steps=N][,guidance=G][,color=C][,disturbance=SIGMA][,transformer=FILE][,vae=FILE]"
+    command.add_argument("--model", default="nano", metavar="ENTRANT", help=f"{entrant}; MODEL: 'nano' or a folder")
+    command.add_argument(
+        "--against",
+        action="append",
+        default=[],
+        metavar="ENTRANT",
+        help="another to compare; can be repeated",
+    )
+    command.add_argument("--quick", action="store_true", help="2 faces, 1 seed, 10 s each unless given otherwise")
+    command.add_argument("--seconds", type=float, help="of each stream (default: 20)")
+    command.add_argument("--faces", type=int, help="held-out people (default: 4)")
+    command.add_argument("--seeds", type=int, help="of noise for each of them (default: 2)")
+    command.add_argument("--speech", type=Path, help="a recording, or a folder of them (default: made by espeak-ng)")
+    command.add_argument("--size", type=size, default=(128, 128), help="WIDTHxHEIGHT in pixels (default: 128x128)")
+    command.add_argument("--workers", type=int, default=1, help="streams at a time, each in a process (default: 1)")
+    command.add_argument("--json", type=Path, help="keep all figures in this file")
+    command.add_argument("--plots", type=Path, help="folder for charts over time")
+    command.add_argument("--sheet", type=Path, help="PNG of frames to look at: a row for each stream")
+    _machine_options(command)
+
+
+def run_evaluate(options: argparse.Namespace) -> int:
+    """Measure how well a model talks: lip sync, identity, liveliness, picture, and all of it over time."""
+    from .training.evaluation import command, report
+    from .training.evaluation.entrants import Entrant
+
+    device, dtype = _device_and_dtype(options)
+    default = command.QUICK if options.quick else command.Settings(())
+    names = ("seconds", "faces", "seeds")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    settings = replace(
+        default, entrants=tuple(map(Entrant.parse, (options.model, *options.against))), speech=options.speech,
+        size=options.size, workers=options.workers, device=device, dtype=dtype, json=options.json,
+        plots=options.plots, sheet=options.sheet, **given,
+    )  # fmt: skip
+    with _stoppable(), tqdm(total=settings.streams, unit="stream", dynamic_ncols=True) as bar:
+        rows = command.run(settings, lambda _: bar.update())
+    print(report.table(rows))
+    return 0
+
+
+def _measurer_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--train", type=Path, metavar="FOLDER", help="train a new one in this folder, or go on there")
+    command.add_argument("--steps", type=int, default=1000, help="of training (default: 1000)")
+    command.add_argument("--faces", type=int, default=16, help="held-out people to measure (default: 16)")
+    command.add_argument("--speech", type=Path, help="a recording, or a folder of them (default: made by espeak-ng)")
+
+
+def run_measurer(options: argparse.Namespace) -> int:
+    """Say how well the measurer of `evaluate` measures; with --train, make a new one first."""
+    from .training.evaluation import command
+
+    if options.train:
+        print(command.fit_measurer(options.train, options.steps))
+    print(command.measure_the_measurer(options.speech, options.faces, (128, 128)))
     return 0
 
 

@@ -56,10 +56,15 @@ def speak(utterance: Utterance) -> np.ndarray:
     return np.round(resampled / max(1e-3, np.abs(resampled).max()) * 0.8 * 32767).astype(np.int16)
 
 
-def make_corpus(folder: Path, minutes: float, seed: int) -> int:
-    """Fill a folder with `minutes` of speech (about 1.9 MB each); returns the number of files."""
+def check_espeak() -> None:
+    """Raise `InputError` where espeak-ng is missing."""
     if shutil.which("espeak-ng") is None:
         raise InputError("espeak-ng is not installed; install it (Debian: apt install espeak-ng) or give recordings")
+
+
+def make_corpus(folder: Path, minutes: float, seed: int) -> int:
+    """Fill a folder with `minutes` of speech (about 1.9 MB each); returns the number of files."""
+    check_espeak()
     folder.mkdir(parents=True, exist_ok=True)
     parts = {"train": (TRAIN_VARIANTS, 1 - HELD_SHARE), "held": (HELD_VARIANTS, HELD_SHARE)}
     return sum(_fill(folder, name, variants, share * minutes * 60, seed) for name, (variants, share) in parts.items())

@@ -31,8 +31,9 @@ class SpeechFolder:
 
     @classmethod
     def open(cls, folder: Path, held: bool = False) -> "SpeechFolder":
-        """All recordings of a folder. Where it holds the two sets of `espeak.py`, those of one of them."""
-        files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
+        """All recordings of a folder, or one file. Where it holds the two sets of `espeak.py`, those of one of them."""
+        inside = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
+        files = [folder] if folder.is_file() else inside
         prefix = "held-" if held else "train-"
         files = [file for file in files if file.name.startswith(prefix)] or files
         if not files:

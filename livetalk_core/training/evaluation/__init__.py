@@ -1,0 +1,1 @@
+"""What measures a model: from frames alone to lip sync, identity, liveliness and picture quality, over any length."""

@@ -1,0 +1,120 @@
+"""Which model to measure and how to sample it, as it is written on the command line."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ...checkpoints.header import check
+from ...checkpoints.load import open_model
+from ...checkpoints.model import Model
+from ...errors import InputError
+from ...streaming.avatar import Avatar
+from ...streaming.engine import Engine, LocalEngine, OnStep
+from ..chance import generator_of
+from .guided import GuidedEngine
+from .performers import DrawnPerformer, ModelPerformer, Performer
+
+DRAWN = "drawn"
+"""In place of a model: the generator's own frames through the VAE of `nano`."""
+SETTINGS: dict[str, Callable[[str], Any]] = {
+    "transformer": Path, "vae": Path, "steps": int, "guidance": float, "color": float, "disturbance": float,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """`nano`, a folder of weights, or `drawn`; None stands for the model's own value.
+
+    transformer, vae: a file of weights (a training checkpoint's) in place of the model's. steps: of sampling.
+    guidance: sample as a teacher, along the flow, guided by so much (1: not guided); without it as a student.
+    color: strength of the colour step. disturbance: deviation of noise added to each chunk's latent.
+    """
+
+    model: str = "nano"
+    transformer: Path | None = None
+    vae: Path | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    color: float | None = None
+    disturbance: float = 0.0
+
+    @classmethod
+    def parse(cls, text: str) -> "Entrant":
+        """`MODEL[,SETTING=VALUE...]`, such as `nano,steps=50,guidance=2`."""
+        model, *parts = text.split(",")
+        given: dict[str, Any] = {}
+        for part in parts:
+            name, _, value = part.partition("=")
+            try:
+                given[name] = SETTINGS[name](value)
+            except (KeyError, ValueError):
+                wanted = ", ".join(f"{key}={kind.__name__.lower()}" for key, kind in SETTINGS.items())
+                raise InputError(f"{part!r} in {text!r} is no setting; write MODEL[,{wanted}]") from None
+        return cls(model or "nano", **given)
+
+    def __str__(self) -> str:
+        default = asdict(Entrant())
+        given = [
+            f"{name}={value}" for name, value in asdict(self).items() if value != default[name] and name != "model"
+        ]
+        return ",".join([self.model, *given])
+
+    def open(self, device: torch.device, dtype: torch.dtype) -> Performer:
+        """Load the model and make what computes its chunks."""
+        model = self._model(device, dtype)
+        if self.model == DRAWN:
+            return DrawnPerformer(model.load_vae(), model.preset.stream)
+        default = model.preset.stream
+        stream = replace(
+            default,
+            steps=default.steps if self.steps is None else self.steps,
+            color_correction=default.color_correction if self.color is None else self.color,
+        )
+        engine = self._engine(model, device, stream.shift)
+        return ModelPerformer(model, Disturbed(engine, self.disturbance) if self.disturbance else engine, stream)
+
+    def _model(self, device: torch.device, dtype: torch.dtype) -> Model:
+        model = open_model("nano" if self.model == DRAWN else self.model, device, dtype)
+        if self.transformer is not None:
+            model = replace(model, load_transformer=_other(self.transformer, model.load_transformer), trained=True)
+        if self.vae is not None:
+            model = replace(model, load_vae=_other(self.vae, model.load_vae))
+        return model
+
+    def _engine(self, model: Model, device: torch.device, shift: float) -> LocalEngine:
+        if self.guidance is None:
+            return LocalEngine(model.transformer, model.vae, device, shift)
+        return GuidedEngine(model.transformer, model.vae, device, shift, self.guidance)
+
+
+def _other(path: Path, load: Callable[[], Any]) -> Callable[[], Any]:
+    """Builds a part as `load` does, then gives it the weights of `path`."""
+
+    def loaded() -> nn.Module:
+        if not path.is_file():
+            raise InputError(f"weights {path} do not exist; a safetensors file of the part's own keys is needed")
+        part, found = load(), load_file(path)
+        check(part.state_dict(), found, str(path))
+        part.load_state_dict(found)
+        return part
+
+    return loaded
+
+
+class Disturbed:
+    """An engine that makes a stated mistake: noise of deviation `sigma` on each chunk's latent, decided by its seed."""
+
+    def __init__(self, engine: Engine, sigma: float) -> None:
+        self.engine, self.sigma = engine, sigma
+        self.decode, self.encode = engine.decode, engine.encode
+
+    def denoise(self, avatar: Avatar, audio: Tensor, motion: Tensor, noise: Tensor, on_step: OnStep) -> Tensor:
+        """See `Engine.denoise`."""
+        latent = self.engine.denoise(avatar, audio, motion, noise, on_step)
+        chance = generator_of("disturbance", str(float(noise.flatten()[0])))
+        return latent + self.sigma * torch.randn(latent.shape, generator=chance).to(latent)

@@ -1,0 +1,120 @@
+"""Real clips as takes: sound and picture in step, frames at 25 a second, and what is left out and why."""
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from livetalk_core.errors import InputError
+from livetalk_core.training.clips import ClipSource, read_frames, survey
+from livetalk_core.training.data import TAKE_FRAMES
+
+RATE = 16_000
+BUCKETS = ((64, 64), (96, 64))
+
+
+def write_clip(
+    path: Path, seconds: float, fps: int = 25, height: int = 64, width: int = 64, sound: bool = True
+) -> Path:
+    """A video whose brightness steps with time, 8 levels a second, and whose sound begins at 1 s."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=fps)
+        video.width, video.height, video.pix_fmt, video.options = width, height, "yuv420p", {"crf": "12", "g": "30"}
+        audio = container.add_stream("aac", rate=RATE, layout="mono") if sound else None
+        for number in range(round(seconds * fps)):
+            image = np.full((height, width, 3), level(number / fps), np.uint8)
+            container.mux(video.encode(av.VideoFrame.from_ndarray(image)))
+        container.mux(video.encode(None))
+        if audio is not None:
+            _write_sound(container, audio, seconds)
+    return path
+
+
+def _write_sound(container, audio, seconds: float) -> None:
+    time = np.arange(round(seconds * RATE)) / RATE
+    wave = (0.5 * np.sin(2 * np.pi * 300 * time) * (time >= 1)).astype(np.float32)
+    for start in range(0, len(wave), 1024):
+        block = wave[None, start : start + 1024]
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block), format="fltp", layout="mono")
+        frame.sample_rate, frame.pts = RATE, start
+        container.mux(audio.encode(frame))
+    container.mux(audio.encode(None))
+
+
+def level(second: float) -> int:
+    """The brightness at a time."""
+    return 20 + int(second * 8 + 1e-6) % 24 * 9
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("clips")
+    write_clip(folder / "a.mp4", 3)
+    write_clip(folder / "fast.mp4", 2, fps=50)
+    write_clip(folder / "tall.mp4", 2, height=128, width=80)
+    write_clip(folder / "silent.mp4", 2, sound=False)
+    write_clip(folder / "short.mp4", 0.8)
+    write_clip(folder / "tiny.mp4", 2, height=48, width=48)
+    (folder / "broken.mp4").write_bytes(b"no video at all" * 100)
+    (folder / "notes.txt").write_text("not looked at")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def source(folder) -> ClipSource:
+    return ClipSource.open(folder, BUCKETS)
+
+
+def test_what_cannot_be_used_is_left_out_with_its_reason(source):
+    assert [clip.path.name for clip in source.clips] == ["a.mp4", "fast.mp4", "tall.mp4"]
+    reasons = {path.name: reason for path, reason in source.left_out.items()}
+    assert set(reasons) == {"silent.mp4", "short.mp4", "tiny.mp4", "broken.mp4"}
+    assert "no sound" in reasons["silent.mp4"]
+    assert "at least 33" in reasons["short.mp4"]
+    assert "48x48" in reasons["tiny.mp4"]
+    assert "3 clips" in str(source) and "4 left out" in str(source) and "short.mp4" in str(source)
+
+
+def test_nothing_usable_is_an_error_that_says_why(tmp_path):
+    write_clip(tmp_path / "silent.mp4", 2, sound=False)
+    with pytest.raises(InputError, match=r"(?s)no clip in .*silent\.mp4: .*no sound"):
+        ClipSource.open(tmp_path, BUCKETS)
+
+
+def test_frames_are_those_shown_25_times_a_second(folder):
+    for name, fps in (("a.mp4", 25), ("fast.mp4", 50)):
+        clip = survey(folder / name, BUCKETS)
+        places = list(range(3, 45, 4))
+        found = [picture.mean() for picture in read_frames(clip, places)]
+        wanted = [level(int((place + 0.5) / 25 * fps) / fps) for place in places]
+        assert found == pytest.approx(wanted, abs=4), name
+
+
+def test_sound_and_picture_are_in_step(source):
+    take = source.take(0, (64, 64))
+    assert take.sound.shape == (TAKE_FRAMES * 640,)
+    onset = int((take.sound.abs() > 0.5).nonzero()[0]) / RATE + take.start / 25
+    assert onset == pytest.approx(1.0, abs=0.03)
+    index = torch.arange(0, take.frames, 5)
+    frames = take.video(index)
+    assert frames.shape == (3, len(index), 64, 64)
+    wanted = [level((take.start + int(place) + 0.5) / 25) / 127.5 - 1 for place in index]
+    assert frames.mean((0, 2, 3)).tolist() == pytest.approx(wanted, abs=0.04)
+
+
+def test_each_clip_has_the_bucket_of_its_aspect(source):
+    assert source.sizes == {(64, 64): 2, (96, 64): 1}
+    take = source.take(5, (96, 64))
+    assert take.clip.path.name == "tall.mp4"
+    assert take.video(torch.arange(2)).shape == (3, 2, 96, 64)
+    with pytest.raises(InputError, match="no clip of size"):
+        source.take(0, (32, 32))
+
+
+def test_takes_are_decided_by_seed_and_index(folder):
+    one, two = (ClipSource.open(folder, BUCKETS, seed=4, frames=30) for _ in range(2))
+    takes = [(one.take(index), two.take(index)) for index in range(6)]
+    assert all(a[:3] == b[:3] and torch.equal(a.sound, b.sound) for a, b in takes)
+    assert len({a[:2] for a, _ in takes}) > 2
