@@ -127,11 +127,11 @@ def fault(source: str, found: Import) -> str | None:
     top = found.target.split(".")[0]
     if top in PACK:
         return f"import of {found.target} is absolute; only relative imports work under ComfyUI's module name"
-    if top not in COMFYUI or source == "nodes.host":
+    if top not in COMFYUI or source.startswith("nodes.host"):
         return None
     if top == "comfy_api" and source.split(".")[0] in ("nodes", ""):
         return None
-    return f"{source or 'the root package'} must not import {top}: nodes import comfy_api, host.py alone the rest"
+    return f"{source or 'the root package'} must not import {top}: nodes import comfy_api, nodes/host alone the rest"
 
 
 def faults(path: Path, text: str) -> list[str]:
@@ -187,7 +187,7 @@ def test_forbidden_import_is_found(path, line):
         ("livetalk_core/cli.py", "from .streaming.render import render\nfrom . import bench"),
         ("livetalk_core/__main__.py", "from .cli import main"),
         ("nodes/x.py", "from comfy_api.latest import io\nfrom . import host\nfrom ..livetalk_core.media import audio"),
-        ("nodes/host.py", "import comfy.ops\nimport folder_paths\nfrom server import PromptServer"),
+        ("nodes/host/models.py", "import comfy.ops\nimport folder_paths\nfrom server import PromptServer"),
         ("__init__.py", "from .nodes import comfy_entrypoint"),
     ],
 )

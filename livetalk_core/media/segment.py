@@ -32,19 +32,19 @@ FRAGMENT_FLAGS = "frag_custom+delay_moov+default_base_moof+skip_trailer+use_meta
 
 
 class Picture:
-    """Size of the frames, and their encoder."""
+    """Size of the frames, how many come a second, and their encoder."""
 
-    def __init__(self, height: int, width: int) -> None:
+    def __init__(self, height: int, width: int, rate: int = FRAMES_PER_SECOND) -> None:
         if height % 2 or width % 2 or min(height, width) < 2:
             raise InputError(f"frames of {width}x{height} px; H.264 video needs even sides: crop or scale by a pixel")
-        self.height, self.width = height, width
+        self.height, self.width, self.rate = height, width, rate
 
     def add_to(self, container: OutputContainer) -> av.VideoStream:
         """A stream with a fresh encoder."""
-        stream = container.add_stream("libx264", rate=FRAMES_PER_SECOND, options=X264)
+        stream = container.add_stream("libx264", rate=self.rate, options=X264)
         stream.height, stream.width, stream.pix_fmt = self.height, self.width, "yuv420p"
         coder = stream.codec_context
-        coder.time_base = Fraction(1, FRAMES_PER_SECOND)
+        coder.time_base = Fraction(1, self.rate)
         coder.color_primaries = coder.color_trc = coder.colorspace = BT709
         coder.color_range = TV_RANGE
         return stream
@@ -69,9 +69,9 @@ class Sound:
         stream.codec_context.layout = self.layout
         return stream
 
-    def packets(self, frames: int) -> int:
+    def packets(self, frames: int, frame_rate: int = FRAMES_PER_SECOND) -> int:
         """Packets, priming counted, that cover the sound of so many frames."""
-        return 1 - (-frames * self.rate // (FRAMES_PER_SECOND * AAC_FRAME)) if frames else 0
+        return 1 - (-frames * self.rate // (frame_rate * AAC_FRAME)) if frames else 0
 
     def frame(self, index: int) -> av.AudioFrame:
         """Samples [index, index + 1) * 1024 of the sound, zeros beyond its end."""
@@ -101,6 +101,7 @@ class Segment:
         self._memory = io.BytesIO()
         self._container = av.open(self._memory, "w", format="mp4", container_options=options)
         self._container.metadata.update(metadata)
+        self._picture = picture
         self._video = picture.add_to(self._container)
         self._sound = sound
         self._audio = sound.add_to(self._container) if sound else None
@@ -110,7 +111,7 @@ class Segment:
         rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
         frame = rgb.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
         frame.colorspace, frame.color_range = BT709, TV_RANGE
-        frame.pts, frame.time_base = index, Fraction(1, FRAMES_PER_SECOND)
+        frame.pts, frame.time_base = index, Fraction(1, self._picture.rate)
         self._container.mux(self._video.encode(frame))
 
     def add_sound(self, first: int, last: int) -> None:
@@ -120,7 +121,7 @@ class Segment:
         """
         if self._sound is None or self._audio is None:
             return
-        start, stop = self._sound.packets(first), self._sound.packets(last)
+        start, stop = (self._sound.packets(frames, self._picture.rate) for frames in (first, last))
         begin = max(0, start - WARM_UP)
         frames = (self._sound.frame(index) for index in range(begin, stop + LOOK_AHEAD))
         for frame in (*frames, None):

@@ -48,7 +48,7 @@ class Checkpoint(NamedTuple):
 
 
 class VideoWriter:
-    """Writes frames and sound, in step, at 25 frames a second. Made by `create` or `resume`."""
+    """Writes frames and sound, in step. Made by `create` or `resume`."""
 
     _file: io.FileIO
 
@@ -69,14 +69,15 @@ class VideoWriter:
         audio: AudioSource | None = None,
         metadata: dict[str, str] | None = None,
         overwrite: bool = False,
+        rate: int = FRAMES_PER_SECOND,
     ) -> "VideoWriter":
-        """Begin a video of `height` x `width` px (both even), ending in `path`, a name in .mp4.
+        """Begin a video of `height` x `width` px (both even) at `rate` frames a second: `path`, a name in .mp4.
 
         `metadata` becomes the file's tags (ComfyUI's `prompt` and `workflow`). Neither the video nor an
         unfinished render of that name is overwritten unless `overwrite`. `OutputError` where that, the folder or
         the disk prevents writing.
         """
-        writer = cls(Path(path), Picture(height, width), Sound.of(audio), overwrite)
+        writer = cls(Path(path), Picture(height, width, rate), Sound.of(audio), overwrite)
         with _writing(writer.partial):
             writer._file = writer.partial.open("wb" if overwrite else "xb", buffering=0)
         writer._append(header(writer._picture, writer._sound, metadata or {}))
@@ -91,12 +92,13 @@ class VideoWriter:
         width: int,
         audio: AudioSource | None = None,
         overwrite: bool = False,
+        rate: int = FRAMES_PER_SECOND,
     ) -> "VideoWriter":
         """Cut the partial video of `path` back to `checkpoint` and go on; its metadata stays.
 
         `ResumeError` when there is none, it is shorter than the checkpoint, or of another size or sound.
         """
-        writer = cls(Path(path), Picture(height, width), Sound.of(audio), overwrite)
+        writer = cls(Path(path), Picture(height, width, rate), Sound.of(audio), overwrite)
         if not writer.partial.is_file():
             raise ResumeError(f"{writer.partial} does not exist; nothing to resume: start the render anew")
         size = writer.partial.stat().st_size
@@ -151,7 +153,7 @@ class VideoWriter:
         whole = self.path.with_suffix(".finishing.mp4")
         with _writing(whole, f"; the video so far is {self.partial}"):
             try:
-                _copy_packets(self.partial, whole, self.checkpoint.frames)
+                _copy_packets(self.partial, whole, Fraction(self.checkpoint.frames, self._picture.rate))
                 _sync(whole)
                 whole.replace(self.path)
             finally:
@@ -198,8 +200,8 @@ def partial_path(path: Path | str) -> Path:
     return path.with_suffix(".partial.mp4")
 
 
-def _copy_packets(source: Path, target: Path, frames: int) -> None:
-    """Copy a fragmented MP4 into an ordinary one, the last packet of its sound cut to the picture's end."""
+def _copy_packets(source: Path, target: Path, seconds: Fraction) -> None:
+    """Copy a fragmented MP4 into an ordinary one, the last packet of its sound cut to the picture's `seconds`."""
     options = {"movflags": "faststart+use_metadata_tags"}
     with av.open(str(source)) as partial, av.open(str(target), "w", format="mp4", container_options=options) as whole:
         whole.metadata.update({key: text for key, text in partial.metadata.items() if key not in CONTAINER_TAGS})
@@ -207,7 +209,7 @@ def _copy_packets(source: Path, target: Path, frames: int) -> None:
         for packet in partial.demux():
             if packet.dts is None:
                 continue
-            end = Fraction(frames, FRAMES_PER_SECOND) / packet.time_base
+            end = seconds / packet.time_base
             packet.duration = min(packet.duration, max(1, round(end) - packet.pts))
             packet.stream = streams[packet.stream.index]
             whole.mux(packet)

@@ -65,6 +65,12 @@ class ChunkPlan(NamedTuple):
         """First frame after the last chunk: speech is padded with silence up to here."""
         return self.chunk(self.count - 1).stop
 
+    def index_at(self, frame: int) -> int:
+        """Index of the chunk that gives video frame `frame`; beyond the end, `count`."""
+        if frame >= self.total_frames:
+            return self.count
+        return max(0, frame + self._lead - self.motion_frames) // self.new_frames
+
     def chunk(self, index: int) -> Chunk:
         """Chunk `index` in 0..count-1."""
         if not 0 <= index < self.count:

@@ -3,7 +3,9 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+from torch import Tensor
 
 from ..errors import OutputError
 from ..media.audio import AudioSource
@@ -13,12 +15,25 @@ from .sidecar import Sidecar
 from .state import StreamState
 
 
+class Upscaler(Protocol):
+    """Enlarges finished frames on their way to the file; the next chunk starts from what they were before."""
+
+    @property
+    def scale(self) -> int:
+        """How many times longer each side becomes."""
+        ...
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        """Frames [3,n,H,W] in -1..1 -> [3,n,scale*H,scale*W]."""
+        ...
+
+
 @dataclass(frozen=True)
 class Render:
     """What to render and where to.
 
     `inputs` names everything the frames depend on (a resume is refused where one differs); `metadata` goes into
-    the file's container. With `resume`, an unfinished render of the same name is taken up; without, it is refused
+    the file's container. `upscaler` enlarges the frames, those of the events too. With `resume`, an unfinished render of the same name is taken up; without, it is refused
     rather than overwritten.
     """
 
@@ -30,6 +45,7 @@ class Render:
     metadata: Mapping[str, str] = field(default_factory=dict)
     resume: bool = False
     overwrite: bool = False
+    upscaler: Upscaler | None = None
 
     def run(self) -> Iterator[Frames | ChunkEnd]:
         """Render to the end. Yields the session's events once they are written; may be closed at any time.
@@ -41,6 +57,7 @@ class Render:
         try:
             for event in self.session.run(state):
                 if isinstance(event, Frames):
+                    event = self._enlarged(event)
                     writer.write(event.pixels)
                 else:
                     sidecar.save(event.state, writer.end_chunk())
@@ -50,8 +67,12 @@ class Render:
         finally:
             writer.close()
 
+    def _enlarged(self, event: Frames) -> Frames:
+        return event if self.upscaler is None else event._replace(frames=self.upscaler(event.frames))
+
     def _open(self, sidecar: Sidecar) -> tuple[VideoWriter, StreamState]:
-        height, width = self.session.avatar.size
+        scale = 1 if self.upscaler is None else self.upscaler.scale
+        height, width = (scale * side for side in self.session.avatar.size)
         partial = partial_path(self.output)
         check_output(self.output, self.resume, self.overwrite)
         if self.resume and partial.exists() and sidecar.exists:

@@ -94,14 +94,18 @@ class Session:
             motion = self._corrector.motion(chunk.index, motion, state.review)
         return self.engine.denoise(avatar, self.features.for_chunk(chunk), motion, noise, self.on_step)
 
-    def decode(self, state: StreamState, latent: Tensor) -> Generator[Frames, None, StreamState]:
-        """The chunk's own frames, group by group, colour-matched; returns the state after it."""
+    def decode(self, state: StreamState, latent: Tensor, lead: int = 0) -> Generator[Frames, None, StreamState]:
+        """The chunk's own frames, group by group, colour-matched; returns the state after it.
+
+        `lead` asks for so many frames more before them, as far as the chunk repeats them from the chunk before.
+        """
         chunk = self.plan.chunk(state.next_chunk)
+        begin = max(0, chunk.skip - lead)
         done, tail = 0, torch.empty(0)
         for group in self.engine.decode(latent):
             frames = self._match_color(group)
             tail = frames if not done else torch.cat([tail, frames], dim=1)[:, -self.stream.motion_frames :]
-            first, last = max(chunk.skip, done), min(chunk.skip + chunk.keep, done + frames.shape[1])
+            first, last = max(begin, done), min(chunk.skip + chunk.keep, done + frames.shape[1])
             if first < last:
                 yield Frames(chunk, chunk.start + first, frames[:, first - done : last - done])
             done += frames.shape[1]

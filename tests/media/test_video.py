@@ -303,3 +303,23 @@ def test_full_disk_at_the_end_keeps_the_partial(tmp_path, media, write, monkeypa
     assert [path.name for path in tmp_path.iterdir()] == ["a.partial.mp4"]
     monkeypatch.undo()
     assert len(media.decode_video(writer.finish())) == 100
+
+
+@pytest.mark.parametrize("rate", [50, 75])
+def test_another_frame_rate_keeps_sound_and_picture_in_step(tmp_path, media, rate):
+    """Twice or three times the frames (interpolated), chunk by chunk through a resume: the same seconds."""
+    sound, path = media.tensor_audio(2), tmp_path / "fast.mp4"
+    chunk = np.zeros((rate, 32, 32, 3), np.uint8)
+    writer = VideoWriter.create(path, 32, 32, sound, rate=rate)
+    writer.write(chunk)
+    checkpoint = writer.end_chunk()
+    writer.close()
+    writer = VideoWriter.resume(path, checkpoint, 32, 32, sound, rate=rate)
+    writer.write(chunk)
+    writer.finish()
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].average_rate == rate
+        assert sum(1 for _ in container.decode(video=0)) == 2 * rate
+    with av.open(str(path)) as container:
+        stream = container.streams.audio[0]
+        assert abs(float(stream.duration * stream.time_base) - 2) < 0.05

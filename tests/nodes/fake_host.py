@@ -1,4 +1,4 @@
-"""The verbs of `nodes/host.py` without ComfyUI: the core's local engine on the CPU, files in a given folder.
+"""The verbs of `nodes/host` without ComfyUI: the core's local engine on the CPU, files in a given folder.
 
 A MODEL is the core's transformer, a VAE the core's VAE, a CLIP_VISION its vision encoder.
 """

@@ -121,7 +121,7 @@ def comfy_api() -> dict[str, types.ModuleType]:
 
 
 def import_pack(host: types.ModuleType) -> types.ModuleType:
-    """Import the pack as ComfyUI would, with `host` in place of `nodes/host.py`."""
+    """Import the pack as ComfyUI would, with `host` in place of `nodes/host`."""
     sys.modules.update(comfy_api())
     spec = importlib.util.spec_from_file_location(PACK, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
     assert spec is not None and spec.loader is not None

@@ -1,4 +1,4 @@
-"""Run by ComfyUI's interpreter: `in_comfyui.py CHECKOUT RESULTS`. Holds `nodes/host.py` against ComfyUI itself.
+"""Run by ComfyUI's interpreter: `in_comfyui.py CHECKOUT RESULTS`. Holds `nodes/host` against ComfyUI itself.
 
 Each function named `check_...` is one check; RESULTS becomes a JSON object of check -> error, or null where it passed.
 """
@@ -51,6 +51,7 @@ from livetalk_in_comfyui.livetalk_core.models.vae import VAE  # noqa: E402
 from livetalk_in_comfyui.livetalk_core.streaming.avatar import Avatar  # noqa: E402
 from livetalk_in_comfyui.livetalk_core.streaming.engine import LocalEngine  # noqa: E402
 from livetalk_in_comfyui.nodes import host, loaders  # noqa: E402
+from livetalk_in_comfyui.nodes.host.vae import vae_patcher  # noqa: E402
 
 NANO = PRESETS["nano"]
 F, H, W = 3, 8, 8
@@ -239,8 +240,8 @@ def check_vae_equals_stock_and_the_core():
 
 def check_vae_is_built_once_and_shares_its_weights():
     _, stock = stock_vae()
-    first = host.vae_patcher(stock)
-    assert host.vae_patcher(stock) is first
+    first = vae_patcher(stock)
+    assert vae_patcher(stock) is first
     key = "decoder.conv1.weight"
     assert first.model.state_dict()[key].data_ptr() == stock.get_sd()[key].data_ptr()
 
@@ -252,7 +253,7 @@ def check_other_vaes_are_refused():
     _, stock = stock_vae()
     stock.get_sd = lambda: {"encoder.conv_in.weight": torch.zeros(1)}
     try:
-        host.vae_patcher(stock)
+        vae_patcher(stock)
     except InputError as error:
         assert "not Wan 2.1's" in str(error)
     else:

@@ -1,0 +1,44 @@
+"""The one package that touches ComfyUI: memory management, attention, folders, progress, the queue, cancelling.
+
+Node files use these verbs alone, so that tests can put a fake in their place.
+"""
+
+from .engine import HostEngine
+from .files import OutputFile, model_files, model_path, video_metadata
+from .models import (
+    build_model,
+    image_tokens,
+    model_identity,
+    read_weights,
+    require_livetalk,
+    run_on_device,
+    wrap_encoder,
+)
+from .queue import blocked, check_cancelled, queue_again
+from .screen import Progress, say
+from .upscale import Upscaler
+from .vae import normalised_latent, raw_latent, stock_vae
+
+__all__ = [
+    "HostEngine",
+    "OutputFile",
+    "Progress",
+    "Upscaler",
+    "blocked",
+    "build_model",
+    "check_cancelled",
+    "image_tokens",
+    "model_files",
+    "model_identity",
+    "model_path",
+    "normalised_latent",
+    "queue_again",
+    "raw_latent",
+    "read_weights",
+    "require_livetalk",
+    "run_on_device",
+    "say",
+    "stock_vae",
+    "video_metadata",
+    "wrap_encoder",
+]

@@ -1,0 +1,105 @@
+"""The core's engine verbs on a MODEL and a VAE of ComfyUI's."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import comfy.model_management as memory
+import comfy.model_patcher
+import comfy.patcher_extension
+import comfy.sd
+
+from ...livetalk_core.models.transformer import Context, Transformer
+from ...livetalk_core.models.vae import LATENT_CHANNELS
+from ...livetalk_core.sampling.chunk import sample
+from ...livetalk_core.sampling.schedule import sigmas
+from ...livetalk_core.streaming.avatar import Avatar
+from ...livetalk_core.streaming.engine import OnStep
+from .models import LiveTalkModel, Patcher
+from .vae import vae_patcher
+
+
+class HostEngine:
+    """The core's engine verbs, run on a MODEL and a VAE of ComfyUI's. Give what the verbs called will need.
+
+    `on_estimate` is shown the clean latent [16,F,h,w] that each denoising step arrives at.
+    """
+
+    def __init__(
+        self,
+        model: Patcher | None = None,
+        vae: comfy.sd.VAE | None = None,
+        on_estimate: Callable[[Tensor], None] = lambda _: None,
+    ) -> None:
+        self.model, self.vae, self.on_estimate = model, vae, on_estimate
+        self._context: tuple[Tensor, Tensor, Context] | None = None
+
+    def denoise(self, avatar: Avatar, audio: Tensor, motion: Tensor, noise: Tensor, on_step: OnStep) -> Tensor:
+        """See the core's `Engine.denoise`."""
+        assert self.model is not None
+        with _running(self.model, noise.shape[1:]) as (model, device):
+            levels = sigmas(len(noise), model.model_sampling.shift)
+            options = _transformer_options(self.model, torch.tensor(levels, device=device))
+            conditions = {
+                "c_concat": avatar.cond.to(device)[None],
+                "context": self._embed(model.diffusion_model, avatar, device),
+                "audio": model.diffusion_model.embed_audio(audio.to(device)),
+                "masks": None if avatar.masks is None else avatar.masks.to(device),
+            }
+
+            def predict(latent: Tensor, sigma: float) -> Tensor:
+                level = torch.full((1,), sigma, device=device)
+                step_options = options | {"sigmas": level}
+                estimate = model.apply_model(latent[None], level, transformer_options=step_options, **conditions)[0]
+                self.on_estimate(estimate)
+                return estimate
+
+            return sample(predict, motion.to(device), noise.to(device), levels, on_step)
+
+    def decode(self, latent: Tensor) -> Iterator[Tensor]:
+        """See the core's `Engine.decode`. Stops between groups of frames when the user cancels."""
+        assert self.vae is not None
+        patcher = vae_patcher(self.vae)
+        group_shape = (1, LATENT_CHANNELS, 4, *latent.shape[-2:])
+        memory.load_models_gpu([patcher], memory_required=self.vae.memory_used_decode(group_shape, self.vae.vae_dtype))
+        for group in patcher.model.decode_groups(latent.to(patcher.load_device)[None]):
+            memory.throw_exception_if_processing_interrupted()
+            yield group[0].float()
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """See the core's `Engine.encode`."""
+        assert self.vae is not None
+        patcher = vae_patcher(self.vae)
+        group_shape = (1, 3, 4, *frames.shape[-2:])
+        memory.load_models_gpu([patcher], memory_required=self.vae.memory_used_encode(group_shape, self.vae.vae_dtype))
+        return patcher.model.encode(frames.to(patcher.load_device)[None])[0].float()
+
+    def _embed(self, transformer: Transformer, avatar: Avatar, device: torch.device) -> Context:
+        if self._context is None or self._context[0] is not avatar.text or self._context[1] is not avatar.clip:
+            context = transformer.embed_context(avatar.text.to(device)[None], avatar.clip.to(device))
+            self._context = (avatar.text, avatar.clip, context)
+        return self._context[2]
+
+
+@contextmanager
+def _running(patcher: Patcher, latent_shape: tuple[int, ...]) -> Iterator[tuple[LiveTalkModel, torch.device]]:
+    """The model on its device, with room for a latent [16,F,h,w], as ComfyUI's samplers set it up."""
+    models = [patcher, *patcher.get_nested_additional_models()]
+    memory.load_models_gpu(models, memory_required=patcher.memory_required([1, *latent_shape]))
+    try:
+        patcher.pre_run()
+        yield patcher.model, patcher.load_device
+    finally:
+        patcher.cleanup()
+
+
+def _transformer_options(patcher: Patcher, levels: Tensor) -> dict[str, Any]:
+    """Options that wrappers, patches and attention overrides read, as ComfyUI's samplers fill them."""
+    options = comfy.model_patcher.create_model_options_clone(patcher.model_options)["transformer_options"]
+    merge = comfy.patcher_extension.merge_nested_dicts
+    merge(options.setdefault("wrappers", {}), patcher.wrappers, copy_dict1=False)
+    merge(options.setdefault("callbacks", {}), patcher.callbacks, copy_dict1=False)
+    return options | {"sample_sigmas": levels, "cond_or_uncond": [0]}

@@ -1,0 +1,61 @@
+"""ComfyUI's folders: models, numbered output files, what a video remembers of its workflow."""
+
+import copy
+import glob
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+
+from comfy.cli_args import args
+
+from ...livetalk_core.errors import InputError
+
+
+class OutputFile:
+    """The next free name in ComfyUI's output folder, numbered after those of the same prefix: `name_00001_.mp4`."""
+
+    def __init__(self, prefix: str, width: int, height: int) -> None:
+        if not prefix.strip() or Path(prefix).is_absolute() or ".." in Path(prefix).parts:
+            raise InputError(
+                f"filename prefix {prefix!r} is no name inside ComfyUI's output folder; needs one like video/LiveTalk"
+            )
+        output = folder_paths.get_output_directory()
+        folder, name, counter, self.subfolder, _ = folder_paths.get_save_image_path(prefix, output, width, height)
+        self.path = Path(folder) / f"{name}_{counter:05}_.mp4"
+        self._numbered = f"{glob.escape(name)}_[0-9][0-9][0-9][0-9][0-9]_"
+
+    def unfinished(self, ending: str) -> "OutputFile | None":
+        """The latest file of this prefix with something beside it that ends in `ending`, if there is one."""
+        newest = max(self.path.parent.glob(self._numbered + ending), default=None)
+        return self.named(newest.name.removesuffix(ending)) if newest else None
+
+    def named(self, name: str) -> "OutputFile":
+        """The file of this folder with another name, without `.mp4`."""
+        if not name.strip() or Path(name).name != name:
+            raise InputError(f"{name!r} is no file name; needs one like {self.path.stem}")
+        other = copy.copy(self)
+        other.path = self.path.with_name(f"{name}.mp4")
+        return other
+
+
+def video_metadata(prompt: Any, extra: Mapping[str, Any] | None) -> dict[str, str]:
+    """The workflow for a video's metadata, so that a dragged file restores it; empty where the user wants none."""
+    if args.disable_metadata:
+        return {}
+    values = {**(extra or {}), **({} if prompt is None else {"prompt": prompt})}
+    return {key: json.dumps(value) for key, value in values.items()}
+
+
+def model_files(folder: str) -> list[str]:
+    """Names of the safetensors files in one of ComfyUI's model folders."""
+    return [name for name in folder_paths.get_filename_list(folder) if name.endswith((".safetensors", ".sft"))]
+
+
+def model_path(folder: str, name: str) -> Path:
+    """Where a file of a model folder lies; an error unless ComfyUI itself lists it."""
+    if name not in folder_paths.get_filename_list(folder):
+        raise InputError(f"{name!r} is not in ComfyUI's folder {folder!r}; choose a listed file, or press R to refresh")
+    return Path(folder_paths.get_full_path_or_raise(folder, name))

@@ -1,0 +1,203 @@
+"""Our transformer as a ComfyUI MODEL: built from ComfyUI's layers, moved between devices by its patcher."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+import comfy.clip_vision
+import comfy.latent_formats
+import comfy.model_base
+import comfy.model_management as memory
+import comfy.model_patcher
+import comfy.ops
+import comfy.patcher_extension
+import comfy.supported_models_base
+import comfy.utils
+from comfy.ldm.modules.attention import optimized_attention
+
+from ...livetalk_core.checkpoints.keys import prefix_of
+from ...livetalk_core.config import TransformerConfig
+from ...livetalk_core.errors import CheckpointError, InputError
+from ...livetalk_core.models.attention import AttentionFunction
+from ...livetalk_core.models.image_encoder import preprocess
+from ...livetalk_core.models.transformer import AudioContext, Context, Transformer
+
+KEY = "livetalk"
+DTYPES = [torch.bfloat16, torch.float16, torch.float32]
+WIDTH_OF_UNIT_MEMORY = 2222
+"""Width at which ComfyUI's memory estimate for Wan has factor 1."""
+
+Weights = dict[str, Tensor]
+Patcher = Any
+"""comfy.model_patcher.ModelPatcher, static or dynamic."""
+
+
+class ModelSettings(comfy.supported_models_base.BASE):
+    """What ComfyUI asks a model about: latent format, noise schedule, dtypes, memory."""
+
+    unet_extra_config: ClassVar[dict[str, Any]] = {}
+    latent_format = comfy.latent_formats.Wan21
+    sampling_settings: ClassVar[dict[str, float]] = {"shift": 5.0}
+    supported_inference_dtypes = DTYPES
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__({"disable_unet_model_creation": True})
+        self.memory_usage_factor = config.dim / WIDTH_OF_UNIT_MEMORY
+
+
+class LiveTalkModel(comfy.model_base.BaseModel):
+    """Our transformer as a ComfyUI MODEL; its `diffusion_model` carries the published keys, so stock LoRAs fit."""
+
+    diffusion_model: Transformer
+
+    def __init__(self, settings: ModelSettings, transformer: Transformer) -> None:
+        super().__init__(settings, comfy.model_base.ModelType.FLOW)
+        self.diffusion_model = transformer.eval().requires_grad_(False)
+        memory.archive_model_dtypes(transformer)
+
+    def _apply_model(
+        self,
+        x: Tensor,
+        t: Tensor,
+        c_concat: Tensor | None = None,
+        c_crossattn: Tensor | None = None,
+        control: Any = None,
+        transformer_options: Mapping[str, Any] | None = None,
+        *,
+        context: Context,
+        audio: AudioContext,
+        masks: Tensor | None = None,
+        **_: Any,
+    ) -> Tensor:
+        """Latent [B,16,F,h,w] at noise level `t` [B], condition `c_concat` -> clean latent; called by `apply_model`."""
+        timestep = self.model_sampling.timestep(t).float()
+        attention = host_attention(transformer_options or {})
+        out = self.diffusion_model(x, timestep, c_concat, context, audio, masks, attention)
+        return self.model_sampling.calculate_denoised(t, out, x)
+
+
+def host_attention(transformer_options: Mapping[str, Any]) -> AttentionFunction:
+    """ComfyUI's attention (its kernels, the user's choice and overrides) in our [B,L,N,D] convention."""
+
+    def attention(q_BLND: Tensor, k_BSND: Tensor, v_BSND: Tensor) -> Tensor:
+        heads = q_BLND.shape[2]
+        q, k, v = (x.flatten(2) for x in (q_BLND, k_BSND, v_BSND))
+        out_BLC = optimized_attention(q, k, v, heads, transformer_options=transformer_options)
+        return out_BLC.unflatten(-1, (heads, -1))
+
+    return attention
+
+
+def read_weights(files: Sequence[Path]) -> Weights:
+    """The weights of all files, quantised layers marked as ComfyUI marks them, ComfyUI's key prefix taken off."""
+    weights: Weights = {}
+    for file in files:
+        memory.throw_exception_if_processing_interrupted()
+        found, metadata = comfy.utils.load_torch_file(str(file), safe_load=True, return_metadata=True)
+        found, _ = comfy.utils.convert_old_quants(found, "", metadata=metadata)
+        weights |= found
+    prefix = prefix_of(weights)
+    weights = {key.removeprefix(prefix): tensor for key, tensor in weights.items()}
+    return comfy.utils.convert_old_quants(weights, "", metadata={})[0]
+
+
+def build_model(
+    name: str, config: TransformerConfig, weights: Weights, reload: tuple[Callable, tuple], disable_dynamic: bool
+) -> Patcher:
+    """A MODEL from a state dict with the published keys, in any quantisation that ComfyUI knows.
+
+    `name` says what it is, across restarts. `reload` is a function and its arguments that make the same model anew.
+    """
+    device, offload = memory.get_torch_device(), memory.unet_offload_device()
+    settings = ModelSettings(config)
+    settings.quant_config = comfy.utils.detect_layer_quantization(weights, "")
+    stored = None if settings.quant_config else comfy.utils.weight_dtype(weights)
+    size = comfy.utils.calculate_parameters(weights)
+    dtype = memory.unet_dtype(model_params=size, supported_dtypes=DTYPES, weight_dtype=stored)
+    cast = memory.unet_manual_cast(None if settings.quant_config else dtype, device, DTYPES)
+    settings.set_inference_dtype(dtype, cast)
+    transformer = Transformer(config, _operations(settings, dtype, cast), device=offload, dtype=dtype)
+    transformer.dtype = cast or dtype
+    patcher = make_patcher(LiveTalkModel(settings, transformer), device, offload, disable_dynamic)
+    missing, _ = transformer.load_state_dict(weights, strict=False, assign=patcher.is_dynamic())
+    if missing:
+        raise CheckpointError(
+            f"{name}: {len(missing)} weights are missing ({missing[0]}, ...); needs a whole LiveTalk model: "
+            "download it again"
+        )
+    patcher.set_attachments(KEY, name)
+    patcher.cached_patcher_init = reload
+    patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, KEY, _refuse_stock_sampler)
+    return patcher
+
+
+def _operations(settings: ModelSettings, dtype: torch.dtype, cast: torch.dtype | None) -> Any:
+    """ComfyUI's layers for these weights, of the kind that casts to its input: our model mixes dtypes on purpose."""
+    picked = comfy.ops.pick_operations(dtype, cast, model_config=settings)
+    return comfy.ops.manual_cast if picked is comfy.ops.disable_weight_init else picked
+
+
+def make_patcher(
+    model: nn.Module, device: torch.device, offload: torch.device, disable_dynamic: bool = False
+) -> Patcher:
+    """A patcher of the kind that ComfyUI uses now: dynamic where it can."""
+    # Looked up at call time: ComfyUI's main.py rebinds CoreModelPatcher.
+    kind = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
+    return kind(model, load_device=device, offload_device=offload)
+
+
+def _refuse_stock_sampler(*_: Any, **__: Any) -> None:
+    raise InputError(
+        "this MODEL is LiveTalk's, and a stock sampler cannot give it speech; this model needs LiveTalk's nodes: "
+        "use 'LiveTalk Render' or 'LiveTalk Sample Chunk'"
+    )
+
+
+def wrap_encoder(model: nn.Module) -> Patcher:
+    """An encoder of ours under ComfyUI's memory management."""
+    memory.archive_model_dtypes(model)
+    return make_patcher(
+        model.eval().requires_grad_(False), memory.get_torch_device(), memory.text_encoder_offload_device()
+    )
+
+
+def require_livetalk(model: Patcher) -> TransformerConfig:
+    """The widths of a LiveTalk MODEL; a clear error for any other."""
+    if not isinstance(model.model, LiveTalkModel):
+        raise InputError(
+            f"this MODEL is a {type(model.model).__name__}; needs a LiveTalk one: use 'LiveTalk Load Model' or "
+            "'LiveTalk Embedded Model'"
+        )
+    return model.model.diffusion_model.config
+
+
+def model_identity(model: Patcher) -> str:
+    """Names a MODEL across restarts: what it is, what LoRAs and stock nodes have changed, and where it computes."""
+    patches = [(key, [(patch[0], patch[2]) for patch in patches]) for key, patches in sorted(model.patches.items())]
+    digest = hashlib.sha256(repr(patches).encode()).hexdigest() if patches else "none"
+    shift = model.get_model_object("model_sampling").shift
+    where = f"{model.load_device.type}, {model.model.get_dtype_inference()}"
+    return f"{model.get_attachment(KEY)}, shift {shift}, patches {digest}, on {where}"
+
+
+def image_tokens(clip_vision: comfy.clip_vision.ClipVisionModel, reference: Tensor) -> Tensor:
+    """The vision encoder's tokens [1,S,dim] for a reference [1,3,1,H,W], preprocessed as the reference model does.
+
+    ComfyUI's own encode node crops, antialiases and rounds, and so gives other numbers.
+    """
+    pixels = preprocess(reference, clip_vision.image_size)
+
+    def tokens(model: Any, device: torch.device) -> Tensor:
+        return model(pixel_values=pixels.to(device), intermediate_output=-2)[1]
+
+    return run_on_device(clip_vision.patcher, tokens)
+
+
+def run_on_device(patcher: Patcher, call: Callable[[Any, torch.device], Tensor]) -> Tensor:
+    """Load a patcher's model, call it with its device, and bring the result back to the CPU."""
+    memory.load_models_gpu([patcher])
+    return call(patcher.model, patcher.load_device).float().cpu()

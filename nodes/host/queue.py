@@ -1,0 +1,51 @@
+"""ComfyUI's queue: the running prompt queued once more, outputs held back, Cancel."""
+
+import copy
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from comfy_execution.graph import ExecutionBlocker
+from comfy_execution.utils import get_executing_context
+from server import PromptServer
+
+import comfy.model_management as memory
+
+from ...livetalk_core.errors import InputError
+
+PROMPT_ID, PROMPT = 1, 2
+"""Places in an item of ComfyUI's queue; the rest of it is passed on as it is, whatever its length."""
+
+
+def queue_again(node_id: str, inputs: Mapping[str, Any]) -> str:
+    """Queue the running prompt again with other `inputs` on one node; gives the new prompt's id.
+
+    It keeps its place in line: it comes before all prompts that were queued after the running one.
+    """
+    running = get_executing_context()
+    assert running is not None, "called while a node runs"
+    queue = PromptServer.instance.prompt_queue
+    item = next(item for item in queue.get_current_queue()[0] if item[PROMPT_ID] == running.prompt_id)
+    prompt = copy.deepcopy(item[PROMPT])
+    if node_id not in prompt:
+        raise InputError(
+            "LiveTalk Job Start lies inside a loop or another node's expansion; it must stand in the graph itself: "
+            "move it out, or use LiveTalk Sample Chunk in the loop"
+        )
+    prompt[node_id]["inputs"] |= inputs
+    prompt_id = str(uuid.uuid4())
+    queue.put((item[0], prompt_id, prompt, *item[PROMPT + 1 :]))
+    return prompt_id
+
+
+def check_cancelled() -> None:
+    """Raise ComfyUI's interrupt when the user has cancelled."""
+    memory.throw_exception_if_processing_interrupted()
+
+
+def blocked(message: str | None = None) -> ExecutionBlocker:
+    """What an output gives in place of a value that is not there: nodes behind it do not run.
+
+    With a message, a node behind it fails with it.
+    """
+    return ExecutionBlocker(message)

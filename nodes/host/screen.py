@@ -1,0 +1,127 @@
+"""What the user sees while a node runs: progress, previews, a line of text; and where Cancel takes effect."""
+
+import logging
+from collections.abc import Callable, Sequence
+from threading import Event, Thread
+
+import latent_preview
+from comfy_api import feature_flags
+from comfy_execution.progress import get_progress_state
+from comfy_execution.utils import ExecutionContext, get_executing_context
+from PIL import Image
+from protocol import BinaryEventTypes
+from server import PromptServer
+from torch import Tensor
+
+import comfy.latent_formats
+import comfy.model_management as memory
+import comfy.utils
+
+PREVIEW_SIZE = 512
+SHOWN_FRAMES = 2
+"""A moving preview shows every second frame."""
+SECONDS_PER_SHOWN_FRAME = SHOWN_FRAMES / 25
+
+Send = Callable[[Image.Image], None]
+
+
+class Progress:
+    """The node's progress bar, one unit per denoising step, and its preview. Cancels.
+
+    The preview is the latent at work, in the way that the user chose for samplers, until the first finished chunk;
+    from then on the newest finished chunk, moving.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self.done, self._bar = 0, comfy.utils.ProgressBar(steps)
+        self._playback: Playback | None = None
+        self._previewer = latent_preview.get_previewer(memory.get_torch_device(), comfy.latent_formats.Wan21())
+        self._preview: tuple[str, Image.Image, int] | None = None
+
+    def on_estimate(self, latent: Tensor) -> None:
+        """Take the middle frame of a latent [16,F,h,w] as the preview of the step at work."""
+        if self._previewer and self._playback is None:
+            middle = latent[None, :, latent.shape[1] // 2, None]
+            self._preview = self._previewer.decode_latent_to_preview_image("JPEG", middle)
+
+    def on_step(self, _: int) -> None:
+        """Count a denoising step; raises ComfyUI's interrupt when the user has cancelled."""
+        memory.throw_exception_if_processing_interrupted()
+        self.done += 1
+        self._bar.update_absolute(self.done, preview=self._preview)
+        self._preview = None
+
+    def skip_to(self, done: int) -> None:
+        """Set the steps that are done already."""
+        self.done = done
+
+    def show(self, frames: Tensor) -> None:
+        """Play a finished chunk, [n,H,W,3] uint8, until the next one."""
+        memory.throw_exception_if_processing_interrupted()
+        self.close()
+        send = _sender()
+        if send is not None:
+            images = [Image.fromarray(frame.numpy()) for frame in frames[::SHOWN_FRAMES]]
+            self._playback = Playback(images, send)
+
+    def close(self) -> None:
+        """Stop playing."""
+        if self._playback is not None:
+            self._playback.stop()
+
+
+class Playback:
+    """Sends pictures at their own pace, over and over, from a thread of its own."""
+
+    def __init__(self, images: Sequence[Image.Image], send: Send) -> None:
+        self._images, self._send, self._stopped = images, send, Event()
+        self._thread = Thread(target=self._play, name="LiveTalk preview", daemon=True)
+        self._thread.start()
+
+    def _play(self) -> None:
+        while True:
+            for image in self._images:
+                if self._stopped.is_set():
+                    return
+                self._send(image)
+                self._stopped.wait(SECONDS_PER_SHOWN_FRAME)
+
+    def stop(self) -> None:
+        """Send no more."""
+        self._stopped.set()
+        self._thread.join()
+
+
+def _sender() -> Send | None:
+    """Shows pictures on the running node, in the way that the user's browser understands; None where nobody looks."""
+    running, server = get_executing_context(), PromptServer.instance
+    if running is None or server.client_id is None:
+        return None
+    client = server.client_id
+    if not feature_flags.supports_feature(server.sockets_metadata, client, "supports_preview_metadata"):
+        kind = BinaryEventTypes.UNENCODED_PREVIEW_IMAGE
+        return lambda image: server.send_sync(kind, ("JPEG", image, PREVIEW_SIZE), client)
+    place = _place(running)
+    kind = BinaryEventTypes.PREVIEW_IMAGE_WITH_METADATA
+    return lambda image: server.send_sync(kind, (("JPEG", image, PREVIEW_SIZE), place), client)
+
+
+def _place(running: ExecutionContext) -> dict[str, str | None]:
+    """Where in the graph, subgraphs included, the running node's preview belongs."""
+    graph, node = get_progress_state().dynprompt, running.node_id
+    return {
+        "node_id": node,
+        "prompt_id": running.prompt_id,
+        "display_node_id": graph.get_display_node_id(node),
+        "parent_node_id": graph.get_parent_node_id(node),
+        "real_node_id": graph.get_real_node_id(node),
+    }
+
+
+def say(text: str, log: bool = True) -> None:
+    """Show a message on the running node, and log it."""
+    if log:
+        logging.info("LiveTalk: %s", text)
+    running = get_executing_context()
+    if running is not None:
+        PromptServer.instance.send_progress_text(text, running.node_id)
