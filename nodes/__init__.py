@@ -4,8 +4,10 @@ from comfy_api.latest import ComfyExtension, io
 
 from .chunk import DecodeChunk, SampleChunk
 from .inputs import EncodeSpeech, MakeAvatar
+from .job import JobEnd, JobStart
 from .loaders import EmbeddedModel, LoadAudioEncoder, LoadModel
 from .render import Render
+from .settings import LaterPrompt, SetCorrection
 
 
 class LiveTalkExtension(ComfyExtension):
@@ -13,7 +15,12 @@ class LiveTalkExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """All nodes, in the order of a graph."""
-        return [EmbeddedModel, LoadModel, LoadAudioEncoder, EncodeSpeech, MakeAvatar, SampleChunk, DecodeChunk, Render]
+        return [
+            EmbeddedModel, LoadModel, LoadAudioEncoder,
+            EncodeSpeech, MakeAvatar, LaterPrompt, SetCorrection,
+            Render,
+            SampleChunk, DecodeChunk, JobStart, JobEnd,
+        ]  # fmt: skip
 
 
 async def comfy_entrypoint() -> LiveTalkExtension:

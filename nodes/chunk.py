@@ -15,8 +15,17 @@ from ..livetalk_core.streaming.avatar import Avatar
 from ..livetalk_core.streaming.session import Frames, Session
 from ..livetalk_core.streaming.state import StreamState
 from . import host
-from .handles import AvatarSocket, ChunkState, Speech, SpeechSocket, StateSocket, check_fit
-from .widgets import color_input, seed_input, steps_input
+from .handles import (
+    AvatarSocket,
+    ChunkState,
+    Correction,
+    CorrectionSocket,
+    Speech,
+    SpeechSocket,
+    StateSocket,
+    check_fit,
+)
+from .widgets import seed_input, steps_input
 
 
 class SampleChunk(io.ComfyNode):
@@ -63,7 +72,7 @@ class SampleChunk(io.ComfyNode):
         stream = StreamConfig(*avatar.size, steps=steps)
         plan = speech.plan(stream)
         progress = host.Progress(steps)
-        engine = host.HostEngine(model=model)
+        engine = host.HostEngine(model, on_estimate=progress.on_estimate)
         session = Session(engine, avatar, speech.features(plan), plan, stream, on_step=progress.on_step)
         before = session.start(seed) if state is None else replace(state.state, seed=seed)
         samples = host.raw_latent(session.sample(before).cpu()[None])
@@ -82,7 +91,7 @@ def check_continues(state: ChunkState, avatar: Avatar, speech: Speech) -> None:
             "this state belongs to another avatar (portrait or size); use one LiveTalk Avatar for all chunks, or "
             "leave state empty to start anew"
         )
-    if (state.speech.source.fingerprint, state.speech.mode) != (speech.source.fingerprint, speech.mode):
+    if state.speech.fingerprint != speech.fingerprint:
         raise InputError(
             "this state belongs to another speech or audio mode; use one LiveTalk Encode Speech for all chunks, or "
             "leave state empty to start anew"
@@ -111,7 +120,18 @@ class DecodeChunk(io.ComfyNode):
                 io.Latent.Input("latent", tooltip="From LiveTalk Sample Chunk."),
                 io.Vae.Input("vae", tooltip="The VAE that the avatar was made with: Wan 2.1's, or the embedded one."),
                 StateSocket.Input("state", tooltip="From the LiveTalk Sample Chunk that made the latent."),
-                color_input(),
+                CorrectionSocket.Input(
+                    "correction",
+                    optional=True,
+                    tooltip="What keeps the talk from drifting, from LiveTalk Correction; the same for all chunks.",
+                ),
+                io.Boolean.Input(
+                    "overlap",
+                    default=False,
+                    advanced=True,
+                    tooltip="Put the last frame of the chunk before in front (in the first chunk, its own first "
+                    "frame), for frame interpolation: drop one frame after it, and chunks join without a gap.",
+                ),
             ],
             outputs=[
                 io.Image.Output(
@@ -122,15 +142,19 @@ class DecodeChunk(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, latent: dict[str, Any], vae: Any, state: ChunkState, color_correction: float) -> io.NodeOutput:
+    def execute(
+        cls, latent: dict[str, Any], vae: Any, state: ChunkState, overlap: bool, correction: Correction | None = None
+    ) -> io.NodeOutput:
         """The chunk's new frames [n,H,W,3] in 0..1, and the state of the stream after it."""
         if not state.sampled:
             raise InputError("this state's chunk is decoded already; connect the state of LiveTalk Sample Chunk")
-        stream = replace(state.stream, color_correction=color_correction)
+        stream = replace(state.stream, color_correction=(correction or Correction()).color)
         engine = host.HostEngine(vae=vae)
         session = Session(engine, state.avatar, state.speech.features(state.plan), state.plan, stream)
         images: list[Tensor] = []
-        after = collect(session.decode(state.state, chunk_latent(latent, state)), images)
+        after = collect(session.decode(state.state, chunk_latent(latent, state), lead=int(overlap)), images)
+        if overlap and not state.state.next_chunk and not state.plan.live:
+            images.insert(0, images[0][:1])
         after = replace(after, motion=after.motion.cpu())
         return io.NodeOutput(torch.cat(images), replace(state, state=after, sampled=False))
 

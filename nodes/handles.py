@@ -1,5 +1,7 @@
-"""What travels along LiveTalk's own links: an audio encoder, a speech, an avatar, a stream's state."""
+"""What travels along LiveTalk's own links."""
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,9 +11,9 @@ from torch import Tensor
 from ..livetalk_core.config import StreamConfig, TransformerConfig
 from ..livetalk_core.errors import InputError
 from ..livetalk_core.media.audio import AudioSource
-from ..livetalk_core.shapes import frames_of_samples
+from ..livetalk_core.shapes import FRAMES_PER_SECOND, frames_of_samples
 from ..livetalk_core.streaming.avatar import Avatar
-from ..livetalk_core.streaming.features import SpeechFeatures, speech_features
+from ..livetalk_core.streaming.features import SpeakersFeatures, SpeechFeatures, speech_features
 from ..livetalk_core.streaming.plan import ChunkPlan
 from ..livetalk_core.streaming.state import StreamState
 from . import host
@@ -19,7 +21,10 @@ from . import host
 AudioEncoderSocket = io.Custom("LIVETALK_AUDIO_ENCODER")
 SpeechSocket = io.Custom("LIVETALK_SPEECH")
 AvatarSocket = io.Custom("LIVETALK_AVATAR")
+PromptsSocket = io.Custom("LIVETALK_PROMPTS")
+CorrectionSocket = io.Custom("LIVETALK_CORRECTION")
 StateSocket = io.Custom("LIVETALK_STATE")
+JobSocket = io.Custom("LIVETALK_JOB")
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,23 +43,52 @@ class HostedAudioEncoder:
 
 @dataclass(frozen=True, eq=False)
 class Speech:
-    """A sound and how it is to be heard; its features are encoded as chunks need them."""
+    """What is said: the voice of each speaker, and `source`, the sound that the video gets.
+
+    Features are encoded as chunks need them.
+    """
 
     source: AudioSource
+    voices: tuple[AudioSource, ...]
     encoder: HostedAudioEncoder
     mode: str
-    _features: dict[ChunkPlan, SpeechFeatures] = field(default_factory=dict)
+    _features: dict[ChunkPlan, SpeechFeatures | SpeakersFeatures] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies who says what, and how it is heard."""
+        return " + ".join(voice.fingerprint for voice in self.voices) + f", {self.mode}"
 
     def plan(self, stream: StreamConfig) -> ChunkPlan:
         """The chunks of the video that this speech asks for: its length, rounded up to a frame."""
         frames = frames_of_samples(self.source.samples, self.source.sample_rate)
         return ChunkPlan.of(frames, stream, live=self.mode == "stream")
 
-    def features(self, plan: ChunkPlan) -> SpeechFeatures:
+    def features(self, plan: ChunkPlan) -> SpeechFeatures | SpeakersFeatures:
         """The features for a plan, kept so that chained chunks measure and encode the sound once."""
         if plan not in self._features:
-            self._features[plan] = speech_features(self.source, self.encoder, plan, self.mode)
+            voices = [speech_features(voice, self.encoder, plan, self.mode) for voice in self.voices]
+            self._features[plan] = voices[0] if len(voices) == 1 else SpeakersFeatures(voices)
         return self._features[plan]
+
+
+@dataclass(frozen=True, eq=False)
+class Prompt:
+    """Text tokens [L,text_dim] that hold from a second of the video on."""
+
+    text: Tensor
+    from_second: float
+
+
+@dataclass(frozen=True)
+class Correction:
+    """How a stream is kept from drifting away from its portrait."""
+
+    color: float = 1.0
+
+    def stream(self, avatar: Avatar, **settings: Any) -> StreamConfig:
+        """The stream of an avatar with this correction and other `settings`."""
+        return StreamConfig(*avatar.size, color_correction=self.color, **settings)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,14 +103,27 @@ class ChunkState:
     sampled: bool
 
 
-def check_fit(config: TransformerConfig, avatar: Avatar, speech: Speech) -> None:
-    """Raise `InputError` unless avatar and speech were made with encoders of this model's widths."""
-    text, clip = avatar.text.shape[-1], avatar.clip.shape[-1]
-    if (text, clip) != (config.text_dim, config.clip_dim):
-        raise InputError(
-            f"the avatar's prompt and image tokens are {text} and {clip} wide; this model needs {config.text_dim} and "
-            f"{config.clip_dim}: {_encoders_for(config)}"
-        )
+def prompts_by_chunk(prompts: tuple[Prompt, ...], plan: ChunkPlan) -> Mapping[int, Tensor]:
+    """Index of the chunk that each prompt begins with -> its text; one beyond the end is never used."""
+    ordered = sorted(prompts, key=lambda prompt: prompt.from_second)
+    return {plan.index_at(round(prompt.from_second * FRAMES_PER_SECOND)): prompt.text for prompt in ordered}
+
+
+def fingerprint(tensor: Tensor) -> str:
+    """Identifies a tensor's values."""
+    return hashlib.sha256(tensor.float().cpu().contiguous().numpy().tobytes()).hexdigest()
+
+
+def check_fit(config: TransformerConfig, avatar: Avatar, speech: Speech, prompts: tuple[Prompt, ...] = ()) -> None:
+    """Raise `InputError` unless all were made for this model, and speakers and masks go together."""
+    _check_voices(avatar, speech)
+    clip = avatar.clip.shape[-1]
+    for text in (avatar.text, *(prompt.text for prompt in prompts)):
+        if (text.shape[-1], clip) != (config.text_dim, config.clip_dim):
+            raise InputError(
+                f"the prompt and image tokens are {text.shape[-1]} and {clip} wide; this model needs "
+                f"{config.text_dim} and {config.clip_dim}: {_encoders_for(config)}"
+            )
     encoder = speech.encoder
     if (encoder.blocks, encoder.channels) != (config.audio_blocks, config.audio_channels):
         raise InputError(
@@ -85,10 +132,24 @@ def check_fit(config: TransformerConfig, avatar: Avatar, speech: Speech) -> None
         )
 
 
+def _check_voices(avatar: Avatar, speech: Speech) -> None:
+    if (avatar.masks is None) == (len(speech.voices) == 1):
+        return
+    if avatar.masks is None:
+        raise InputError(
+            "two voices, but the avatar has no speaker masks; two speakers need both: connect mask_1 and mask_2 of "
+            "LiveTalk Avatar, or leave audio_2 of LiveTalk Encode Speech empty"
+        )
+    raise InputError(
+        "the avatar has two speaker masks, but there is one voice; two speakers need two: connect audio_2 of "
+        "LiveTalk Encode Speech, or leave mask_1 and mask_2 of LiveTalk Avatar empty"
+    )
+
+
 def _encoders_for(config: TransformerConfig) -> str:
     if config.text_dim == TransformerConfig.text_dim:
         return (
-            "connect to LiveTalk Avatar a CLIP Text Encode of umt5_xxl (Load CLIP, type wan) and a Load CLIP Vision "
+            "connect CLIP Text Encode of umt5_xxl (Load CLIP, type wan), and to LiveTalk Avatar a Load CLIP Vision "
             "of clip_vision_h"
         )
-    return "leave the avatar's clip_vision and conditioning unconnected, so that the embedded encoders are used"
+    return "leave clip_vision and conditioning unconnected, so that the embedded encoders are used"

@@ -8,10 +8,12 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..livetalk_core.checkpoints import nano
+from ..livetalk_core.checkpoints.model import Model
 from ..livetalk_core.config import StreamConfig
 from ..livetalk_core.errors import InputError
 from ..livetalk_core.media.audio import TensorAudio
 from ..livetalk_core.media.image import check_bounds, to_reference
+from ..livetalk_core.media.mix import MixedAudio
 from ..livetalk_core.streaming.avatar import prepare_avatar
 from ..livetalk_core.streaming.features import MODES
 from . import host
@@ -42,17 +44,34 @@ class EncodeSpeech(io.ComfyNode):
                     tooltip="window: overlapping windows, any length. stream: only the last 8 seconds are heard, as "
                     "in a live call. whole: everything at once, up to 5 minutes.",
                 ),
+                io.Audio.Input(
+                    "audio_2",
+                    optional=True,
+                    tooltip="What the second speaker says; both begin together, and the video gets both. Needs the "
+                    "avatar's masks. For turns, put silence where a speaker listens.",
+                ),
             ],
-            outputs=[SpeechSocket.Output(display_name="speech", tooltip="For LiveTalk Render or Sample Chunk.")],
+            outputs=[
+                SpeechSocket.Output(display_name="speech", tooltip="For LiveTalk Render or Sample Chunk."),
+                io.Int.Output(
+                    display_name="chunks", tooltip="How many chunks the video will have: the iterations of a loop."
+                ),
+            ],
         )
 
     @classmethod
-    def execute(cls, audio_encoder: HostedAudioEncoder, audio: dict[str, Any], mode: str) -> io.NodeOutput:
-        """Check the sound and wrap it."""
-        waveform = audio["waveform"]
-        if waveform.shape[0] != 1:
-            raise InputError(f"batch of {waveform.shape[0]} sounds; one is needed: pick one of them")
-        return io.NodeOutput(Speech(TensorAudio(waveform[0], audio["sample_rate"]), audio_encoder, mode))
+    def execute(
+        cls,
+        audio_encoder: HostedAudioEncoder,
+        audio: dict[str, Any],
+        mode: str,
+        audio_2: dict[str, Any] | None = None,
+    ) -> io.NodeOutput:
+        """Check the sounds and wrap them."""
+        voices = tuple(one_sound(sound) for sound in (audio, audio_2) if sound is not None)
+        source = voices[0] if len(voices) == 1 else MixedAudio(voices)
+        speech = Speech(source, voices, audio_encoder, mode)
+        return io.NodeOutput(speech, speech.plan(StreamConfig()).count)
 
 
 class MakeAvatar(io.ComfyNode):
@@ -84,6 +103,12 @@ class MakeAvatar(io.ComfyNode):
                     tooltip="The prompt, from CLIP Text Encode with umt5_xxl (Load CLIP, type wan). Leave it empty "
                     "with the embedded model.",
                 ),
+                io.Mask.Input(
+                    "mask_1", optional=True, tooltip="Where the first speaker is, for two speakers; the image's size."
+                ),
+                io.Mask.Input(
+                    "mask_2", optional=True, tooltip="Where the second speaker is, for two speakers; the image's size."
+                ),
                 _size_input("width", 128, "448 for the 14B model, 128 for the embedded one."),
                 _size_input("height", 128, "768 for the 14B model, 128 for the embedded one."),
                 io.String.Input(
@@ -106,6 +131,8 @@ class MakeAvatar(io.ComfyNode):
         prompt: str,
         clip_vision: Any = None,
         conditioning: list[Any] | None = None,
+        mask_1: Tensor | None = None,
+        mask_2: Tensor | None = None,
     ) -> io.NodeOutput:
         """Encode the portrait and the prompt."""
         stream = StreamConfig(height, width)
@@ -116,13 +143,18 @@ class MakeAvatar(io.ComfyNode):
                 f"{missing} is not connected; the 14B model needs clip_vision and conditioning, the embedded model "
                 "neither: connect both or none"
             )
+        masks = speaker_masks(mask_1, mask_2, portrait.shape[:2], height, width)
         reference = to_reference(portrait, height, width)
         if clip_vision is None:
-            clip, text = embedded_tokens(reference, prompt)
+            clip, text = embedded_model().encode_image(reference), embedded_text(prompt)
         else:
             clip, text = host.image_tokens(clip_vision, reference), prompt_tokens(conditioning)
         engine = host.HostEngine(vae=vae)
-        return io.NodeOutput(prepare_avatar(reference, clip, text, lambda video: engine.encode(video).cpu(), stream))
+
+        def encode(video: Tensor) -> Tensor:
+            return engine.encode(video).cpu()
+
+        return io.NodeOutput(prepare_avatar(reference, clip, text, encode, stream, masks))
 
 
 def _size_input(name: str, default: int, advice: str) -> io.Int.Input:
@@ -158,7 +190,54 @@ def prompt_tokens(conditioning: list[Any] | None) -> Tensor:
     return conditioning[0][0][0].float().cpu()
 
 
-def embedded_tokens(reference: Tensor, prompt: str) -> tuple[Tensor, Tensor]:
-    """Image tokens [1,S,dim] and text tokens [L,dim] by the embedded model's own encoders."""
-    model = nano.open_nano("cpu", torch.float32)
-    return model.encode_image(reference), model.encode_texts(prompt)[0]
+def embedded_model() -> Model:
+    """The embedded model, whose encoders serve where none are connected."""
+    return nano.open_nano("cpu", torch.float32)
+
+
+def embedded_text(prompt: str) -> Tensor:
+    """Text tokens [L,dim] by the embedded model's own encoder."""
+    return embedded_model().encode_texts(prompt)[0]
+
+
+def one_sound(audio: dict[str, Any]) -> TensorAudio:
+    """The sound of an AUDIO that holds one."""
+    waveform = audio["waveform"]
+    if waveform.shape[0] != 1:
+        raise InputError(f"batch of {waveform.shape[0]} sounds; one is needed: pick one of them")
+    return TensorAudio(waveform[0], audio["sample_rate"])
+
+
+def speaker_masks(
+    mask_1: Tensor | None, mask_2: Tensor | None, size: tuple[int, ...], height: int, width: int
+) -> Tensor | None:
+    """Two MASKs [1,H,W] of an image of `size` (H, W) -> first, second, background [3,height,width] of 0 and 1.
+
+    Scaled and cropped as the portrait is. None where none are connected.
+    """
+    if mask_1 is None and mask_2 is None:
+        return None
+    if mask_1 is None or mask_2 is None:
+        missing = "mask_1" if mask_1 is None else "mask_2"
+        raise InputError(f"{missing} is not connected; two speakers need both masks: connect both or none")
+    speakers = torch.stack([one_mask("mask_1", mask_1, size), one_mask("mask_2", mask_2, size)], dim=-1)
+    pixels = (torch.cat([speakers, torch.zeros_like(speakers[..., :1])], dim=-1) * 255).byte().numpy()
+    areas = to_reference(pixels, height, width)[0, :2, 0] > 0
+    masks = torch.cat([areas, ~areas.any(dim=0, keepdim=True)]).float()
+    empty = [name for name, mask in zip(("mask_1", "mask_2", "the background"), masks, strict=True) if not mask.any()]
+    if empty:
+        raise InputError(
+            f"{' and '.join(empty)} cover nothing of the {width}x{height} picture; each speaker and the background "
+            "need an area of at least 16x16 px: draw the masks again"
+        )
+    return masks
+
+
+def one_mask(name: str, mask: Tensor, size: tuple[int, ...]) -> Tensor:
+    """The mask [H,W] in a MASK that holds one, of the image's size."""
+    if tuple(mask.shape) != (1, *size):
+        raise InputError(
+            f"{name} is a batch of {mask.shape[0]} masks of {mask.shape[2]}x{mask.shape[1]} px; one mask of the "
+            f"image's {size[1]}x{size[0]} px is needed: draw it on the same image"
+        )
+    return mask[0].float().cpu().clamp(0, 1)

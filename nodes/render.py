@@ -1,21 +1,35 @@
 """The whole talk in one node, written straight to a file."""
 
-import hashlib
 from typing import Any
 
+import torch
 from comfy_api.latest import InputImpl, io, ui
+from torch import Tensor
 
-from ..livetalk_core.config import StreamConfig
+from ..livetalk_core.errors import InputError
 from ..livetalk_core.media.video import partial_path
 from ..livetalk_core.streaming.avatar import Avatar
+from ..livetalk_core.streaming.plan import ChunkPlan
 from ..livetalk_core.streaming.render import Render as CoreRender
 from ..livetalk_core.streaming.session import Frames, Session
-from ..livetalk_core.streaming.sidecar import Sidecar
+from ..livetalk_core.streaming.sidecar import ENDING, Sidecar
 from . import host
-from .handles import AvatarSocket, Speech, SpeechSocket, check_fit
-from .widgets import color_input, seed_input, steps_input
+from .handles import (
+    AvatarSocket,
+    Correction,
+    CorrectionSocket,
+    Prompt,
+    PromptsSocket,
+    Speech,
+    SpeechSocket,
+    check_fit,
+    fingerprint,
+    prompts_by_chunk,
+)
+from .pace import Pace
+from .widgets import prefix_input, resume_input, seed_input, steps_input
 
-PARTIAL_SIDECAR = ".partial.json"
+NOT_COLLECTED = "the frames were not kept in memory; turn on 'collect_images', or connect the video instead"
 
 
 class Render(io.ComfyNode):
@@ -29,30 +43,43 @@ class Render(io.ComfyNode):
             display_name="LiveTalk Render",
             category="LiveTalk",
             description="Renders the whole speech to a video file in the output folder, with sound, at 25 frames per "
-            "second. Any length; memory use stays the same. Shows every finished chunk.",
+            "second. Any length; memory use stays the same. Plays every finished chunk.",
             search_aliases=["talking avatar", "talking head", "lip sync", "audio to video", "infinite talk"],
             inputs=[
                 io.Model.Input("model", tooltip="A LiveTalk model, with any LoRAs."),
                 io.Vae.Input("vae", tooltip="The VAE that the avatar was made with: Wan 2.1's, or the embedded one."),
                 AvatarSocket.Input("avatar", tooltip="Who speaks, from LiveTalk Avatar."),
                 SpeechSocket.Input("speech", tooltip="What is said, from LiveTalk Encode Speech."),
+                io.UpscaleModel.Input(
+                    "upscale_model",
+                    optional=True,
+                    tooltip="Enlarges each chunk before it is written (Load Upscale Model, 2x or 4x). The talk itself "
+                    "is made at the avatar's size.",
+                ),
+                PromptsSocket.Input(
+                    "prompts", optional=True, tooltip="Prompts for later parts of the talk, from LiveTalk Prompt."
+                ),
+                CorrectionSocket.Input(
+                    "correction", optional=True, tooltip="What keeps the talk from drifting, from LiveTalk Correction."
+                ),
                 seed_input(),
-                io.String.Input(
-                    "filename_prefix",
-                    default="video/LiveTalk",
-                    tooltip="Folder and name in ComfyUI's output folder; a number and .mp4 are added. "
-                    "%date:yyyy-MM-dd% and the like work.",
-                ),
-                io.Boolean.Input(
-                    "resume",
-                    default=False,
-                    tooltip="Go on with the newest unfinished render of this filename prefix, if there is one; all "
-                    "inputs must be the same. Off: start a new file.",
-                ),
+                prefix_input(),
+                resume_input(),
                 steps_input(),
-                color_input(),
+                io.Boolean.Input(
+                    "collect_images",
+                    default=False,
+                    advanced=True,
+                    tooltip="Also keep all frames in memory for the output 'images': 12 bytes a pixel, at 448x768 "
+                    "4.1 MB a frame and 6.2 GB a minute. Off: memory does not grow.",
+                ),
             ],
-            outputs=[io.Video.Output(display_name="video", tooltip="The finished file; read from disk, not memory.")],
+            outputs=[
+                io.Video.Output(display_name="video", tooltip="The finished file; read from disk, not memory."),
+                io.Image.Output(display_name="last_frames", tooltip="The last 5 frames, to go on from."),
+                io.Image.Output(display_name="images", tooltip="All frames, if collect_images is on; memory grows."),
+            ],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
             is_output_node=True,
         )
 
@@ -67,59 +94,125 @@ class Render(io.ComfyNode):
         filename_prefix: str,
         resume: bool,
         steps: int,
-        color_correction: float,
+        collect_images: bool,
+        upscale_model: Any = None,
+        prompts: tuple[Prompt, ...] = (),
+        correction: Correction | None = None,
     ) -> io.NodeOutput:
         """Render to the end; on Cancel or failure the partial file stays and its path is said."""
-        check_fit(host.require_livetalk(model), avatar, speech)
-        stream = StreamConfig(*avatar.size, steps=steps, color_correction=color_correction)
+        check_fit(host.require_livetalk(model), avatar, speech, prompts)
+        stream = (correction or Correction()).stream(avatar, steps=steps)
         plan = speech.plan(stream)
-        progress = host.Progress(plan.count * steps)
-        engine = host.HostEngine(model, vae)
-        session = Session(engine, avatar, speech.features(plan), plan, stream, on_step=progress.on_step)
+        upscaler = None if upscale_model is None else host.Upscaler(upscale_model, avatar.reference)
         output = host.OutputFile(filename_prefix, stream.width, stream.height)
-        path = output.path
-        if resume and (unfinished := output.newest(PARTIAL_SIDECAR)):
-            path = unfinished.with_name(unfinished.name.removesuffix(PARTIAL_SIDECAR) + ".mp4")
+        if resume:
+            output = output.unfinished(ENDING) or output
+        progress = host.Progress(plan.count * steps)
+        session = Session(
+            host.HostEngine(model, vae, progress.on_estimate), avatar, speech.features(plan), plan, stream,
+            prompts=prompts_by_chunk(prompts, plan), on_step=progress.on_step,
+        )  # fmt: skip
         render = CoreRender(
-            session, path, seed, speech.source,
-            inputs=identity(model, avatar, speech, stream, seed),
+            session, output.path, seed, speech.source,
+            inputs=identity(model, avatar, speech, session, upscaler and upscaler.identity),
             metadata=host.video_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo),
             resume=resume,
+            upscaler=upscaler,
         )  # fmt: skip
-        run(render, progress)
-        saved = ui.SavedResult(path.name, output.subfolder, io.FolderType.output)
-        return io.NodeOutput(InputImpl.VideoFromFile(str(path)), ui=ui.PreviewVideo([saved]))
+        kept = Kept(stream.motion_frames, collect_images)
+        run(render, progress, kept)
+        saved = ui.SavedResult(output.path.name, output.subfolder, io.FolderType.output)
+        video = InputImpl.VideoFromFile(str(output.path))
+        return io.NodeOutput(video, kept.last_frames, kept.images, ui=ui.PreviewVideo([saved]))
 
 
-def run(render: CoreRender, progress: host.Progress) -> None:
+class Kept:
+    """The frames that stay in memory: the last ones, and all of them where asked for. [n,H,W,3] in 0..1."""
+
+    def __init__(self, last: int, everything: bool) -> None:
+        self._last, self._everything, self._frames = last, everything, torch.empty(0)
+        self._all: list[Tensor] = []
+
+    def check_start(self, first: int) -> None:
+        """Raise `InputError` where frames were asked for that an earlier run made."""
+        if self._everything and first:
+            raise InputError(
+                f"the first {first} frames of this render are in its file alone; 'collect_images' needs them all in "
+                "memory: turn it off and connect the video to Get Video Components"
+            )
+
+    def add(self, frames: Tensor) -> None:
+        """Take the next frames, [3,n,H,W] in -1..1."""
+        images = ((frames.permute(1, 2, 3, 0).float().cpu() + 1) / 2).clamp(0, 1)
+        self._frames = torch.cat([self._frames, images])[-self._last :] if len(self._frames) else images
+        if self._everything:
+            self._all.append(images)
+
+    @property
+    def last_frames(self) -> Tensor:
+        """The last few frames."""
+        return self._frames[-self._last :]
+
+    @property
+    def images(self) -> Any:
+        """All frames, or what holds back the nodes behind an output that was not asked for."""
+        return torch.cat(self._all) if self._everything else host.blocked(NOT_COLLECTED)
+
+
+def run(render: CoreRender, progress: host.Progress, kept: Kept) -> None:
     """Render to the end with previews; where it stops early, say where the playable part is."""
     partial, complete = partial_path(render.output), False
-    sidecar, steps = Sidecar(render.output, render.inputs), render.session.stream.steps
-    newest: Frames | None = None
-    if render.resume and sidecar.exists:
-        progress.done = sidecar.load()[0].next_chunk * steps
+    plan = render.session.plan
+    begin = first_chunk(render)
+    progress.skip_to(begin * render.session.stream.steps)
+    first = frames_before(plan, begin)
+    kept.check_start(first)
+    pace, chunk = Pace(first, plan.total_frames), []
     try:
         for event in render.run():
             if isinstance(event, Frames):
-                newest = event
-            elif newest:
-                progress.show((event.chunk.index + 1) * steps, newest.pixels[-1])
+                kept.add(event.frames)
+                chunk.append(event.pixels)
+                continue
+            progress.show(torch.cat(chunk))
+            host.say(pace.line(frames_before(plan, event.state.next_chunk)), log=False)
+            chunk.clear()
         complete = True
     finally:
+        progress.close()
         if not complete and partial.exists():
             host.say(f"stopped; what is done plays: {partial} (turn on 'resume' and queue again to go on)")
 
 
-def identity(model: Any, avatar: Avatar, speech: Speech, stream: StreamConfig, seed: int) -> dict[str, Any]:
-    """Everything that a render's frames depend on; a resume needs all of it unchanged."""
+def first_chunk(render: CoreRender) -> int:
+    """Index of the chunk that a render begins with: above 0 where it goes on with an unfinished one."""
+    sidecar = Sidecar(render.output, render.inputs)
+    return sidecar.load()[0].next_chunk if render.resume and sidecar.exists else 0
+
+
+def frames_before(plan: ChunkPlan, index: int) -> int:
+    """Frames of the video that the chunks before `index` give."""
+    if not index:
+        return 0
+    last = plan.chunk(index - 1)
+    return last.start + last.skip + last.keep
+
+
+def identity(model: Any, avatar: Avatar, speech: Speech, session: Session, upscale_model: str | None) -> dict[str, Any]:
+    """Everything but the seed that a render's frames depend on; a resume needs all of it unchanged.
+
+    The seed is not among it: a resumed render goes on with its own, which a KSampler-like widget may have changed.
+    """
+    stream = session.stream
+    later = {str(chunk): fingerprint(text) for chunk, text in session.prompts.items()}
     return {
         "model": host.model_identity(model),
         "avatar": avatar.fingerprint,
-        "prompt": hashlib.sha256(avatar.text.float().cpu().numpy().tobytes()).hexdigest(),
-        "speech": speech.source.fingerprint,
-        "audio mode": speech.mode,
+        "prompt": fingerprint(avatar.text),
+        "later prompts": later,
+        "speech": speech.fingerprint,
         "size": f"{stream.width}x{stream.height}",
+        "upscale model": upscale_model,
         "steps": stream.steps,
         "color correction": stream.color_correction,
-        "seed": seed,
     }

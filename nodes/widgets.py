@@ -29,14 +29,21 @@ def steps_input() -> io.Int.Input:
     )
 
 
-def color_input() -> io.Float.Input:
-    """Strength of the colour transfer."""
-    return io.Float.Input(
-        "color_correction",
-        default=1.0,
-        min=0.0,
-        max=1.0,
-        step=0.05,
-        advanced=True,
-        tooltip="How far each frame's colours are pulled towards the portrait's: 1 fully (stops drift), 0 not at all.",
+def prefix_input() -> io.String.Input:
+    """Where the video goes."""
+    return io.String.Input(
+        "filename_prefix",
+        default="video/LiveTalk",
+        tooltip="Folder and name in ComfyUI's output folder; a number and .mp4 are added. %date:yyyy-MM-dd% and the "
+        "like work.",
+    )
+
+
+def resume_input() -> io.Boolean.Input:
+    """Whether to go on with what was left unfinished."""
+    return io.Boolean.Input(
+        "resume",
+        default=False,
+        tooltip="Go on with the newest unfinished video of this filename prefix, if there is one, with the seed that "
+        "it began with; all other inputs must be the same. Off: start a new file.",
     )

@@ -33,8 +33,8 @@ class Render:
     """What to render and where to.
 
     `inputs` names everything the frames depend on (a resume is refused where one differs); `metadata` goes into
-    the file's container. `upscaler` enlarges the frames, those of the events too. With `resume`, an unfinished render of the same name is taken up; without, it is refused
-    rather than overwritten.
+    the file's container. With `resume`, an unfinished render of the same name is taken up; without, it is refused
+    rather than overwritten. `upscaler` enlarges the frames, those of the events too.
     """
 
     session: Session

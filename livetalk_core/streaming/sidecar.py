@@ -19,6 +19,8 @@ from ..media.video import Checkpoint, partial_path
 from .state import StreamState
 
 FORMAT = 1
+ENDING = ".partial.json"
+"""What a video's name without `.mp4` is followed by while the video is unfinished."""
 
 
 def write_durably(path: Path, data: bytes) -> None:

@@ -61,8 +61,7 @@ class Progress:
         self.close()
         send = _sender()
         if send is not None:
-            images = [Image.fromarray(frame.numpy()) for frame in frames[::SHOWN_FRAMES]]
-            self._playback = Playback(images, send)
+            self._playback = Playback([_small(frame) for frame in frames[::SHOWN_FRAMES]], send)
 
     def close(self) -> None:
         """Stop playing."""
@@ -90,6 +89,12 @@ class Playback:
         """Send no more."""
         self._stopped.set()
         self._thread.join()
+
+
+def _small(frame: Tensor) -> Image.Image:
+    image = Image.fromarray(frame.numpy())
+    image.thumbnail((PREVIEW_SIZE, PREVIEW_SIZE))
+    return image
 
 
 def _sender() -> Send | None:

@@ -3,6 +3,7 @@
 A MODEL is the core's transformer, a VAE the core's VAE, a CLIP_VISION its vision encoder.
 """
 
+import copy
 import importlib
 import types
 from pathlib import Path
@@ -27,8 +28,9 @@ class FakeHost(types.ModuleType):
         """Forget what happened; files go to `output` from now on."""
         self.output, self.models = output, {}
         self.said, self.shown, self.steps, self.cancel_after = [], [], 0, None
+        self.queued, self.cancelled = [], False
 
-    def HostEngine(self, model=None, vae=None):
+    def HostEngine(self, model=None, vae=None, on_estimate=None):
         return self.core("streaming.engine").LocalEngine(model, vae)
 
     def require_livetalk(self, model):
@@ -74,8 +76,22 @@ class FakeHost(types.ModuleType):
     def video_metadata(self, prompt, extra):
         return {"prompt": str(prompt), **{key: str(value) for key, value in (extra or {}).items()}}
 
-    def say(self, text):
+    def say(self, text, log=True):
         self.said.append(text)
+
+    def blocked(self, message=None):
+        return Blocked(message)
+
+    def check_cancelled(self):
+        if self.cancelled:
+            raise Interrupted
+
+    def queue_again(self, node_id, inputs):
+        self.queued.append((node_id, inputs))
+        return f"prompt {len(self.queued)}"
+
+    def Upscaler(self, model, probe):
+        return model(probe)
 
     def model_files(self, folder):
         return sorted(self.models)
@@ -90,20 +106,34 @@ class FakeHost(types.ModuleType):
         return OutputFile(self.output, prefix)
 
 
+class Blocked:
+    """ComfyUI's ExecutionBlocker."""
+
+    def __init__(self, message):
+        self.message = message
+
+
 class Progress:
     """Counts; raises `Interrupted` once `host.cancel_after` steps are done."""
 
     def __init__(self, host, steps):
-        self.host, self.total, self.done = host, steps, 0
+        self.host, self.total, self.done, self.closed = host, steps, 0, False
+        self.on_estimate = None
 
     def on_step(self, _):
         if self.host.cancel_after is not None and self.host.steps >= self.host.cancel_after:
             raise Interrupted
         self.host.steps += 1
 
-    def show(self, done, frame):
-        assert frame.dtype == torch.uint8 and frame.ndim == 3
-        self.host.shown.append((done, frame))
+    def skip_to(self, done):
+        self.done = done
+
+    def show(self, frames):
+        assert frames.dtype == torch.uint8 and frames.ndim == 4
+        self.host.shown.append(frames)
+
+    def close(self):
+        self.closed = True
 
 
 class OutputFile:
@@ -117,5 +147,11 @@ class OutputFile:
         counter = next(n for n in range(1, 1000) if f"{n:05}" not in taken)
         self.path = folder / f"{self.name}_{counter:05}_.mp4"
 
-    def newest(self, ending):
-        return max(self.path.parent.glob(f"{self.name}_*_{ending}"), default=None)
+    def unfinished(self, ending):
+        newest = max(self.path.parent.glob(f"{self.name}_*_{ending}"), default=None)
+        return self.named(newest.name.removesuffix(ending)) if newest else None
+
+    def named(self, name):
+        other = copy.copy(self)
+        other.path = self.path.with_name(f"{name}.mp4")
+        return other

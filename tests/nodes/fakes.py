@@ -91,6 +91,10 @@ class PreviewVideo:
     def __init__(self, values: list[Any]) -> None:
         self.values = values
 
+    def as_dict(self) -> dict[str, Any]:
+        """What is sent to the browser."""
+        return {"images": self.values, "animated": (True,)}
+
 
 @dataclass
 class SavedResult:
@@ -108,7 +112,7 @@ def comfy_api() -> dict[str, types.ModuleType]:
     io.Hidden = types.SimpleNamespace(prompt="PROMPT", extra_pnginfo="EXTRA_PNGINFO", unique_id="UNIQUE_ID")
     for name in (
         "Int", "Float", "String", "Boolean", "Combo", "Image", "Latent", "Conditioning", "Model", "Vae",
-        "ClipVision", "Audio", "Video",
+        "ClipVision", "Audio", "Video", "Mask", "UpscaleModel",
     ):  # fmt: skip
         setattr(io, name, _kind(name.upper()))
     latest = types.ModuleType("comfy_api.latest")

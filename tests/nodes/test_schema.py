@@ -19,8 +19,12 @@ WIDGETS = {
     "LiveTalkEncodeSpeech": ["mode"],
     "LiveTalkAvatar": ["width", "height", "prompt"],
     "LiveTalkSampleChunk": ["seed", "steps"],
-    "LiveTalkDecodeChunk": ["color_correction"],
-    "LiveTalkRender": ["seed", "filename_prefix", "resume", "steps", "color_correction"],
+    "LiveTalkDecodeChunk": ["overlap"],
+    "LiveTalkRender": ["seed", "filename_prefix", "resume", "steps", "collect_images"],
+    "LiveTalkPrompt": ["prompt", "from_second"],
+    "LiveTalkCorrection": ["color_correction"],
+    "LiveTalkJobStart": ["filename_prefix", "resume", "job"],
+    "LiveTalkJobEnd": [],
 }
 
 

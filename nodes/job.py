@@ -1,0 +1,190 @@
+"""Talks of unbounded length through any nodes: one prompt of ComfyUI's queue per chunk.
+
+The job's state lies in files beside its partial video, so memory does not grow, and a job outlives the server.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from comfy_api.latest import InputImpl, io, ui
+from torch import Tensor
+
+from ..livetalk_core.errors import InputError
+from ..livetalk_core.media.audio import AudioSource
+from ..livetalk_core.media.video import Checkpoint, VideoWriter, partial_path
+from ..livetalk_core.shapes import FRAMES_PER_SECOND
+from ..livetalk_core.streaming.avatar import Avatar
+from ..livetalk_core.streaming.plan import Chunk
+from ..livetalk_core.streaming.sidecar import ENDING, Sidecar
+from . import host
+from .handles import AvatarSocket, ChunkState, Correction, JobSocket, Speech, SpeechSocket, StateSocket
+from .widgets import prefix_input, resume_input
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A talk that grows by a chunk a prompt: its file, and where it stands. `start_node` began this prompt's chunk."""
+
+    output: host.OutputFile
+    sound: AudioSource
+    sidecar: Sidecar
+    checkpoint: Checkpoint | None
+    start_node: str
+
+    @property
+    def name(self) -> str:
+        """What the job is called: its file's name without `.mp4`."""
+        return self.output.path.stem
+
+
+class JobStart(io.ComfyNode):
+    """The next chunk's place in a job: the state to sample from."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """What ComfyUI shows."""
+        return io.Schema(
+            node_id="LiveTalkJobStart",
+            display_name="LiveTalk Job Start",
+            category="LiveTalk",
+            description="Begins a talk of any length that goes through other nodes chunk by chunk. Each run makes one "
+            "chunk; LiveTalk Job End queues the next.",
+            search_aliases=["requeue", "batch manager", "unbounded", "long video"],
+            inputs=[
+                AvatarSocket.Input("avatar", tooltip="Who speaks, from LiveTalk Avatar."),
+                SpeechSocket.Input("speech", tooltip="What is said, from LiveTalk Encode Speech."),
+                prefix_input(),
+                resume_input(),
+                io.String.Input(
+                    "job",
+                    default="",
+                    advanced=True,
+                    tooltip="Filled in from run to run by LiveTalk Job End: the file that the chunk goes to. Leave it "
+                    "empty.",
+                ),
+            ],
+            outputs=[
+                StateSocket.Output(display_name="state", tooltip="For LiveTalk Sample Chunk; empty at the beginning."),
+                JobSocket.Output(display_name="job", tooltip="For LiveTalk Job End."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, **_: Any) -> float:
+        """Never what it was before: each run goes on from the file."""
+        return float("nan")
+
+    @classmethod
+    def execute(cls, avatar: Avatar, speech: Speech, filename_prefix: str, resume: bool, job: str) -> io.NodeOutput:
+        """Find the job's file, and the state after its last chunk."""
+        stream = Correction().stream(avatar)
+        output = host.OutputFile(filename_prefix, stream.width, stream.height)
+        if job:
+            output = output.named(job)
+        elif resume:
+            output = output.unfinished(ENDING) or output
+        sidecar = Sidecar(output.path, {"avatar": avatar.fingerprint, "speech": speech.fingerprint})
+        state, checkpoint = None, None
+        if (job or resume) and sidecar.exists:
+            before, checkpoint = sidecar.load()
+            state = ChunkState(avatar, speech, speech.plan(stream), stream, before, sampled=False)
+        elif job:
+            raise InputError(f"there is no unfinished job {job!r}; empty the widget 'job' to start a new one")
+        return io.NodeOutput(state, Job(output, speech.source, sidecar, checkpoint, cls.hidden.unique_id))
+
+
+class JobEnd(io.ComfyNode):
+    """The chunk's finished frames -> the job's file; then the next chunk is queued, or the video is complete."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """What ComfyUI shows."""
+        return io.Schema(
+            node_id="LiveTalkJobEnd",
+            display_name="LiveTalk Job End",
+            category="LiveTalk",
+            description="Adds a chunk's frames to the job's video, with sound, and queues the next chunk. After the "
+            "last one it gives the finished video.",
+            search_aliases=["requeue", "video combine", "save video", "long video"],
+            inputs=[
+                JobSocket.Input("job", tooltip="From LiveTalk Job Start."),
+                StateSocket.Input("state", tooltip="From LiveTalk Decode Chunk."),
+                io.Image.Input(
+                    "images",
+                    tooltip="The chunk's frames after all other nodes: as many as LiveTalk Decode Chunk gave, or "
+                    "twice, three times ... as many (interpolated). Their size may differ.",
+                ),
+            ],
+            outputs=[
+                io.Video.Output(
+                    display_name="video", tooltip="The finished file. Nodes behind it run once, after the last chunk."
+                )
+            ],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, job: Job, state: ChunkState, images: Tensor) -> io.NodeOutput:
+        """Write the chunk; queue the next one, or finish."""
+        chunk = finished_chunk(job, state)
+        rate = FRAMES_PER_SECOND * times(images, chunk)
+        writer = open_writer(job, images, rate, host.video_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo))
+        try:
+            writer.write((images.float().cpu().clamp(0, 1) * 255).round().byte())
+            checkpoint = writer.end_chunk()
+            complete = state.state.next_chunk == state.plan.count
+            if complete:
+                writer.finish()
+                job.sidecar.remove()
+            else:
+                job.sidecar.save(replace(state.state, motion=state.state.motion.cpu()), checkpoint)
+        finally:
+            writer.close()
+        host.check_cancelled()
+        following = None if complete else host.queue_again(job.start_node, {"job": job.name})
+        return outcome(job, state, following)
+
+
+def finished_chunk(job: Job, state: ChunkState) -> Chunk:
+    """The chunk that leads to `state`; `InputError` unless the job's file waits for it."""
+    written = 0 if job.checkpoint is None else job.checkpoint.chunks
+    if state.sampled or state.state.next_chunk != written + 1:
+        raise InputError(
+            f"this state does not follow the job's {written} written chunks; it must come from the LiveTalk Decode "
+            "Chunk behind LiveTalk Job Start: connect that one"
+        )
+    return state.plan.chunk(written)
+
+
+def times(images: Tensor, chunk: Chunk) -> int:
+    """How many images there are for each frame of the chunk, a whole number."""
+    if len(images) % chunk.keep or not len(images):
+        raise InputError(
+            f"{len(images)} images for a chunk of {chunk.keep} frames; as many are needed, or a whole multiple "
+            f"({2 * chunk.keep}, {3 * chunk.keep} ...): after frame interpolation drop the first image (see 'overlap' "
+            "of LiveTalk Decode Chunk)"
+        )
+    return len(images) // chunk.keep
+
+
+def open_writer(job: Job, images: Tensor, rate: int, metadata: dict[str, str]) -> VideoWriter:
+    """The job's partial video, new or as it was left."""
+    height, width = images.shape[1:3]
+    if job.checkpoint is None:
+        return VideoWriter.create(job.output.path, height, width, job.sound, metadata, rate=rate)
+    return VideoWriter.resume(job.output.path, job.checkpoint, height, width, job.sound, rate=rate)
+
+
+def outcome(job: Job, state: ChunkState, following: str | None) -> io.NodeOutput:
+    """What the node gives and shows: the video so far, and for API clients where the job stands."""
+    path: Path = job.output.path if following is None else partial_path(job.output.path)
+    saved = ui.SavedResult(path.name, job.output.subfolder, io.FolderType.output)
+    done, count = state.state.next_chunk, state.plan.count
+    host.say(f"chunk {done} of {count}")
+    progress = {"job": job.name, "chunk": done, "chunks": count, "done": following is None, "next_prompt_id": following}
+    shown = ui.PreviewVideo([saved]).as_dict() | {"livetalk_job": [progress]}
+    video = InputImpl.VideoFromFile(str(path)) if following is None else host.blocked()
+    return io.NodeOutput(video, ui=shown)

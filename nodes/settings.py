@@ -1,0 +1,88 @@
+"""Optional settings of a talk: what changes in its course, and what keeps it from drifting."""
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from .handles import Correction, CorrectionSocket, Prompt, PromptsSocket
+from .inputs import embedded_text, prompt_tokens
+
+
+class LaterPrompt(io.ComfyNode):
+    """A prompt that holds from some second of the talk on."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """What ComfyUI shows."""
+        return io.Schema(
+            node_id="LiveTalkPrompt",
+            display_name="LiveTalk Prompt",
+            category="LiveTalk",
+            description="Another prompt for the talk from some second on. Chain several for several changes.",
+            search_aliases=["prompt schedule", "prompt travel", "per-chunk prompt"],
+            inputs=[
+                PromptsSocket.Input("prompts", optional=True, tooltip="Prompts for other parts, to be joined to."),
+                io.Conditioning.Input(
+                    "conditioning",
+                    optional=True,
+                    tooltip="The prompt, from CLIP Text Encode with umt5_xxl. Leave it empty with the embedded model.",
+                ),
+                io.String.Input(
+                    "prompt",
+                    default="A person is talking and smiling.",
+                    multiline=True,
+                    tooltip="The prompt for the embedded text encoder; not read where conditioning is connected.",
+                ),
+                io.Float.Input(
+                    "from_second",
+                    default=5.0,
+                    min=0.0,
+                    max=1e6,
+                    step=0.04,
+                    tooltip="The second of the talk from which the prompt holds, to the chunk (about 1.1 s).",
+                ),
+            ],
+            outputs=[PromptsSocket.Output(display_name="prompts", tooltip="For LiveTalk Render, or another Prompt.")],
+        )
+
+    @classmethod
+    def execute(
+        cls, prompt: str, from_second: float, prompts: tuple[Prompt, ...] = (), conditioning: list[Any] | None = None
+    ) -> io.NodeOutput:
+        """The prompts so far and this one."""
+        text = embedded_text(prompt) if conditioning is None else prompt_tokens(conditioning)
+        return io.NodeOutput((*prompts, Prompt(text, from_second)))
+
+
+class SetCorrection(io.ComfyNode):
+    """Settings of what keeps a talk from drifting."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """What ComfyUI shows."""
+        return io.Schema(
+            node_id="LiveTalkCorrection",
+            display_name="LiveTalk Correction",
+            category="LiveTalk",
+            description="What keeps a talk from drifting away from its portrait. Without this node the defaults hold.",
+            search_aliases=["color match", "colour correction", "drift", "retrospection"],
+            inputs=[
+                io.Float.Input(
+                    "color_correction",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="How far each frame's colours are pulled towards the portrait's: 1 fully (stops drift of "
+                    "colour), 0 not at all.",
+                )
+            ],
+            outputs=[
+                CorrectionSocket.Output(display_name="correction", tooltip="For LiveTalk Render or Decode Chunk.")
+            ],
+        )
+
+    @classmethod
+    def execute(cls, color_correction: float) -> io.NodeOutput:
+        """The settings."""
+        return io.NodeOutput(Correction(color_correction))
