@@ -12,6 +12,7 @@ import comfy.utils
 from ...livetalk_core.errors import InputError
 
 TILE, OVERLAP, SMALLEST_TILE = 512, 32, 128
+PROBE_SIDE = 64
 BYTES_PER_TILE_VALUE = 384
 """What upscalers hold per value of a tile and unit of scale: ComfyUI's own estimate."""
 
@@ -24,22 +25,31 @@ class Upscaler:
     """
 
     def __init__(self, model: Any, probe: Tensor) -> None:
-        self.model, self._tile, self.scale = model, TILE, 1
-        enlarged = self(probe[0])
-        before, after = probe.shape[-2:], enlarged.shape[-2:]
-        self.scale = max(1, after[0] // before[0])
-        if tuple(after) != (self.scale * before[0], self.scale * before[1]):
+        self.model, self._tile = model, TILE
+        self.scale = self._measure(probe[:, :, 0, :PROBE_SIDE, :PROBE_SIDE])
+        self.identity = f"{self.scale}x, {_digest(self(probe[0]))}"
+
+    def _measure(self, probe: Tensor) -> int:
+        """How many times longer the model makes the sides of an image [1,3,H,W]."""
+        image = probe.to(self._load()).float()
+        rows, columns = (
+            after / before for after, before in zip(self.model(image).shape[-2:], probe.shape[-2:], strict=True)
+        )
+        if rows != columns or not rows.is_integer():
             raise InputError(
-                f"the upscale model makes {after[1]}x{after[0]} px of {before[1]}x{before[0]}; it must multiply both "
-                "sides by the same whole number: choose a 2x or 4x model"
+                f"the upscale model makes images {columns:g} times as wide and {rows:g} times as high; both must be "
+                "the same whole number: choose a 2x or 4x model"
             )
-        self.identity = f"{self.scale}x, {_digest(enlarged)}"
+        return int(rows)
+
+    def _load(self) -> torch.device:
+        needed = TILE * TILE * 3 * 4 * max(self.model.scale, 1.0) * BYTES_PER_TILE_VALUE
+        memory.load_models_gpu([self.model.patcher], memory_required=needed)
+        return self.model.patcher.load_device
 
     def __call__(self, frames: Tensor) -> Tensor:
         """See the class. Halves its tiles where memory runs out."""
-        device = self.model.patcher.load_device
-        needed = TILE * TILE * 3 * 4 * max(self.model.scale, 1.0) * BYTES_PER_TILE_VALUE
-        memory.load_models_gpu([self.model.patcher], memory_required=needed)
+        device = self._load()
         images = (frames.movedim(1, 0).float() + 1) / 2
         return torch.cat([self._upscale(image[None].to(device)) for image in images]).movedim(0, 1) * 2 - 1
 
@@ -49,8 +59,8 @@ class Upscaler:
         while True:
             try:
                 size = {"tile_x": self._tile, "tile_y": self._tile, "overlap": OVERLAP}
-                scale = self.model.scale
-                out = comfy.utils.tiled_scale(image, self._enlarge, upscale_amount=scale, output_device="cpu", **size)
+                size |= {"upscale_amount": self.scale, "output_device": "cpu"}
+                out = comfy.utils.tiled_scale(image, self._enlarge, **size)
                 return out.clamp(0, 1)
             except Exception as error:
                 memory.raise_non_oom(error)

@@ -1,4 +1,4 @@
-"""Run by ComfyUI's interpreter: `in_comfyui.py CHECKOUT RESULTS`. Holds `nodes/host` against ComfyUI itself.
+"""Run by ComfyUI's interpreter: `in_comfyui.py CHECKOUT RESULTS [CHECK ...]`. Holds `nodes/host` against ComfyUI.
 
 Each function named `check_...` is one check; RESULTS becomes a JSON object of check -> error, or null where it passed.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 CHECKOUT, RESULTS = Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve()
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(CHECKOUT))
+ONLY = sys.argv[3:]
 sys.argv = ["main.py", "--cpu", "--fp32-text-enc"]  # fp16 text and vision encoders round by 0.003
 
 import comfy.options  # noqa: E402
@@ -24,12 +25,15 @@ import comfy.clip_vision  # noqa: E402
 import comfy.latent_formats  # noqa: E402
 import comfy.lora  # noqa: E402
 import comfy.model_management  # noqa: E402
+import comfy.model_patcher  # noqa: E402
 import comfy.sd  # noqa: E402
+import folder_paths  # noqa: E402
 import torch  # noqa: E402
+from comfy_extras.nodes_torch_compile import TorchCompileModel  # noqa: E402
 from safetensors import safe_open  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
-from nodes import common_ksampler  # noqa: E402
+from nodes import LoraLoaderModelOnly, common_ksampler  # noqa: E402
 
 
 def import_pack(name):
@@ -55,6 +59,8 @@ from livetalk_in_comfyui.nodes.host.vae import vae_patcher  # noqa: E402
 
 NANO = PRESETS["nano"]
 F, H, W = 3, 8, 8
+FIGURES = {}
+"""What was measured along the way."""
 
 
 def weights_of(model, seed):
@@ -141,6 +147,139 @@ def check_stock_lora_fits_and_comes_off_again():
     assert host.model_identity(model) != host.model_identity(with_lora)
     close(denoise(host.HostEngine(model)), plain, 0)
     close(model.model.diffusion_model.blocks[0].self_attn.q.weight, weights[f"{key}.weight"], 0)
+
+
+def check_stock_lora_loader_changes_what_merging_changes():
+    _, weights = transformer()
+    lora, merged = a_lora(weights, strength=0.7)
+    with tempfile.TemporaryDirectory() as folder:
+        folder_paths.add_model_folder_path("loras", folder, is_default=True)
+        save_file(lora, Path(folder) / "talk.safetensors")
+        (model,) = LoraLoaderModelOnly().load_lora_model_only(build(weights), "talk.safetensors", 0.7)
+        (bypassed,) = LoraLoaderModelOnly().load_lora_model_only(build(weights), "talk.safetensors", 0.0)
+    core = Transformer(NANO.transformer)
+    plain = denoise(host.HostEngine(build(weights)))
+    core.load_state_dict(merged)
+    expected = denoise(LocalEngine(core, VAE(NANO.vae)))
+    assert (expected - plain).abs().max() > 1e-2, "the LoRA changes nothing"
+    close(denoise(host.HostEngine(model)), expected, 1e-4)
+    close(denoise(host.HostEngine(bypassed)), plain, 0)
+
+
+def a_lora(weights, strength):
+    """A LoRA of rank 2 with alpha on layers of every kind, and the weights that it makes at a strength."""
+    generator = torch.Generator().manual_seed(7)
+    lora, merged = {}, dict(weights)
+    for key in ("blocks.0.self_attn.q", "blocks.1.ffn.0", "blocks.2.audio_cross_attn.kv_linear", "audio_proj.proj1"):
+        rows, columns = weights[f"{key}.weight"].shape
+        up, down = (torch.randn(shape, generator=generator) * 0.1 for shape in ((rows, 2), (2, columns)))
+        parts = {"lora_up.weight": up, "lora_down.weight": down, "alpha": torch.tensor(1.0)}
+        lora |= {f"diffusion_model.{key}.{part}": tensor for part, tensor in parts.items()}
+        merged[f"{key}.weight"] = weights[f"{key}.weight"] + strength * (1.0 / 2) * up @ down
+    return lora, merged
+
+
+def check_torch_compile_compiles_once():
+    _, weights = transformer()
+    model, graphs, calls = build(weights), [], []
+
+    def backend(graph, inputs, **_):
+        graphs.append(len(graph.graph.nodes))
+
+        def run(*args):
+            calls.append(1)
+            return graph.forward(*args)
+
+        return run
+
+    compiled = TorchCompileModel.execute(model, backend).args[0]
+    expected, found = (denoise(host.HostEngine(m)) for m in (model, compiled))
+    first, steps = len(graphs), len(calls)
+    assert first, "TorchCompileModel had no effect"
+    close(found, expected, 1e-4)
+    denoise(host.HostEngine(compiled))
+    assert len(graphs) == first, f"compiled again for the next chunk: {first}, then {len(graphs)} graphs"
+    assert len(calls) == 2 * steps, "the next chunk did not run compiled"
+
+
+def check_fp8_is_as_good_as_its_simulation():
+    _, weights = transformer()
+    config = {"config": json.dumps(dataclasses.asdict(NANO.transformer))}
+    with tempfile.TemporaryDirectory() as folder:
+        plain, fp8 = (Path(folder) / f"{name}.safetensors" for name in ("plain", "fp8"))
+        save_file(weights, plain, config)
+        convert(plain, fp8, fp8=True)
+        found = denoise(host.HostEngine(loaders.file_transformer(str(fp8))))
+        simulated = simulation(fp8, weights)
+    core = Transformer(NANO.transformer)
+    core.load_state_dict(simulated)
+    close_in_mean(found, denoise(LocalEngine(core, VAE(NANO.vae))), 0.1)
+    halved = {key: tensor.bfloat16() for key, tensor in weights.items()}
+    FIGURES["FP8-scaled against bfloat16"] = close_in_mean(found, denoise(host.HostEngine(build(halved))), 0.2)
+
+
+def simulation(path, weights):
+    """The weights that an FP8-scaled file stands for, in float32."""
+    with safe_open(path, "pt") as file:
+        stored = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - a safetensors handle
+    scaled = {key: value.float() for key, value in stored.items() if key in weights}
+    factors = [key for key in stored if key.endswith(".scale_weight")]
+    assert len(factors) > 10 * NANO.transformer.num_layers, sorted(stored)[:20]
+    for key in factors:
+        name = key.removesuffix("scale_weight") + "weight"
+        scaled[name] = scaled[name] * stored[key].float()
+    return scaled
+
+
+def close_in_mean(a, b, tolerance):
+    """Assert that |a - b| is at most `tolerance` of |b|, by root mean square; gives what it is."""
+    error = ((a - b).square().mean() / b.square().mean()).sqrt().item()
+    assert error <= tolerance, f"differ by {error:.1%}, at most {tolerance:.0%} is allowed"
+    return error
+
+
+class Enlarger(torch.nn.Module):
+    """Repeats pixels: across `x` times, down `y` times."""
+
+    def __init__(self, x, y):
+        super().__init__()
+        self.x, self.y = x, y
+        self.bias = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, image):
+        return image.repeat_interleave(self.y, 2).repeat_interleave(self.x, 3) + self.bias
+
+
+def upscale_model(x, y):
+    """What Load Upscale Model gives, as far as upscaling reads it."""
+    module = Enlarger(x, y)
+    device = torch.device("cpu")
+
+    class Descriptor:
+        scale = y
+        patcher = comfy.model_patcher.CoreModelPatcher(module, load_device=device, offload_device=device)
+
+        def __call__(self, image):
+            return module(image)
+
+    return Descriptor()
+
+
+def check_upscaler_enlarges_each_frame():
+    probe = torch.rand(1, 3, 1, 600, 80) * 2 - 1  # higher than one tile
+    upscaler = host.Upscaler(upscale_model(2, 2), probe)
+    frames = torch.rand(3, 4, 600, 80) * 2 - 1
+    assert upscaler.scale == 2
+    close(upscaler(frames), frames.repeat_interleave(2, 2).repeat_interleave(2, 3), 1e-5)
+
+
+def check_upscaler_refuses_another_aspect():
+    try:
+        host.Upscaler(upscale_model(1, 2), torch.zeros(1, 3, 1, 64, 64))
+    except InputError as error:
+        assert "1 times as wide and 2 times as high" in str(error)
+    else:
+        raise AssertionError("accepted")
 
 
 def check_files_load_plain_prefixed_and_scaled_fp8():
@@ -320,4 +459,5 @@ def run(check):
 
 
 checks = {name: check for name, check in globals().items() if name.startswith("check_")}
-RESULTS.write_text(json.dumps({name: run(check) for name, check in checks.items()}))
+only = ONLY or list(checks)
+RESULTS.write_text(json.dumps({name: run(checks[name]) for name in only} | {"figures": FIGURES}))
