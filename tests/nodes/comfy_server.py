@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import secrets
+import shutil
 import socket
 import struct
 import subprocess
@@ -18,6 +19,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 180
 PREVIEW_IMAGE = 1
+PYTHON = os.environ.get("COMFYUI_PYTHON", sys.executable)
 TEXT, BINARY, CLOSE, PING = 1, 2, 8, 9
 
 
@@ -96,19 +98,29 @@ class Outcome:
             self.texts.append(event[8 + struct.unpack(">I", event[4:8])[0] :].decode())
 
 
-class ComfyServer:
-    """One running ComfyUI; `base` holds its models, input and output folders."""
+def prepare(comfyui: Path, base: Path) -> None:
+    """Fill a server's folder: this pack and the stand-ins, small models, the demo's portrait and speech."""
+    (base / "custom_nodes").mkdir(parents=True)
+    (base / "custom_nodes" / "livetalk").symlink_to(ROOT)
+    (base / "custom_nodes" / "stand_ins").symlink_to(ROOT / "tests" / "nodes" / "stand_ins")
+    (base / "input").mkdir()
+    for name in ("portrait.png", "speech.wav"):
+        shutil.copy(ROOT / "demo" / name, base / "input" / name)
+    command = [PYTHON, str(ROOT / "tests" / "nodes" / "small_files.py"), str(comfyui), str(base / "models")]
+    subprocess.run(command, check=True, capture_output=True, cwd=base, timeout=300)
 
-    def __init__(self, comfyui: Path, base: Path) -> None:
+
+class ComfyServer:
+    """One running ComfyUI; `base`, made by `prepare`, holds its models, input and output folders."""
+
+    def __init__(self, comfyui: Path, base: Path, *options: str) -> None:
         self.base, self.log = base, base / "comfyui.log"
-        (base / "custom_nodes").mkdir(parents=True)
-        (base / "custom_nodes" / "livetalk").symlink_to(ROOT)
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         command = [
-            os.environ.get("COMFYUI_PYTHON", sys.executable), str(comfyui / "main.py"), "--cpu",
+            PYTHON, str(comfyui / "main.py"), "--cpu",
             "--base-directory", str(base), "--database-url", "sqlite:///:memory:", "--disable-api-nodes",
-            "--port", str(self.port),
+            "--port", str(self.port), *options,
         ]  # fmt: skip
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(command, cwd=base, stdout=log, stderr=subprocess.STDOUT)

@@ -1,16 +1,12 @@
 """The pack with ComfyUI faked, and a real ComfyUI where one is at hand."""
 
 import importlib
-import shutil
-from pathlib import Path
 
 import pytest
 
-from tests.nodes.comfy_server import ComfyServer
+from tests.nodes.comfy_server import ComfyServer, prepare
 from tests.nodes.fake_host import FakeHost
 from tests.nodes.fakes import PACK, forget_pack, import_pack
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="session")
@@ -45,9 +41,7 @@ def nodes(pack):
 def server(comfyui, tmp_path_factory):
     """A running ComfyUI with this pack, and the demo's portrait and speech in its input folder."""
     base = tmp_path_factory.mktemp("comfyui")
-    (base / "input").mkdir()
-    for name in ("portrait.png", "speech.wav"):
-        shutil.copy(ROOT / "demo" / name, base / "input" / name)
+    prepare(comfyui, base)
     running = ComfyServer(comfyui, base)
     yield running
     running.close()

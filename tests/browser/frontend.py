@@ -1,0 +1,90 @@
+"""ComfyUI's frontend in Chromium: load a workflow, see what is wrong with it, save it, look at it."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Page, sync_playwright
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = "comfyui_frontend_package"
+PINNED = "1.49.6"
+"""The version that ComfyUI 0.33 pins; the newest is the one that is installed."""
+OTHERS = ROOT / ".venv" / "frontends"
+SIZE = {"width": 1800, "height": 1100}
+# No tours, no outside calls, and the old canvas nodes unless a test asks for the new ones.
+SETTINGS = {
+    "Comfy.TutorialCompleted": True,
+    "Comfy.Workflow.WarnBeforeLoadingNonPersistedFile": False,
+    "Comfy.InstalledVersion": "1.58.1",
+    "Comfy.Release.Status": "what's new seen",
+    "Comfy.VueNodes.Enabled": False,
+    "Comfy.VueNodes.AutoScaleLayout": False,
+    "Comfy.Minimap.Visible": False,
+}
+NEW_NODES = SETTINGS | {"Comfy.VueNodes.Enabled": True}
+
+# Everything that a user would see as broken, and the prompt that the frontend makes.
+REPORT = """async (workflow) => {
+    await app.loadGraphData(workflow);
+    await new Promise(resolve => setTimeout(resolve, 500));
+    const inside = graph => (graph.nodes ?? graph._nodes).flatMap(n => [n, ...(n.subgraph ? inside(n.subgraph) : [])]);
+    const nodes = inside(app.graph);
+    const registered = n => n.subgraph || n.isVirtualNode || n.type in LiteGraph.registered_node_types;
+    return {
+        nodes: nodes.map(n => n.type),
+        missing: nodes.filter(n => !registered(n)).map(n => n.type),
+        red: nodes.filter(n => n.has_errors).map(n => n.type),
+        widgets: nodes.flatMap(n => (n.widgets ?? []).filter(w => w.value === undefined && w.serialize !== false
+            && w.options?.serialize !== false).map(w => `${n.type}.${w.name}`)),
+        prompt: (await app.graphToPrompt()).output,
+    };
+}"""
+
+
+def static_files(frontend: str) -> Path | None:
+    """The files of a frontend version, `newest` or a number; None where it is not installed."""
+    folder = OTHERS / frontend / PACKAGE
+    try:
+        newest = version("comfyui-frontend-package")
+    except PackageNotFoundError:
+        newest = None
+    if newest and frontend in ("newest", newest):
+        folder = Path(str(files(PACKAGE)))
+    return folder / "static" if (folder / "static").is_dir() else None
+
+
+def chromium() -> str | None:
+    """The browser that `CHROMIUM` names, or the machine's own."""
+    return os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@contextmanager
+def opened(address: str) -> Iterator[Page]:
+    """A page with the frontend, ready to load workflows."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        page = browser.new_page(viewport=SIZE)
+        page.goto(address)
+        page.wait_for_function("() => window.app?.graph && Object.keys(LiteGraph.registered_node_types).length > 5")
+        yield page
+        browser.close()
+
+
+def report(page: Page, workflow: dict[str, Any]) -> dict[str, Any]:
+    """Load a workflow: its nodes, what is missing or red, and its prompt."""
+    return page.evaluate(REPORT, workflow)
+
+
+def picture(page: Page, path: Path, width: int = SIZE["width"]) -> None:
+    """Save what the canvas shows, the whole graph in view."""
+    page.evaluate("() => { app.canvas.deselectAll?.(); app.canvas.fitViewToSelectionAnimated?.({duration: 0}); }")
+    page.evaluate("() => app.canvas.draw(true, true)")
+    page.wait_for_timeout(600)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=str(path))

@@ -1,0 +1,307 @@
+"""The example workflows as lists of nodes, from which the frontend makes the saved files (`save_workflows.py`)."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+OURS = {"cnr_id": "livetalk"}
+CORE = {"cnr_id": "comfy-core", "ver": "0.33.0"}
+WAN = "https://huggingface.co/Comfy-Org/Wan_2.1_ComfyUI_repackaged/resolve/main/split_files"
+REPACKAGED = "https://huggingface.co/Comfy-Org"
+TEXT_ENCODER, VISION_ENCODER = "umt5_xxl_fp8_e4m3fn_scaled.safetensors", "clip_vision_h.safetensors"
+VAE, UPSCALER, INTERPOLATOR = "wan_2.1_vae.safetensors", "RealESRGAN_x4plus.safetensors", "film_net_fp16.safetensors"
+TRANSFORMER, AUDIO_ENCODER = "livetalk_14b_fp8.safetensors", "chinese-wav2vec2-base.safetensors"
+FILES = {
+    TEXT_ENCODER: (f"{WAN}/text_encoders/{TEXT_ENCODER}", "text_encoders"),
+    VISION_ENCODER: (f"{WAN}/clip_vision/{VISION_ENCODER}", "clip_vision"),
+    VAE: (f"{WAN}/vae/{VAE}", "vae"),
+    UPSCALER: (f"{REPACKAGED}/Real-ESRGAN_repackaged/resolve/main/{UPSCALER}", "upscale_models"),
+    INTERPOLATOR: (
+        f"{REPACKAGED}/frame_interpolation/resolve/main/frame_interpolation/{INTERPOLATOR}",
+        "frame_interpolation",
+    ),
+}
+"""File -> where it can be downloaded from, and ComfyUI's folder for it."""
+
+Link = tuple[str, int]
+"""Name of a node, number of its output."""
+
+
+@dataclass
+class Node:
+    """One node: widgets by name, and which outputs its inputs are linked to."""
+
+    name: str
+    type: str
+    pos: tuple[int, int]
+    widgets: dict[str, Any] = field(default_factory=dict)
+    links: dict[str, Link] = field(default_factory=dict)
+    size: tuple[int, int] | None = None
+    title: str | None = None
+
+    @property
+    def properties(self) -> dict[str, Any]:
+        """Where the node comes from, and the files that it needs."""
+        if self.type == "MarkdownNote":
+            return {}
+        needed = [file for file in self.widgets.values() if file in FILES]
+        models = [{"name": file, "url": FILES[file][0], "directory": FILES[file][1]} for file in needed]
+        return (OURS if self.type.startswith("LiveTalk") else CORE) | ({"models": models} if models else {})
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the page that builds the graph."""
+        return asdict(self) | {"properties": self.properties}
+
+
+def note(text: str, pos: tuple[int, int], size: tuple[int, int]) -> Node:
+    """A note in Markdown, with links to the files that the graph needs."""
+    return Node("note", "MarkdownNote", pos, {"": text}, size=size)
+
+
+def files(*names: str) -> str:
+    """A list of files to download, and where they go."""
+    rows = [f"- [{name}]({FILES[name][0]}) in `models/{FILES[name][1]}`" for name in names]
+    return "\n".join(rows)
+
+
+def embedded(x: int = 40, y: int = 60) -> list[Node]:
+    """The embedded model: no download."""
+    return [Node("model", "LiveTalkEmbeddedModel", (x, y), size=(300, 80))]
+
+
+def portrait_and_speech(x: int = 40) -> list[Node]:
+    """What the user brings."""
+    return [
+        Node("image", "LoadImage", (x, 200), {"image": "portrait.png"}, size=(300, 340)),
+        Node("audio", "LoadAudio", (x, 600), {"audio": "speech.wav"}, size=(300, 140)),
+    ]
+
+
+def small_avatar(**links: Link) -> Node:
+    """The portrait for the embedded model."""
+    widgets = {"width": 128, "height": 128, "prompt": "A person is talking to the camera."}
+    given = {"image": ("image", 0), "vae": ("model", 1)} | links
+    return Node("avatar", "LiveTalkAvatar", (400, 200), widgets, given, size=(340, 340))
+
+
+def encode(audio_encoder: Link = ("model", 2), **links: Link) -> Node:
+    """The speech."""
+    given = {"audio_encoder": audio_encoder, "audio": ("audio", 0)} | links
+    return Node("speech", "LiveTalkEncodeSpeech", (400, 600), {"mode": "window"}, given, size=(340, 140))
+
+
+def render(x: int = 800, vae: Link = ("model", 1), prefix: str = "video/LiveTalk", **links: Link) -> Node:
+    """The render node."""
+    widgets = {"seed": 1, "control_after_generate": "fixed", "filename_prefix": prefix, "resume": False, "steps": 4}
+    given = {"model": ("model", 0), "vae": vae, "avatar": ("avatar", 0), "speech": ("speech", 0)} | links
+    return Node("render", "LiveTalkRender", (x, 200), widgets, given, size=(400, 640))
+
+
+QUICK_START = """## Quick start
+
+1. Choose a portrait and a speech. `demo/portrait.png` and `demo/speech.wav` of the pack are a beginning.
+2. Run. The video is as long as the speech and lands in `output/video`.
+
+This is the small embedded model: nothing to download, and it runs on a CPU. The workflow *livetalk_14b_24gb* has the \
+large one. Drag the finished video into ComfyUI to get this graph back.
+"""
+
+
+def quick_start() -> list[Node]:
+    """The embedded model on the demo's files."""
+    text = note(QUICK_START, (40, 800), (700, 210))
+    return [*embedded(), *portrait_and_speech(), small_avatar(), encode(), render(), text]
+
+
+LARGE = f"""## The 14B model on one card of 24 GB
+
+{files(TEXT_ENCODER, VISION_ENCODER, VAE)}
+- `{AUDIO_ENCODER}` in `models/audio_encoders`
+- `{TRANSFORMER}` in `models/diffusion_models`
+
+The last two are made from the published weights with `python -m livetalk_core convert`; the pack's README says how. \
+FP8 halves the transformer's memory; ComfyUI moves the other models out of the way by itself.
+"""
+
+
+def large_loaders() -> list[Node]:
+    """The 14B model's parts."""
+    return [
+        Node("model", "LiveTalkLoadModel", (40, 60), {"model_name": TRANSFORMER}, size=(340, 80)),
+        Node("hearing", "LiveTalkLoadAudioEncoder", (40, 190), {"encoder_name": AUDIO_ENCODER}, size=(340, 80)),
+        Node("vae", "VAELoader", (40, 320), {"vae_name": VAE}, size=(340, 80)),
+        Node("vision", "CLIPVisionLoader", (40, 450), {"clip_name": VISION_ENCODER}, size=(340, 80)),
+        Node("clip", "CLIPLoader", (40, 580), {"clip_name": TEXT_ENCODER, "type": "wan"}, size=(340, 110)),
+    ]
+
+
+def large_avatar(x: int = 440) -> list[Node]:
+    """The portrait for the 14B model."""
+    text = {"text": "A person is talking to the camera."}
+    links = {"image": ("image", 0), "vae": ("vae", 0), "clip_vision": ("vision", 0), "conditioning": ("text", 0)}
+    return [
+        Node("image", "LoadImage", (x, 60), {"image": "portrait.png"}, size=(320, 340)),
+        Node("text", "CLIPTextEncode", (x, 450), text, {"clip": ("clip", 0)}, size=(320, 120)),
+        Node("audio", "LoadAudio", (x, 630), {"audio": "speech.wav"}, size=(320, 140)),
+        Node("avatar", "LiveTalkAvatar", (820, 60), {"width": 448, "height": 768, "prompt": ""}, links, size=(340, 340)),
+    ]
+
+
+def large_speech() -> Node:
+    """The speech for the 14B model."""
+    node = encode(("hearing", 0))
+    node.pos = (820, 630)
+    return node
+
+
+def large() -> list[Node]:
+    """The 14B model on one card."""
+    made = render(1220, ("vae", 0))
+    made.pos = (1220, 60)
+    text = note(LARGE, (40, 820), (1120, 230))
+    return [*large_loaders(), *large_avatar(), large_speech(), made, text]
+
+
+ANY_LENGTH = f"""## A talk of any length, each chunk upscaled
+
+{files(UPSCALER)}
+
+The upscaler works inside the render node, chunk by chunk, on the way to the file: an hour needs no more memory than a \
+minute. Cancel keeps a video that plays; turn on `resume` and run again to go on.
+
+*LiveTalk Prompt* changes the prompt at 3 s, *LiveTalk Correction* holds the colours of the portrait. Both are optional.
+"""
+
+
+def any_length() -> list[Node]:
+    """Upscaling, prompts and correction in the render node."""
+    made = render(
+        prefix="video/LiveTalk_upscaled",
+        upscale_model=("upscaler", 0), prompts=("later", 0), correction=("correction", 0),
+    )  # fmt: skip
+    later = {"prompt": "A person is talking and smiling.", "from_second": 3.0}
+    return [
+        *embedded(), *portrait_and_speech(), small_avatar(), encode(),
+        Node("upscaler", "UpscaleModelLoader", (400, 60), {"model_name": UPSCALER}, size=(340, 80)),
+        Node("later", "LiveTalkPrompt", (400, 800), later, size=(340, 180)),
+        Node("correction", "LiveTalkCorrection", (400, 1040), {"color_correction": 1.0}, size=(340, 80)),
+        made,
+        note(ANY_LENGTH, (800, 900), (400, 330)),
+    ]  # fmt: skip
+
+
+LOOP = f"""## Loop with frame interpolation
+
+{files(INTERPOLATOR)}
+
+Needs ComfyUI 0.36 or newer (Start Loop, End Loop). Each pass makes one chunk, doubles its frames, and hands its state \
+to the next. With `overlap` on, a chunk brings the frame before it, so that interpolation also fills the seam; \
+*ImageFromBatch* drops that frame again.
+
+Loops keep all frames in memory: for minutes, not hours. *livetalk_job* has no such limit.
+"""
+
+
+def loop() -> list[Node]:
+    """Core's loop around a chunk, doubled to 50 frames per second."""
+    chunk = {"seed": 1, "control_after_generate": "fixed", "steps": 4}
+    return [
+        *embedded(), *portrait_and_speech(), small_avatar(), encode(),
+        Node("start", "StartLoop", (800, 60), {"mode": "simple"}, {"mode.num_iterations": ("speech", 1)}, (300, 200)),
+        Node("sample", "LiveTalkSampleChunk", (800, 320), chunk, {
+            "model": ("model", 0), "avatar": ("avatar", 0), "speech": ("speech", 0), "state": ("start", 4),
+        }, (300, 200)),
+        Node("decode", "LiveTalkDecodeChunk", (800, 580), {"overlap": True}, {
+            "latent": ("sample", 0), "vae": ("model", 1), "state": ("sample", 1),
+        }, (300, 150)),
+        Node("interpolator", "FrameInterpolationModelLoader", (1160, 60), {"model_name": INTERPOLATOR}, size=(320, 80)),
+        Node("double", "FrameInterpolate", (1160, 200), {"multiplier": 2}, {
+            "interp_model": ("interpolator", 0), "images": ("decode", 0),
+        }, (320, 100)),
+        Node("drop", "ImageFromBatch", (1160, 360), {"batch_index": 1, "length": 4096}, {"image": ("double", 0)},
+             (320, 110)),
+        Node("end", "EndLoop", (1160, 530), {"accumulate": True}, {
+            "output_value": ("drop", 0), "next_iteration_value": ("decode", 1),
+        }, (320, 130)),
+        Node("join", "RebatchImages", (1160, 720), {"batch_size": 4096}, {"images": ("end", 0)}, (320, 80)),
+        Node("video", "CreateVideo", (1540, 360), {"fps": 50.0}, {"images": ("join", 0), "audio": ("audio", 0)},
+             (300, 110)),
+        Node("save", "SaveVideo", (1540, 530), {"filename_prefix": "video/LiveTalk_loop"}, {"video": ("video", 0)},
+             (300, 320)),
+        note(LOOP, (40, 800), (700, 280)),
+    ]  # fmt: skip
+
+
+JOB = f"""## A job: any length through any nodes
+
+{files(UPSCALER)}
+
+Every chunk is a run of its own. *Job End* adds it to the video on disk and queues the next one, so memory never grows, \
+whatever stands between. To stop, cancel. To go on, also after a restart, turn on `resume` in *Job Start* and run.
+
+The upscaler here is only an example: put face restoration, interpolation or grading in its place.
+"""
+
+
+def job() -> list[Node]:
+    """The re-queue pair around a chunk, with an upscaler between."""
+    chunk = {"seed": 1, "control_after_generate": "fixed", "steps": 4}
+    prefix = {"filename_prefix": "video/LiveTalk_job", "resume": False, "job": ""}
+    return [
+        *embedded(), *portrait_and_speech(), small_avatar(), encode(),
+        Node("start", "LiveTalkJobStart", (800, 60), prefix, {"avatar": ("avatar", 0), "speech": ("speech", 0)},
+             (320, 180)),
+        Node("sample", "LiveTalkSampleChunk", (800, 300), chunk, {
+            "model": ("model", 0), "avatar": ("avatar", 0), "speech": ("speech", 0), "state": ("start", 0),
+        }, (320, 200)),
+        Node("decode", "LiveTalkDecodeChunk", (800, 560), {"overlap": False}, {
+            "latent": ("sample", 0), "vae": ("model", 1), "state": ("sample", 1),
+        }, (320, 150)),
+        Node("upscaler", "UpscaleModelLoader", (1180, 60), {"model_name": UPSCALER}, size=(320, 80)),
+        Node("upscale", "ImageUpscaleWithModel", (1180, 200), {}, {
+            "upscale_model": ("upscaler", 0), "image": ("decode", 0),
+        }, (320, 80)),
+        Node("end", "LiveTalkJobEnd", (1180, 340), {}, {
+            "job": ("start", 1), "state": ("decode", 1), "images": ("upscale", 0),
+        }, (320, 400)),
+        note(JOB, (40, 800), (700, 260)),
+    ]  # fmt: skip
+
+
+SPEAKERS = """## Two speakers
+
+Two voices begin together; put silence where one listens. Each mask says where its speaker is: right-click the image \
+and open the mask editor, or use any node that makes a MASK of the image's size. Here the left and the right half stand \
+for the two. What neither mask covers is background.
+"""
+
+
+def speakers() -> list[Node]:
+    """Two voices, two masks."""
+    half = {"left": 0, "right": 320}
+    masks = [
+        Node("nobody", "SolidMask", (40, 1000), {"value": 0.0, "width": 512, "height": 512}, size=(300, 130)),
+        Node("person", "SolidMask", (40, 1180), {"value": 1.0, "width": 192, "height": 512}, size=(300, 130)),
+        *(
+            Node(name, "MaskComposite", (400, 1000 + 190 * row), {"x": x, "y": 0, "operation": "add"}, {
+                "destination": ("nobody", 0), "source": ("person", 0),
+            }, (340, 150))
+            for row, (name, x) in enumerate(half.items())
+        ),
+    ]  # fmt: skip
+    second = Node("audio_2", "LoadAudio", (40, 800), {"audio": "speech.wav"}, size=(300, 140))
+    avatar = small_avatar(mask_1=("left", 0), mask_2=("right", 0))
+    made = render(prefix="video/LiveTalk_two_speakers")
+    return [
+        *embedded(), *portrait_and_speech(), second, *masks, avatar, encode(audio_2=("audio_2", 0)), made,
+        note(SPEAKERS, (800, 900), (400, 260)),
+    ]  # fmt: skip
+
+
+WORKFLOWS = {
+    "livetalk_quick_start": quick_start,
+    "livetalk_14b_24gb": large,
+    "livetalk_any_length_upscaled": any_length,
+    "livetalk_loop_interpolation": loop,
+    "livetalk_job": job,
+    "livetalk_two_speakers": speakers,
+}

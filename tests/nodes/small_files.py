@@ -1,0 +1,57 @@
+"""Model files of a few hundred kilobytes, under the names that the example workflows ask for.
+
+Run by ComfyUI's interpreter: `small_files.py CHECKOUT MODELS`.
+"""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+CHECKOUT, MODELS = Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve()
+sys.path[:0] = [str(ROOT), str(CHECKOUT)]
+sys.argv = ["main.py", "--cpu"]
+
+import comfy.options  # noqa: E402
+
+comfy.options.enable_args_parsing()
+
+import torch  # noqa: E402
+from comfy_extras.frame_interpolation_models.ifnet import IFNet  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
+from spandrel.architectures.Compact.__arch.SRVGG import SRVGGNetCompact  # noqa: E402
+
+from livetalk_core.checkpoints import nano  # noqa: E402
+from livetalk_core.checkpoints.convert import convert  # noqa: E402
+
+
+def save(folder, name, weights, metadata=None):
+    """Write one file into a model folder; gives its path."""
+    path = MODELS / folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({key: tensor.contiguous() for key, tensor in weights.items()}, path, metadata)
+    return path
+
+
+def random_weights(module):
+    """Small random values, the same each time."""
+    torch.manual_seed(11)
+    return {key: torch.randn(tensor.shape) * 0.02 for key, tensor in module.state_dict().items()}
+
+
+config = {"config": json.dumps(dataclasses.asdict(nano.PRESET.transformer))}
+plain = save("diffusion_models", "plain.safetensors", nano.transformer("cpu", torch.float32).state_dict(), config)
+convert(plain, plain.with_name("livetalk_14b_fp8.safetensors"), fp8=True)
+plain.unlink()
+save("vae", "wan_2.1_vae.safetensors", nano.vae("cpu", torch.float32).state_dict())
+audio = {"config": json.dumps(dataclasses.asdict(nano.PRESET.audio))}
+save("audio_encoders", "chinese-wav2vec2-base.safetensors", nano.audio_encoder("cpu").state_dict(), audio)
+upscaler = SRVGGNetCompact(num_in_ch=3, num_out_ch=3, num_feat=8, num_conv=2, upscale=4)
+save("upscale_models", "RealESRGAN_x4plus.safetensors", random_weights(upscaler))
+interpolator = IFNet(head_ch=4, channels=[8, 8, 8, 8, 8])
+save("frame_interpolation", "film_net_fp16.safetensors", random_weights(interpolator))
+for folder, name in (
+    ("text_encoders", "umt5_xxl_fp8_e4m3fn_scaled.safetensors"), ("clip_vision", "clip_vision_h.safetensors"),
+):  # fmt: skip
+    save(folder, name, {"empty": torch.zeros(1)})  # listed, never loaded: stand-ins take these loaders' place
