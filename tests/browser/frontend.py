@@ -16,6 +16,8 @@ PACKAGE = "comfyui_frontend_package"
 PINNED = "1.49.6"
 """The version that ComfyUI 0.33 pins; the newest is the one that is installed."""
 OTHERS = ROOT / ".venv" / "frontends"
+PATIENCE_MS = 300_000
+"""A loaded machine takes its time; a test that fails says what it waited for."""
 SIZE = {"width": 1800, "height": 1100}
 # No tours, no outside calls, and the old canvas nodes unless a test asks for the new ones.
 SETTINGS = {
@@ -47,6 +49,19 @@ REPORT = """async (workflow) => {
 }"""
 
 
+FIT = """() => {
+    app.canvas.deselectAll?.();
+    const nodes = app.graph.nodes ?? app.graph._nodes, title = 40, margin = 90;
+    const left = Math.min(...nodes.map(n => n.pos[0])), top = Math.min(...nodes.map(n => n.pos[1])) - title;
+    const right = Math.max(...nodes.map(n => n.pos[0] + n.size[0]));
+    const bottom = Math.max(...nodes.map(n => n.pos[1] + n.size[1]));
+    const ds = app.canvas.ds, [width, height] = [innerWidth - 2 * margin, innerHeight - 2 * margin];
+    ds.scale = Math.min(width / (right - left), height / (bottom - top), 1.2);
+    ds.offset = [margin / ds.scale - left, margin / ds.scale - top];
+    app.canvas.setDirty(true, true);
+}"""
+
+
 def static_files(frontend: str) -> Path | None:
     """The files of a frontend version, `newest` or a number; None where it is not installed."""
     folder = OTHERS / frontend / PACKAGE
@@ -70,7 +85,8 @@ def opened(address: str) -> Iterator[Page]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
         page = browser.new_page(viewport=SIZE)
-        page.goto(address)
+        page.set_default_timeout(PATIENCE_MS)
+        page.goto(address, wait_until="commit")
         page.wait_for_function("() => window.app?.graph && Object.keys(LiteGraph.registered_node_types).length > 5")
         yield page
         browser.close()
@@ -81,10 +97,9 @@ def report(page: Page, workflow: dict[str, Any]) -> dict[str, Any]:
     return page.evaluate(REPORT, workflow)
 
 
-def picture(page: Page, path: Path, width: int = SIZE["width"]) -> None:
-    """Save what the canvas shows, the whole graph in view."""
-    page.evaluate("() => { app.canvas.deselectAll?.(); app.canvas.fitViewToSelectionAnimated?.({duration: 0}); }")
-    page.evaluate("() => app.canvas.draw(true, true)")
-    page.wait_for_timeout(600)
+def picture(page: Page, path: Path) -> None:
+    """Save what the page shows, the whole graph in view."""
+    page.evaluate(FIT)
+    page.wait_for_timeout(1000)
     path.parent.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=str(path))

@@ -142,7 +142,9 @@ def large_avatar(x: int = 440) -> list[Node]:
         Node("image", "LoadImage", (x, 60), {"image": "portrait.png"}, size=(320, 340)),
         Node("text", "CLIPTextEncode", (x, 450), text, {"clip": ("clip", 0)}, size=(320, 120)),
         Node("audio", "LoadAudio", (x, 630), {"audio": "speech.wav"}, size=(320, 140)),
-        Node("avatar", "LiveTalkAvatar", (820, 60), {"width": 448, "height": 768, "prompt": ""}, links, size=(340, 340)),
+        Node(
+            "avatar", "LiveTalkAvatar", (820, 60), {"width": 448, "height": 768, "prompt": ""}, links, size=(340, 340)
+        ),
     ]
 
 

@@ -4,21 +4,25 @@ Builds each graph of `graphs.py` in the frontend's own page, as a user would by 
 thumbnail, to `workflows/`.
 """
 
-import io
 import json
+import tempfile
 import uuid
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from playwright.sync_api import Page
 
 from livetalk_core import __version__
 from tests.browser.frontend import PINNED, ROOT, SETTINGS, opened, picture, static_files
-from tests.browser.graphs import WORKFLOWS, Node
+from tests.browser.graphs import WORKFLOWS, Node, quick_start
 from tests.browser.stub import running
 
 OBJECT_INFO = Path(__file__).with_name("object_info.json")
 WORKFLOWS_FOLDER = ROOT / "workflows"
+BLUEPRINTS = ROOT / "subgraphs"
+BLUEPRINT = "Portrait and Speech to Video (LiveTalk)"
+DESCRIPTION = "A portrait and a speech in, a talking video out, by LiveTalk's embedded model."
 THUMBNAIL = (640, 392)
 
 BUILD = """async (nodes) => {
@@ -46,7 +50,18 @@ BUILD = """async (nodes) => {
             if (!made[origin].connect(slot, made[spec.name], place)) throw new Error(`${spec.type}.${name} refused`);
         }
     await new Promise(resolve => setTimeout(resolve, 300));
-    return app.graph.serialize();
+    return (await app.graphToPrompt()).workflow;
+}"""
+
+# All but what the user brings becomes one node; the rest goes.
+FOLD = """async ([inside, name, description]) => {
+    const nodes = app.graph.nodes.filter(n => inside.includes(n.type));
+    const { subgraph, node } = app.graph.convertToSubgraph(new Set(nodes));
+    subgraph.name = node.title = name;
+    subgraph.extra = { ...subgraph.extra, description };
+    for (const other of [...app.graph.nodes]) if (other !== node) app.graph.remove(other);
+    node.pos = [400, 200];
+    return (await app.graphToPrompt()).workflow;
 }"""
 
 
@@ -70,16 +85,34 @@ def save_all() -> None:
     """Write every workflow and its picture."""
     static = static_files(PINNED)
     assert static, f"frontend {PINNED} is not installed: make frontends"
-    screenshot = io.BytesIO()
-    with running(static, OBJECT_INFO, SETTINGS, ROOT / "demo") as stub, opened(stub.address) as page:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running(static, OBJECT_INFO, SETTINGS, ROOT / "demo") as stub,
+        opened(stub.address) as page,
+    ):
         for name, make in WORKFLOWS.items():
             nodes = make()
             workflow = finished(page.evaluate(BUILD, [node.as_dict() for node in nodes]), name, nodes)
             path = WORKFLOWS_FOLDER / f"{name}.json"
             path.write_text(json.dumps(workflow, indent=1) + "\n", encoding="utf-8")
-            shot = Path("/tmp") / f"{name}.png"
+            shot = Path(folder) / f"{name}.png"
             picture(page, shot)
             thumbnail(shot, path.with_suffix(".jpg"))
+        save_blueprint(page)
+
+
+def save_blueprint(page: Page) -> None:
+    """One node that turns a portrait and a speech into a video, for the node library."""
+    nodes = quick_start()[:-1]
+    inside = [node.type for node in nodes if node.type.startswith("LiveTalk")]
+    page.evaluate(BUILD, [node.as_dict() for node in nodes])
+    workflow = finished(page.evaluate(FOLD, [inside, BLUEPRINT, DESCRIPTION]), BLUEPRINT, [])
+    (definition,) = workflow["definitions"]["subgraphs"]
+    definition |= {"category": "LiveTalk", "description": DESCRIPTION}
+    for node in definition["nodes"]:
+        node["properties"]["ver"] = __version__
+    BLUEPRINTS.mkdir(exist_ok=True)
+    (BLUEPRINTS / f"{BLUEPRINT}.json").write_text(json.dumps(workflow, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -93,9 +93,7 @@ class Stub:
 
 
 @contextmanager
-def running(
-    static: Path, object_info_file: Path, settings: dict[str, Any], files: Path
-) -> Iterator[Stub]:
+def running(static: Path, object_info_file: Path, settings: dict[str, Any], files: Path) -> Iterator[Stub]:
     """A stub in a thread; `files` are what it shows as uploaded or made."""
     stub = Stub(static, json.loads(object_info_file.read_text(encoding="utf-8")), settings, files)
     started = Event()

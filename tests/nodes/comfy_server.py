@@ -72,6 +72,17 @@ class Outcome:
         self.error: dict[str, Any] | None = None
         self.interrupted = False
 
+    @property
+    def job(self) -> dict[str, Any] | None:
+        """Where a LiveTalk job stands after this prompt."""
+        found = (output["livetalk_job"][0] for output in self.outputs.values() if "livetalk_job" in (output or {}))
+        return next(found, None)
+
+    @property
+    def next_prompt_id(self) -> str | None:
+        """The prompt that makes the job's next chunk."""
+        return self.job["next_prompt_id"] if self.job else None
+
     def take(self, event: dict[str, Any] | bytes, prompt_id: str) -> bool:
         """Note an event; True once the prompt has ended."""
         if isinstance(event, bytes):
@@ -96,6 +107,16 @@ class Outcome:
             self.previews.append(event[8:])
         elif kind == 3:
             self.texts.append(event[8 + struct.unpack(">I", event[4:8])[0] :].decode())
+
+
+def listen(events: Iterator[Any], prompt_id: str, on_event: Callable[[Outcome], None]) -> Outcome:
+    """What a prompt does until it ends."""
+    outcome = Outcome()
+    for event in events:
+        if outcome.take(event, prompt_id):
+            return outcome
+        on_event(outcome)
+    raise AssertionError("ComfyUI hung up before the prompt ended")
 
 
 def prepare(comfyui: Path, base: Path) -> None:
@@ -165,19 +186,30 @@ class ComfyServer:
         workflow: dict[str, Any] | None = None,
     ) -> Outcome:
         """Queue a prompt in API format and listen until it ends."""
-        client, outcome = secrets.token_hex(8), Outcome()
+        return next(self.follow(prompt, on_event, timeout, workflow))
+
+    def follow(
+        self,
+        prompt: dict[str, Any],
+        on_event: Callable[[Outcome], None] = lambda _: None,
+        timeout: float = 600,
+        workflow: dict[str, Any] | None = None,
+    ) -> Iterator[Outcome]:
+        """Queue a prompt; yields its outcome, then those of the prompts that a LiveTalk job queues after it."""
+        client = secrets.token_hex(8)
         events = Events(self.port, client, timeout)
         try:
             extra = {"extra_pnginfo": {"workflow": workflow}} if workflow else {}
             answer = self.post("prompt", {"prompt": prompt, "client_id": client, "extra_data": extra})
             assert "prompt_id" in answer, json.dumps(answer, indent=1)
-            for event in events:
-                if outcome.take(event, answer["prompt_id"]):
-                    return outcome
-                on_event(outcome)
+            prompt_id: str | None = answer["prompt_id"]
+            stream = iter(events)
+            while prompt_id:
+                outcome = listen(stream, prompt_id, on_event)
+                yield outcome
+                prompt_id = outcome.next_prompt_id
         finally:
             events.close()
-        raise AssertionError("ComfyUI hung up before the prompt ended")
 
     def interrupt(self) -> None:
         """What the Cancel button does."""

@@ -173,3 +173,24 @@ class TestAvatar:
     def test_refuses_several_prompts(self, pack, errors, count):
         with pytest.raises(errors.InputError, match=f"{count} prompts"):
             pack("nodes.inputs").prompt_tokens([[torch.zeros(1, 4, 32), {}]] * count)
+
+
+class TestMasks:
+    def masks(self, nodes, embedded, mask_1, mask_2, image=None):
+        image = torch.rand(1, 96, 64, 3) if image is None else image
+        return avatar_of(nodes, embedded[1], image, mask_1=mask_1, mask_2=mask_2).masks
+
+    @pytest.mark.parametrize("shape", [(1, 64, 96), (2, 96, 64), (1, 48, 32)])
+    def test_refuses_another_size_or_a_batch(self, nodes, embedded, errors, shape):
+        half = torch.zeros(1, 96, 64)
+        half[:, :40] = 1
+        with pytest.raises(errors.InputError, match="one mask of the image's 64x96 px is needed"):
+            self.masks(nodes, embedded, half, torch.zeros(shape))
+
+    def test_refuses_one_of_two(self, nodes, embedded, errors):
+        with pytest.raises(errors.InputError, match="mask_1 is not connected"):
+            self.masks(nodes, embedded, None, torch.zeros(1, 96, 64))
+
+    def test_refuses_empty_ones(self, nodes, embedded, errors):
+        with pytest.raises(errors.InputError, match="mask_2 and the background cover nothing"):
+            self.masks(nodes, embedded, torch.ones(1, 96, 64), torch.zeros(1, 96, 64))

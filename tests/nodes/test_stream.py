@@ -215,3 +215,122 @@ class TestRender:
         handles, config = pack("nodes.handles"), pack("livetalk_core.config")
         with pytest.raises(errors.InputError, match=r"umt5_xxl .* clip_vision_h"):
             handles.check_fit(config.TransformerConfig(), parts["avatar"], parts["speech"])
+
+
+class Doubler:
+    """An upscaler of the host's: every pixel four times."""
+
+    scale, identity = 2, "2x, doubler"
+
+    def __init__(self, probe):
+        self.probe = probe
+
+    def __call__(self, frames):
+        return frames.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+
+class TestRenderOptions:
+    def test_upscales_each_chunk_and_leaves_the_talk_as_it_is(self, nodes, parts, host):
+        plain = render(nodes, parts, collect_images=True).args
+        large = render(nodes, parts, upscale_model=Doubler, collect_images=True).args
+        with av.open(large[0].file) as video:
+            assert (video.streams.video[0].width, video.streams.video[0].height) == (128, 128)
+        assert large[2].shape == (70, 128, 128, 3)
+        assert torch.equal(large[2][:, ::2, ::2], plain[2])
+
+    def test_gives_the_last_frames_and_all_where_asked(self, nodes, parts, host):
+        _, last, everything = render(nodes, parts, collect_images=True).args
+        assert torch.equal(last, everything[-5:])
+        _, last_alone, blocked = render(nodes, parts).args
+        assert torch.equal(last_alone, last)
+        assert "collect_images" in blocked.message
+
+    def test_images_of_an_earlier_run_are_not_in_memory(self, nodes, parts, host, errors):
+        host.cancel_after = host.steps + 5
+        with pytest.raises(Interrupted):
+            render(nodes, parts)
+        host.cancel_after = None
+        with pytest.raises(errors.InputError, match="the first 61 frames of this render are in its file alone"):
+            render(nodes, parts, resume=True, collect_images=True)
+
+    def test_resumes_with_the_seed_that_it_began_with(self, nodes, parts, host):
+        expected = frames_of(render(nodes, parts, filename_prefix="video/whole").args[0].file)
+        host.cancel_after = host.steps + 3
+        with pytest.raises(Interrupted):
+            render(nodes, parts)
+        host.cancel_after = None
+        assert np.array_equal(frames_of(render(nodes, parts, resume=True, seed=99).args[0].file), expected)
+
+    def test_later_prompts_change_what_comes_after_them(self, nodes, parts, host):
+        later = nodes["LiveTalkPrompt"][0].execute(prompt="shouting", from_second=1.5).args[0]
+        plain = render(nodes, parts, collect_images=True).args[2]
+        changed = render(nodes, parts, prompts=later, collect_images=True).args[2]
+        assert torch.equal(changed[:33], plain[:33])
+        assert not torch.equal(changed[33:], plain[33:])
+
+    def test_prompts_of_another_model_are_refused(self, nodes, parts, host, errors):
+        later = nodes["LiveTalkPrompt"][0].execute(prompt="", from_second=0, conditioning=[[torch.zeros(1, 4, 9), {}]])
+        with pytest.raises(errors.InputError, match="9 and 64 wide; this model needs 32 and 64"):
+            render(nodes, parts, prompts=later.args[0])
+
+
+class TestOverlap:
+    def test_brings_the_frame_before(self, nodes, parts, chunks):
+        (latent, sampled, _), plain = chunks[1][1], chunks[0][1]
+        frames, _ = decode(nodes, parts, latent, sampled, overlap=True)
+        assert torch.equal(frames[1:], plain)
+        # The frame before, decoded once more from the clean latents: nearer to it than to the next one.
+        before = chunks[0][0][-1]
+        assert (frames[0] - before).abs().mean() < (plain[0] - before).abs().mean()
+
+    def test_the_first_chunk_brings_its_own_first_frame(self, nodes, parts, chunks):
+        (latent, sampled, _), plain = chunks[1][0], chunks[0][0]
+        frames, _ = decode(nodes, parts, latent, sampled, overlap=True)
+        assert torch.equal(frames, torch.cat([plain[:1], plain]))
+
+
+class TestTwoSpeakers:
+    @pytest.fixture(scope="class")
+    def two(self, nodes, parts):
+        generator = torch.Generator().manual_seed(8)
+        image = torch.rand(1, 64, 64, 3, generator=generator)
+        left, right = torch.zeros(1, 64, 64), torch.zeros(1, 64, 64)
+        left[:, :, :24], right[:, :, 40:] = 1, 1
+        avatar = nodes["LiveTalkAvatar"][0].execute(
+            image=image, vae=parts["vae"], width=64, height=64, prompt="two", mask_1=left, mask_2=right
+        )
+        first = {"waveform": torch.rand(1, 1, SAMPLES, generator=generator) - 0.5, "sample_rate": 16_000}
+        second = {"waveform": torch.rand(1, 2, SAMPLES, generator=generator) - 0.5, "sample_rate": 32_000}
+        speech = nodes["LiveTalkEncodeSpeech"][0].execute(
+            audio_encoder=parts["encoder"], audio=first, mode="window", audio_2=second
+        )
+        return parts | {"avatar": avatar.args[0], "speech": speech.args[0]}
+
+    def test_masks_follow_the_picture(self, two):
+        masks = two["avatar"].masks
+        assert masks.shape == (3, 64, 64)
+        assert torch.equal(masks.sum(0), torch.ones(64, 64))
+        assert masks[0, :, :24].all() and masks[1, :, 40:].all() and masks[2, :, 24:40].all()
+
+    def test_render_hears_both(self, nodes, two, host):
+        path = render(nodes, two).args[0].file
+        assert len(frames_of(path)) == 70
+        with av.open(path) as video:
+            assert (video.streams.audio[0].rate, video.streams.audio[0].layout.name) == (32_000, "stereo")
+
+    def test_each_voice_matters(self, nodes, two, host, parts):
+        plain = render(nodes, two, collect_images=True).args[2]
+        swapped = dataclasses.replace(two["speech"], voices=two["speech"].voices[::-1], _features={})
+        assert not torch.equal(render(nodes, two | {"speech": swapped}, collect_images=True).args[2], plain)
+
+    def test_voices_and_masks_go_together(self, nodes, two, parts, host, errors):
+        with pytest.raises(errors.InputError, match="two voices, but the avatar has no speaker masks"):
+            render(nodes, two | {"avatar": parts["avatar"]})
+        with pytest.raises(errors.InputError, match="two speaker masks, but there is one voice"):
+            render(nodes, two | {"speech": parts["speech"]})
+
+
+def test_encode_speech_says_how_many_chunks(nodes, parts):
+    audio = {"waveform": torch.zeros(1, 1, SAMPLES), "sample_rate": 16_000}
+    made = nodes["LiveTalkEncodeSpeech"][0].execute(audio_encoder=parts["encoder"], audio=audio, mode="window")
+    assert made.args[1] == 3

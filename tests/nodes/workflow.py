@@ -15,6 +15,11 @@ def load(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def named(name: str) -> Path:
+    """The file of an example workflow."""
+    return ROOT / "workflows" / f"{name}.json"
+
+
 def to_prompt(workflow: dict[str, Any], object_info: dict[str, Any]) -> dict[str, Any]:
     """The API prompt; fails where a node or an input is unknown, or widgets and their values do not match up."""
     links = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}

@@ -8,9 +8,10 @@ import sys
 from typing import Any
 
 import comfy.clip_vision
-import nodes as core_nodes
 import torch
 from comfy_api.latest import ComfyExtension, io
+
+import nodes as core_nodes
 
 
 def livetalk(name: str) -> Any:

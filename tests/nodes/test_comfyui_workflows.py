@@ -1,0 +1,157 @@
+"""Every example workflow in a real ComfyUI, run to its end under each way of caching."""
+
+import copy
+
+import av
+import pytest
+
+from tests.nodes.comfy_server import ComfyServer, prepare
+from tests.nodes.workflow import load, named, to_prompt
+
+pytestmark = [pytest.mark.comfyui, pytest.mark.slow]
+
+CACHES = {"default": (), "classic": ("--cache-classic",), "none": ("--cache-none",)}
+FRAMES = 153
+"""Of the demo's speech at 25 per second, rounded up."""
+STAND_INS = {"CLIPLoader": "LiveTalkTestCLIPLoader", "CLIPVisionLoader": "LiveTalkTestCLIPVisionLoader"}
+
+
+@pytest.fixture(scope="module")
+def base(comfyui, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("comfyui")
+    prepare(comfyui, folder)
+    return folder
+
+
+@pytest.fixture(scope="module", params=CACHES)
+def caching_server(request, comfyui, base):
+    """A server for each way of caching."""
+    server = ComfyServer(comfyui, base, *CACHES[request.param])
+    yield server
+    server.close()
+
+
+def small(prompt):
+    """The same graph for small files: stand-ins for two loaders, a small picture."""
+    prompt = copy.deepcopy(prompt)
+    for node in prompt.values():
+        if node["class_type"] in STAND_INS:
+            node |= {"class_type": STAND_INS[node["class_type"]], "inputs": {}}
+        if node["class_type"] == "LiveTalkAvatar":
+            node["inputs"] |= {"width": 64, "height": 64}
+        if node["class_type"].startswith("LiveTalk") and "steps" in node["inputs"]:
+            node["inputs"]["steps"] = 1
+    return prompt
+
+
+def prompt_of(server, name):
+    return small(to_prompt(load(named(name)), server.get("object_info")))
+
+
+def described(path):
+    """Frames, rate, width and seconds of sound of a video."""
+    with av.open(str(path)) as container:
+        video, audio = container.streams.video[0], container.streams.audio[0]
+        sound = float(audio.duration * audio.time_base)
+        return sum(1 for _ in container.decode(video)), video.average_rate, video.width, round(sound, 1)
+
+
+def videos(server, outcomes):
+    """The files that the last of the prompts shows."""
+    return [server.output(file) for output in outcomes[-1].outputs.values() for file in output.get("images", [])]
+
+
+@pytest.mark.parametrize(
+    ("name", "width"),
+    [
+        ("livetalk_quick_start", 64),
+        ("livetalk_14b_24gb", 64),
+        ("livetalk_any_length_upscaled", 256),
+        ("livetalk_two_speakers", 64),
+        ("livetalk_job", 256),
+    ],
+)
+def test_workflow_runs_to_its_end(caching_server, name, width):
+    workflow = load(named(name))
+    outcomes = list(caching_server.follow(prompt_of(caching_server, name), workflow=workflow))
+    assert not [outcome.error for outcome in outcomes if outcome.error]
+    (path,) = videos(caching_server, outcomes)
+    assert described(path) == (FRAMES, 25, width, 6.1)
+    assert not list(path.parent.glob("*.partial*"))
+    with av.open(str(path)) as container:
+        assert set(container.metadata) >= {"workflow", "prompt"}
+
+
+def test_loop_workflow_runs_where_there_are_loops(caching_server):
+    info = caching_server.get("object_info")
+    if "stand_ins" in info["StartLoop"]["python_module"]:
+        pytest.skip("livetalk_loop_interpolation: this ComfyUI has no Start Loop (0.36 and later have)")
+    outcomes = list(caching_server.follow(prompt_of(caching_server, "livetalk_loop_interpolation")))
+    assert not outcomes[0].error
+    (path,) = videos(caching_server, outcomes)
+    assert described(path) == (2 * FRAMES, 50, 64, 6.1)
+
+
+def test_loop_body_unrolled_three_times_runs_everywhere(caching_server):
+    prompt = unrolled(prompt_of(caching_server, "livetalk_loop_interpolation"), 3)
+    outcomes = list(caching_server.follow(prompt))
+    assert not outcomes[0].error
+    (path,) = videos(caching_server, outcomes)
+    assert described(path)[:3] == (2 * (33 + 28 + 28), 50, 64)
+
+
+def unrolled(prompt, passes):
+    """The loop's body once per pass, each handing its state to the next, the images joined as the loop joins them."""
+    ids = {node["class_type"]: number for number, node in prompt.items()}
+    start, end, join = ids["StartLoop"], ids["EndLoop"], ids["RebatchImages"]
+    body = [ids[kind] for kind in ("LiveTalkSampleChunk", "LiveTalkDecodeChunk", "FrameInterpolate", "ImageFromBatch")]
+    flat = {number: node for number, node in prompt.items() if number not in (start, end, join, *body)}
+    carried, images = None, None
+    for index in range(passes):
+        for number in body:
+            node = copy.deepcopy(prompt[number])
+            for name, value in list(node["inputs"].items()):
+                if isinstance(value, list) and value[0] in body:
+                    node["inputs"][name] = [f"{value[0]}.{index}", value[1]]
+                elif isinstance(value, list) and value[0] == start:
+                    node["inputs"].pop(name)
+            flat[f"{number}.{index}"] = node
+        if carried:
+            flat[f"{body[0]}.{index}"]["inputs"]["state"] = carried
+        carried, made = [f"{body[1]}.{index}", 1], [f"{body[3]}.{index}", 0]
+        if images:
+            flat[f"join.{index}"] = {"class_type": "ImageBatch", "inputs": {"image1": images, "image2": made}}
+            made = [f"join.{index}", 0]
+        images = made
+    flat[ids["CreateVideo"]]["inputs"]["images"] = images
+    return flat
+
+
+def test_cancelled_job_goes_on_after_a_restart(comfyui, base):
+    """Two prompts wait behind a job that is cancelled; the server restarts; the job resumes where it stood."""
+    server = ComfyServer(comfyui, base)
+    try:
+        prompt = prompt_of(server, "livetalk_job")
+        start = next(node for node in prompt.values() if node["class_type"] == "LiveTalkJobStart")
+        start["inputs"] |= {"filename_prefix": "video/restarted", "resume": True}
+        outcomes = []
+        for outcome in server.follow(prompt, lambda now: server.interrupt() if len(outcomes) == 2 else None):
+            outcomes.append(outcome)
+        assert outcomes[-1].interrupted
+        assert server.get("queue") == {"queue_running": [], "queue_pending": []}
+        assert len(outcomes) == 3
+        done = outcomes[1].job
+        assert (done["chunk"], done["chunks"], done["done"]) == (2, 6, False)
+        partial = base / "output" / "video" / f"{done['job']}.partial.mp4"
+        assert described(partial)[0] == 33 + 28
+    finally:
+        server.close()
+    server = ComfyServer(comfyui, base)
+    try:
+        outcomes = list(server.follow(prompt))
+        assert not outcomes[-1].error
+        assert [outcome.job["chunk"] for outcome in outcomes] == [3, 4, 5, 6]
+        assert described(partial.with_name(f"{done['job']}.mp4"))[0] == FRAMES
+        assert not list(partial.parent.glob("restarted*.partial*"))
+    finally:
+        server.close()
