@@ -13,11 +13,13 @@ TORCH   := torch==2.13.0
 
 RUNTIME := $(VENV)/.runtime-installed
 DEV     := $(VENV)/.dev-installed
+# The frontend that the oldest tested ComfyUI pins; the newest comes with requirements-dev.txt.
+FRONTEND := 1.49.6
 SOURCES := livetalk_core nodes
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint typecheck pytest format clean
+.PHONY: help install demo test lint typecheck pytest chromium workflows format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do \
@@ -40,8 +42,19 @@ typecheck: $(DEV)  ## pyright on the core and the nodes
 	@$(BIN)/pyright --pythonpath $(BIN)/python $(SOURCES)
 
 # One thread in each process: on few cores, more only fight for them.
-pytest: $(DEV)  ## the tests alone
+pytest: $(DEV) chromium  ## the tests alone
 	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -rs
+
+# The browser tests need one. Asks nothing: without apt or root they are skipped, and say so.
+chromium:
+	@command -v chromium google-chrome >/dev/null || [ -n "$$CHROMIUM" ] || { \
+		[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq >/dev/null && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -yqq chromium fonts-dejavu >/dev/null 2>&1; } || \
+		echo "No Chromium, and none could be installed: the browser tests are skipped"
+
+workflows: $(DEV)  ## have the frontend save the example workflows and picture the nodes (needs Chromium)
+	@$(BIN)/python -m tests.browser.save_workflows
+	@$(BIN)/python -m tests.browser.picture_nodes
 
 format: $(DEV)  ## let ruff mend what it can
 	@$(BIN)/ruff check --fix-only .
@@ -69,4 +82,5 @@ $(RUNTIME): requirements.txt
 $(DEV): requirements-dev.txt requirements-training.txt $(RUNTIME)
 	@echo "Adding the development tools to $(VENV)"
 	@$(PIP) -r requirements-dev.txt '$(TORCH)'
+	@$(PIP) --no-deps --upgrade --target $(VENV)/frontends/$(FRONTEND) comfyui-frontend-package==$(FRONTEND)
 	@touch $@

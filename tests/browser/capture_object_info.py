@@ -13,16 +13,18 @@ from typing import Any
 from tests.browser.graphs import WORKFLOWS
 from tests.nodes.comfy_server import ComfyServer, prepare
 
+# The graph that the frontend opens with: without them it would complain.
+DEFAULT_GRAPH = {"CheckpointLoaderSimple", "CLIPTextEncode", "EmptyLatentImage", "KSampler", "VAEDecode", "SaveImage"}
 HERE = Path(__file__).resolve().parent
 OBJECT_INFO = HERE / "object_info.json"
 
 
 def needed(object_info: dict[str, Any]) -> dict[str, Any]:
     """The nodes of the pack and of its workflows, without what differs from machine to machine."""
-    used = {node.type for make in WORKFLOWS.values() for node in make()}
+    used = {node.type for make in WORKFLOWS.values() for node in make()} | DEFAULT_GRAPH
     kept = {name: info for name, info in object_info.items() if name in used or name.startswith("LiveTalk")}
     for info in kept.values():
-        if "StandIns" in info["python_module"] or "stand_ins" in info["python_module"]:
+        if "stand_ins" in info["python_module"]:
             info["python_module"] = "comfy_extras.nodes_loop"
     return {name: kept[name] for name in sorted(kept) if not name.startswith("LiveTalkTest")}
 

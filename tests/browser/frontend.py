@@ -13,9 +13,12 @@ from playwright.sync_api import Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "comfyui_frontend_package"
+OBJECT_INFO = Path(__file__).with_name("object_info.json")
 PINNED = "1.49.6"
 """The version that ComfyUI 0.33 pins; the newest is the one that is installed."""
 OTHERS = ROOT / ".venv" / "frontends"
+GRAPH = {"x": 50.0, "y": 75.0, "width": 1750.0, "height": 975.0}
+"""The part of the page that shows the graph, without the bars around it."""
 PATIENCE_MS = 300_000
 """A loaded machine takes its time; a test that fails says what it waited for."""
 SIZE = {"width": 1800, "height": 1100}
@@ -55,7 +58,7 @@ FIT = """() => {
     const left = Math.min(...nodes.map(n => n.pos[0])), top = Math.min(...nodes.map(n => n.pos[1])) - title;
     const right = Math.max(...nodes.map(n => n.pos[0] + n.size[0]));
     const bottom = Math.max(...nodes.map(n => n.pos[1] + n.size[1]));
-    const ds = app.canvas.ds, [width, height] = [innerWidth - 2 * margin, innerHeight - 2 * margin];
+    const ds = app.canvas.ds, [width, height] = [innerWidth - 2 * margin, innerHeight - 2.2 * margin];
     ds.scale = Math.min(width / (right - left), height / (bottom - top), 1.2);
     ds.offset = [margin / ds.scale - left, margin / ds.scale - top];
     app.canvas.setDirty(true, true);
@@ -88,6 +91,7 @@ def opened(address: str) -> Iterator[Page]:
         page.set_default_timeout(PATIENCE_MS)
         page.goto(address, wait_until="commit")
         page.wait_for_function("() => window.app?.graph && Object.keys(LiteGraph.registered_node_types).length > 5")
+        page.wait_for_selector("#splash-loader", state="detached")
         yield page
         browser.close()
 
@@ -102,4 +106,4 @@ def picture(page: Page, path: Path) -> None:
     page.evaluate(FIT)
     page.wait_for_timeout(1000)
     path.parent.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=str(path))
+    page.screenshot(path=str(path), clip=GRAPH)

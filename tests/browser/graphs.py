@@ -237,8 +237,9 @@ JOB = f"""## A job: any length through any nodes
 
 {files(UPSCALER)}
 
-Every chunk is a run of its own. *Job End* adds it to the video on disk and queues the next one, so memory never grows, \
-whatever stands between. To stop, cancel. To go on, also after a restart, turn on `resume` in *Job Start* and run.
+Every chunk is a run of its own. *Job End* adds it to the video on disk and queues the next one, so memory never \
+grows, whatever stands between. To stop, cancel. To go on, also after a restart, turn on `resume` in *Job Start* and \
+run.
 
 The upscaler here is only an example: put face restoration, interpolation or grading in its place.
 """
@@ -272,8 +273,8 @@ def job() -> list[Node]:
 SPEAKERS = """## Two speakers
 
 Two voices begin together; put silence where one listens. Each mask says where its speaker is: right-click the image \
-and open the mask editor, or use any node that makes a MASK of the image's size. Here the left and the right half stand \
-for the two. What neither mask covers is background.
+and open the mask editor, or use any node that makes a MASK of the image's size. Here the left and the right half \
+stand for the two. What neither mask covers is background.
 """
 
 

@@ -23,9 +23,10 @@ WORKFLOWS_FOLDER = ROOT / "workflows"
 BLUEPRINTS = ROOT / "subgraphs"
 BLUEPRINT = "Portrait and Speech to Video (LiveTalk)"
 DESCRIPTION = "A portrait and a speech in, a talking video out, by LiveTalk's embedded model."
-THUMBNAIL = (640, 392)
+THUMBNAIL = (700, 390)
 
 BUILD = """async (nodes) => {
+    app.clean?.();
     app.graph.clear();
     const made = {};
     for (const spec of nodes) {
@@ -50,7 +51,7 @@ BUILD = """async (nodes) => {
             if (!made[origin].connect(slot, made[spec.name], place)) throw new Error(`${spec.type}.${name} refused`);
         }
     await new Promise(resolve => setTimeout(resolve, 300));
-    return (await app.graphToPrompt()).workflow;
+    return JSON.stringify((await app.graphToPrompt()).workflow);
 }"""
 
 # All but what the user brings becomes one node; the rest goes.
@@ -61,12 +62,13 @@ FOLD = """async ([inside, name, description]) => {
     subgraph.extra = { ...subgraph.extra, description };
     for (const other of [...app.graph.nodes]) if (other !== node) app.graph.remove(other);
     node.pos = [400, 200];
-    return (await app.graphToPrompt()).workflow;
+    return JSON.stringify((await app.graphToPrompt()).workflow);
 }"""
 
 
-def finished(workflow: dict[str, Any], name: str, nodes: list[Node]) -> dict[str, Any]:
+def finished(saved: str, name: str, nodes: list[Node]) -> dict[str, Any]:
     """The saved graph with a lasting id and our nodes' version."""
+    workflow = json.loads(saved)
     ours = {node.type for node in nodes if node.type.startswith("LiveTalk")}
     for node in workflow["nodes"]:
         if node["type"] in ours:
@@ -103,7 +105,8 @@ def save_all() -> None:
 
 def save_blueprint(page: Page) -> None:
     """One node that turns a portrait and a speech into a video, for the node library."""
-    nodes = quick_start()[:-1]
+    save = Node("save", "SaveVideo", (1300, 200), {}, {"video": ("render", 0)})  # so that the video leaves the node
+    nodes = [*quick_start()[:-1], save]
     inside = [node.type for node in nodes if node.type.startswith("LiveTalk")]
     page.evaluate(BUILD, [node.as_dict() for node in nodes])
     workflow = finished(page.evaluate(FOLD, [inside, BLUEPRINT, DESCRIPTION]), BLUEPRINT, [])

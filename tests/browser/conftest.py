@@ -1,0 +1,35 @@
+"""The frontend at two versions, in Chromium; skipped, with the reason, where one of them is missing."""
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SCREENSHOTS = ROOT / "tests" / "browser" / "out"
+
+
+@pytest.fixture(scope="module", params=["1.49.6", "newest"])
+def frontend(request):
+    """The name of a frontend version that is installed: the one that ComfyUI 0.33 pins, and the newest."""
+    pytest.importorskip("playwright", reason="playwright is not installed: make install")
+    from tests.browser.frontend import chromium, static_files
+
+    if chromium() is None:
+        pytest.skip("no Chromium: install it (Debian: apt install chromium), or name it in CHROMIUM")
+    if static_files(request.param) is None:
+        pytest.skip(f"frontend {request.param} is not installed: make install")
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def page(frontend, tmp_path_factory):
+    """A page of that frontend on the stub server, which shows the demo's files and those in `page.files`."""
+    from tests.browser.frontend import OBJECT_INFO, SETTINGS, opened, static_files
+    from tests.browser.stub import running
+
+    files = tmp_path_factory.mktemp("files")
+    for name in ("portrait.png", "speech.wav"):
+        (files / name).symlink_to(ROOT / "demo" / name)
+    with running(static_files(frontend), OBJECT_INFO, SETTINGS, files) as stub, opened(stub.address) as made:
+        made.stub, made.files = stub, files
+        yield made

@@ -1,0 +1,112 @@
+"""Every example workflow in the real frontend: whole, nothing red, and the prompt that the backend tests run."""
+
+import base64
+import json
+import struct
+
+import numpy as np
+import pytest
+
+from tests.browser.conftest import SCREENSHOTS
+from tests.nodes.workflow import ROOT, WORKFLOWS, load, to_prompt
+
+pytestmark = pytest.mark.slow
+
+OBJECT_INFO = json.loads((ROOT / "tests" / "browser" / "object_info.json").read_text(encoding="utf-8"))
+BLUEPRINTS = sorted((ROOT / "subgraphs").glob("*.json"))
+OPEN_FILE = """async (name) => {
+    const data = await (await fetch(`/api/view?filename=${name}`)).blob();
+    app.graph.clear();
+    await app.handleFile(new File([data], name, { type: 'video/mp4' }));
+    await new Promise(resolve => setTimeout(resolve, 1000));
+    return app.graph.nodes.map(n => n.type);
+}"""
+SHOWN = """(id) => {
+    const images = Array.from(document.querySelectorAll('img')).map(i => i.src);
+    const node = app.graph.getNodeById(id);
+    return [...images, ...(node.imgs ?? []).map(i => i.src)].filter(s => s.startsWith('blob:'));
+}"""
+
+
+def plain(prompt):
+    """A prompt's nodes and inputs, without what no server reads."""
+    read = {
+        name: {**info["input"].get("required", {}), **info["input"].get("optional", {})}
+        for name, info in OBJECT_INFO.items()
+    }
+    return {
+        number: (node["class_type"], {
+            name: value for name, value in node["inputs"].items()
+            if name.split(".")[0] in read[node["class_type"]] and "upload" not in name and name != "audioUI"
+        })
+        for number, node in prompt.items()
+    }  # fmt: skip
+
+
+def complaints(page):
+    """What the page says of missing nodes or models, if anything."""
+    text = page.inner_text("body")
+    return [line for line in text.splitlines() if "missing" in line.lower()]
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_workflow_loads_whole(page, frontend, path):
+    from tests.browser.frontend import picture, report
+
+    found = report(page, load(path))
+    picture(page, SCREENSHOTS / frontend / f"{path.stem}.png")
+    assert len(found["nodes"]) == len(load(path)["nodes"])
+    assert not found["missing"] and not found["red"] and not found["widgets"]
+    assert not complaints(page)
+    assert plain(found["prompt"]) == plain(to_prompt(load(path), OBJECT_INFO))
+
+
+@pytest.mark.parametrize("path", BLUEPRINTS, ids=lambda path: path.stem)
+def test_blueprint_loads_whole(page, frontend, path):
+    from tests.browser.frontend import picture, report
+
+    found = report(page, load(path))
+    picture(page, SCREENSHOTS / frontend / "blueprint.png")
+    assert not found["missing"] and not found["red"]
+    assert {"LiveTalkEmbeddedModel", "LiveTalkAvatar", "LiveTalkEncodeSpeech", "LiveTalkRender"} < set(found["nodes"])
+    (definition,) = load(path)["definitions"]["subgraphs"]
+    assert [(socket["name"], socket["type"]) for socket in definition["inputs"]][:2] == [
+        ("image", "IMAGE"),
+        ("audio", "AUDIO"),
+    ]
+    assert [socket["type"] for socket in definition["outputs"]] == ["VIDEO"]
+
+
+def test_a_finished_video_brings_its_workflow_back(page):
+    """As it is dragged into the page."""
+    from livetalk_core.media.video import VideoWriter
+
+    path, workflow = page.files / "finished.mp4", load(ROOT / "workflows" / "livetalk_quick_start.json")
+    if not path.exists():
+        tags = {"workflow": json.dumps(workflow), "prompt": json.dumps(to_prompt(workflow, OBJECT_INFO))}
+        writer = VideoWriter.create(path, 64, 64, metadata=tags)
+        writer.write(np.zeros((5, 64, 64, 3), np.uint8))
+        writer.finish()
+    assert page.evaluate(OPEN_FILE, path.name) == [node["type"] for node in workflow["nodes"]]
+
+
+def test_a_preview_is_shown_on_the_node(page):
+    """A frame as the server sends it while a render runs."""
+    from tests.browser.frontend import report
+
+    report(page, load(ROOT / "workflows" / "livetalk_quick_start.json"))
+    node = page.evaluate("() => app.graph.nodes.find(n => n.type === 'LiveTalkRender').id")
+    place = {"node_id": str(node), "display_node_id": str(node), "real_node_id": str(node), "prompt_id": "p"}
+    about = json.dumps(place | {"parent_node_id": None, "image_type": "image/jpeg"}).encode()
+    page.stub.push({"type": "execution_start", "data": {"prompt_id": "p", "timestamp": 0}})
+    page.stub.push({"type": "executing", "data": {"node": str(node), "display_node": str(node), "prompt_id": "p"}})
+    page.stub.push(struct.pack(">II", 4, len(about)) + about + JPEG)
+    page.wait_for_function(f"() => ({SHOWN})({node}).length > 0")
+
+
+JPEG = base64.b64decode(
+    "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAAgGBgcGBQgHBwcJCQgKDBQNDAsLDBkSEw8UHRofHh0aHBwgJC4nICIsIxwcKDcpLDAxNDQ0Hyc5PTgy"
+    "PC4zNDL/wAALCAABAAEBAREA/8QAHwAAAQUBAQEBAQEAAAAAAAAAAAECAwQFBgcICQoL/8QAtRAAAgEDAwIEAwUFBAQAAAF9AQIDAAQRBRIhMUEG"
+    "E1FhByJxFDKBkaEII0KxwRVS0fAkM2JyggkKFhcYGRolJicoKSo0NTY3ODk6Q0RFRkdISUpTVFVWV1hZWmNkZWZnaGlqc3R1dnd4eXqDhIWGh4iJipKT"
+    "lJWWl5iZmqKjpKWmp6ipqrKztLW2t7i5usLDxMXGx8jJytLT1NXW19jZ2uHi4+Tl5ufo6erx8vP09fb3+Pn6/9oACAEBAAA/APn+v//Z"
+)
