@@ -10,7 +10,7 @@ from tests.browser.frontend import OBJECT_INFO, PINNED, ROOT, SETTINGS, opened, 
 from tests.browser.stub import running
 
 PAGES = ROOT / "web" / "docs"
-MARGIN = 14
+MARGIN = 30
 SHOW = """([type, scale]) => {
     app.clean?.();
     app.graph.clear();

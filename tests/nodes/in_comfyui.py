@@ -366,6 +366,35 @@ def check_cancel_stops_at_the_next_step():
         comfy.model_management.interrupt_current_processing(False)
 
 
+def interrupted(work):
+    """Run `work` with the Cancel button pressed, and again without; it must stop, then run."""
+    comfy.model_management.interrupt_current_processing()
+    try:
+        work()
+    except comfy.model_management.InterruptProcessingException:
+        work()
+    else:
+        raise AssertionError("not interrupted")
+
+
+def check_cancel_stops_decoding_between_groups():
+    _, stock = stock_vae()
+    engine = host.HostEngine(vae=stock)
+    interrupted(lambda: list(engine.decode(torch.zeros(16, F, H, W))))
+
+
+def check_cancel_stops_upscaling_between_frames():
+    upscaler = host.Upscaler(upscale_model(2, 2), torch.zeros(1, 3, 1, 64, 64))
+    interrupted(lambda: upscaler(torch.zeros(3, 2, 64, 64)))
+
+
+def check_cancel_stops_loading_between_files():
+    _, weights = transformer()
+    with tempfile.TemporaryDirectory() as folder:
+        save_file(weights, Path(folder) / "model.safetensors")
+        interrupted(lambda: host.read_weights([Path(folder) / "model.safetensors"]))
+
+
 def check_vae_equals_stock_and_the_core():
     ours, stock = stock_vae()
     engine = host.HostEngine(vae=stock)

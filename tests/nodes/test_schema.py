@@ -59,7 +59,8 @@ class TestNode:
     def test_has_a_help_page_that_names_them(self, nodes, node_id):
         schema = schema_of(nodes, node_id)
         page = (ROOT / "web" / "docs" / f"{node_id}.md").read_text(encoding="utf-8")
-        assert page.startswith(f"# {schema.display_name}\n")
+        assert page.startswith(f"# {schema.display_name}\n\n![{schema.display_name}]({node_id}.jpg)\n")
+        assert (ROOT / "web" / "docs" / f"{node_id}.jpg").read_bytes()[:2] == b"\xff\xd8"
         names = [socket.id for socket in schema.inputs] + [socket.options["display_name"] for socket in schema.outputs]
         rows = [cell for line in page.splitlines() if line.startswith("|") for cell in line.split("|")[1].split(",")]
         assert not set(names) - {cell.strip() for cell in rows}

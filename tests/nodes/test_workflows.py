@@ -3,14 +3,16 @@
 import pytest
 
 from livetalk_core import __version__
+from tests.browser.graphs import FILES
+from tests.browser.graphs import WORKFLOWS as GRAPHS
 from tests.nodes.test_schema import WIDGET_KINDS, WIDGETS
 from tests.nodes.workflow import NOTES, WORKFLOWS, load
 
 ROWS_OF_SEED = 2  # the number, and what to do with it after a run
 
 
-def test_there_are_two():
-    assert [path.stem for path in WORKFLOWS] == ["livetalk_render", "livetalk_two_chunks"]
+def test_these_are_shipped():
+    assert [path.stem for path in WORKFLOWS] == sorted(GRAPHS)
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
@@ -44,11 +46,23 @@ class TestWorkflow:
             widgets = [socket for socket in schema.inputs if socket.kind in WIDGET_KINDS]
             seeds = sum(socket.id == "seed" for socket in widgets)
             assert len(node.get("widgets_values", [])) == len(widgets) + seeds * (ROWS_OF_SEED - 1), node["type"]
-            assert {i["name"] for i in node["inputs"]} == {socket.id for socket in schema.inputs}
+            sockets = {socket.id for socket in schema.inputs if socket.kind not in WIDGET_KINDS}
+            assert {i["name"] for i in node["inputs"] if not i.get("widget")} == sockets
             names = [socket.options["display_name"] for socket in schema.outputs]
             assert [output["name"] for output in node["outputs"]] == names
 
+    def test_says_where_its_files_come_from(self, path):
+        """For the frontend's offer to download them, and in words."""
+        nodes = load(path)["nodes"]
+        (note,) = [node["widgets_values"][0] for node in nodes if node["type"] == "MarkdownNote"]
+        for node in nodes:
+            files = [value for value in node.get("widgets_values") or [] if value in FILES]
+            models = [{"name": name, "url": FILES[name][0], "directory": FILES[name][1]} for name in files]
+            assert node["properties"].get("models", []) == models
+            assert all(name in note and FILES[name][0] in note for name in files)
+            assert all(model["url"].startswith("https://huggingface.co/") for model in models)
 
-def test_every_node_that_needs_no_file_is_shown_in_a_workflow():
+
+def test_every_node_is_shown_in_a_workflow():
     shown = {node["type"] for path in WORKFLOWS for node in load(path)["nodes"]}
-    assert set(WIDGETS) - shown == {"LiveTalkLoadModel", "LiveTalkLoadAudioEncoder"}
+    assert not set(WIDGETS) - shown

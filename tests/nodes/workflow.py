@@ -44,6 +44,8 @@ def widget_inputs(node: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
         uploads |= any(option.endswith("_upload") for option in options)
         if options.get("hidden"):
             next(values, None)
+        elif options.get("forceInput"):
+            continue
         elif kind == "COMFY_DYNAMICCOMBO_V3":
             inputs |= dynamic_inputs(name, options, values)
         elif isinstance(kind, list) or kind in WIDGET_TYPES:
