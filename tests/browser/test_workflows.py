@@ -30,17 +30,16 @@ SHOWN = """(id) => {
 
 def plain(prompt):
     """A prompt's nodes and inputs, without what no server reads."""
-    read = {
-        name: {**info["input"].get("required", {}), **info["input"].get("optional", {})}
-        for name, info in OBJECT_INFO.items()
-    }
-    return {
-        number: (node["class_type"], {
-            name: value for name, value in node["inputs"].items()
-            if name.split(".")[0] in read[node["class_type"]] and "upload" not in name and name != "audioUI"
-        })
-        for number, node in prompt.items()
-    }  # fmt: skip
+    return {number: (node["class_type"], read_of(node)) for number, node in prompt.items()}
+
+
+def read_of(node):
+    """The inputs of a node that its schema names and does not hide."""
+    described = OBJECT_INFO[node["class_type"]]["input"]
+    inputs = {**described.get("required", {}), **described.get("optional", {})}
+    shown = {name for name, (_, *options) in inputs.items() if not (options and options[0].get("hidden"))}
+    frontend_only = {"audioUI", "upload"}
+    return {name: v for name, v in node["inputs"].items() if name.split(".")[0] in shown and name not in frontend_only}
 
 
 def complaints(page):

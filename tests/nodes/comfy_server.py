@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-START_SECONDS = 180
+START_SECONDS = 600
+"""A loaded machine takes minutes over what else takes seconds."""
 PREVIEW_IMAGE = 1
 PYTHON = os.environ.get("COMFYUI_PYTHON", sys.executable)
 TEXT, BINARY, CLOSE, PING = 1, 2, 8, 9
