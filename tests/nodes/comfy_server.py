@@ -124,7 +124,7 @@ def prepare(comfyui: Path, base: Path) -> None:
     """Fill a server's folder: this pack and the stand-ins, small models, the demo's portrait and speech."""
     (base / "custom_nodes").mkdir(parents=True)
     (base / "custom_nodes" / "livetalk").symlink_to(ROOT)
-    (base / "custom_nodes" / "stand_ins").symlink_to(ROOT / "tests" / "nodes" / "stand_ins")
+    (base / "custom_nodes" / "stand_ins.py").symlink_to(ROOT / "tests" / "nodes" / "stand_ins.py")
     (base / "input").mkdir()
     for name in ("portrait.png", "speech.wav"):
         shutil.copy(ROOT / "demo" / name, base / "input" / name)
