@@ -1,5 +1,6 @@
 """The whole talk in one node, written straight to a file."""
 
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -203,7 +204,7 @@ def identity(model: Any, avatar: Avatar, speech: Speech, session: Session, upsca
 
     The seed is not among it: a resumed render goes on with its own, which a KSampler-like widget may have changed.
     """
-    stream = session.stream
+    stream = {name.replace("_", " "): value for name, value in asdict(session.stream).items()}
     later = {str(chunk): fingerprint(text) for chunk, text in session.prompts.items()}
     return {
         "model": host.model_identity(model),
@@ -211,8 +212,5 @@ def identity(model: Any, avatar: Avatar, speech: Speech, session: Session, upsca
         "prompt": fingerprint(avatar.text),
         "later prompts": later,
         "speech": speech.fingerprint,
-        "size": f"{stream.width}x{stream.height}",
         "upscale model": upscale_model,
-        "steps": stream.steps,
-        "color correction": stream.color_correction,
-    }
+    } | stream

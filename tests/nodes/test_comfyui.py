@@ -11,6 +11,7 @@ from pathlib import Path
 import av
 import pytest
 
+from tests.browser.capture_object_info import OBJECT_INFO, needed
 from tests.nodes.workflow import load, named, to_prompt
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,8 +68,19 @@ def demo_frames():
         return -(-samples * 25 // container.streams.audio[0].rate)
 
 
+def test_the_browser_tests_show_what_the_server_says(object_info):
+    captured = json.loads(OBJECT_INFO.read_text(encoding="utf-8"))
+    assert needed(object_info) == captured, "run: python -m tests.browser.capture_object_info"
+
+
+def test_translations_are_served(server):
+    words = server.get("i18n")
+    assert all(words[language]["nodeDefs"]["LiveTalkRender"]["inputs"]["seed"] for language in ("en", "zh", "ja", "ko"))
+
+
 def test_help_pages_are_served(server):
     assert server.read("extensions/livetalk/docs/LiveTalkRender.md").startswith(b"# LiveTalk Render\n")
+    assert server.read("extensions/livetalk/docs/LiveTalkRender.jpg").startswith(b"\xff\xd8")
 
 
 def test_render_workflow_gives_the_whole_talk(server, talk):
