@@ -19,7 +19,7 @@ PINNED = "1.49.6"
 OTHERS = ROOT / ".venv" / "frontends"
 GRAPH = {"x": 50.0, "y": 75.0, "width": 1750.0, "height": 975.0}
 """The part of the page that shows the graph, without the bars around it."""
-PATIENCE_MS = 300_000
+PATIENCE_MS = 240_000
 """A loaded machine takes its time; a test that fails says what it waited for."""
 SIZE = {"width": 1800, "height": 1100}
 # No tours, no outside calls, and the old canvas nodes unless a test asks for the new ones.
