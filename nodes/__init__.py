@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .chunk import DecodeChunk, SampleChunk
+from .fleet import Devices
 from .inputs import EncodeSpeech, MakeAvatar
 from .loaders import EmbeddedModel, LoadAudioEncoder, LoadModel
 from .render import Render
@@ -13,7 +14,8 @@ class LiveTalkExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """All nodes, in the order of a graph."""
-        return [EmbeddedModel, LoadModel, LoadAudioEncoder, EncodeSpeech, MakeAvatar, SampleChunk, DecodeChunk, Render]
+        models = [EmbeddedModel, LoadModel, LoadAudioEncoder, Devices]
+        return [*models, EncodeSpeech, MakeAvatar, SampleChunk, DecodeChunk, Render]
 
 
 async def comfy_entrypoint() -> LiveTalkExtension:

@@ -14,7 +14,7 @@ from ..livetalk_core.shapes import VideoShape
 from ..livetalk_core.streaming.avatar import Avatar
 from ..livetalk_core.streaming.session import Frames, Session
 from ..livetalk_core.streaming.state import StreamState
-from . import host
+from . import fleet, host
 from .handles import AvatarSocket, ChunkState, Speech, SpeechSocket, StateSocket, check_fit
 from .widgets import color_input, seed_input, steps_input
 
@@ -63,7 +63,7 @@ class SampleChunk(io.ComfyNode):
         stream = StreamConfig(*avatar.size, steps=steps)
         plan = speech.plan(stream)
         progress = host.Progress(steps)
-        engine = host.HostEngine(model=model)
+        engine = fleet.engine_for(model)
         session = Session(engine, avatar, speech.features(plan), plan, stream, on_step=progress.on_step)
         before = session.start(seed) if state is None else replace(state.state, seed=seed)
         samples = host.raw_latent(session.sample(before).cpu()[None])

@@ -378,6 +378,11 @@ class Progress:
         self._bar.update_absolute(done, preview=("JPEG", Image.fromarray(frame.cpu().numpy()), PREVIEW_SIZE))
 
 
+def check_cancelled() -> None:
+    """Raise ComfyUI's interrupt when the user has cancelled."""
+    memory.throw_exception_if_processing_interrupted()
+
+
 def say(text: str) -> None:
     """Log a message and show it on the running node."""
     logging.info("LiveTalk: %s", text)

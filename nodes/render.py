@@ -11,7 +11,7 @@ from ..livetalk_core.streaming.avatar import Avatar
 from ..livetalk_core.streaming.render import Render as CoreRender
 from ..livetalk_core.streaming.session import Frames, Session
 from ..livetalk_core.streaming.sidecar import Sidecar
-from . import host
+from . import fleet, host
 from .handles import AvatarSocket, Speech, SpeechSocket, check_fit
 from .widgets import color_input, seed_input, steps_input
 
@@ -74,7 +74,7 @@ class Render(io.ComfyNode):
         stream = StreamConfig(*avatar.size, steps=steps, color_correction=color_correction)
         plan = speech.plan(stream)
         progress = host.Progress(plan.count * steps)
-        engine = host.HostEngine(model, vae)
+        engine = fleet.engine_for(model, vae)
         session = Session(engine, avatar, speech.features(plan), plan, stream, on_step=progress.on_step)
         output = host.OutputFile(filename_prefix, stream.width, stream.height)
         path = output.path
@@ -113,7 +113,7 @@ def run(render: CoreRender, progress: host.Progress) -> None:
 def identity(model: Any, avatar: Avatar, speech: Speech, stream: StreamConfig, seed: int) -> dict[str, Any]:
     """Everything that a render's frames depend on; a resume needs all of it unchanged."""
     return {
-        "model": host.model_identity(model),
+        "model": host.model_identity(model) + fleet.name(model),
         "avatar": avatar.fingerprint,
         "prompt": hashlib.sha256(avatar.text.float().cpu().numpy().tobytes()).hexdigest(),
         "speech": speech.source.fingerprint,

@@ -3,6 +3,7 @@
 A MODEL is the core's transformer, a VAE the core's VAE, a CLIP_VISION its vision encoder.
 """
 
+import copy
 import importlib
 import types
 from pathlib import Path
@@ -27,6 +28,7 @@ class FakeHost(types.ModuleType):
         """Forget what happened; files go to `output` from now on."""
         self.output, self.models = output, {}
         self.said, self.shown, self.steps, self.cancel_after = [], [], 0, None
+        self.cancelled = False
 
     def HostEngine(self, model=None, vae=None):
         return self.core("streaming.engine").LocalEngine(model, vae)
@@ -42,8 +44,7 @@ class FakeHost(types.ModuleType):
     def build_model(self, name, config, weights, reload, disable_dynamic):
         model = self.core("models.transformer").Transformer(config)
         model.load_state_dict(weights)
-        model.name = name
-        return model.eval().requires_grad_(False)
+        return as_patcher(model.eval().requires_grad_(False), name, reload, {})
 
     def stock_vae(self, weights):
         config = self.core("config").VAEConfig(dim=len(weights["decoder.head.0.gamma"]))
@@ -74,6 +75,10 @@ class FakeHost(types.ModuleType):
     def video_metadata(self, prompt, extra):
         return {"prompt": str(prompt), **{key: str(value) for key, value in (extra or {}).items()}}
 
+    def check_cancelled(self):
+        if self.cancelled:
+            raise Interrupted
+
     def say(self, text):
         self.said.append(text)
 
@@ -88,6 +93,20 @@ class FakeHost(types.ModuleType):
 
     def OutputFile(self, prefix, width, height):
         return OutputFile(self.output, prefix)
+
+
+class Loaded:
+    """What the copies of a MODEL share."""
+
+
+def as_patcher(model, name, reload, attachments):
+    """What the nodes ask of a MODEL: its name, origin, attachments, patches, copies, and the shift of its noise."""
+    model.name, model.cached_patcher_init, model.patches = name, reload, {}
+    model.model = getattr(model, "model", None) or Loaded()
+    model.get_attachment, model.set_attachments = attachments.get, attachments.__setitem__
+    model.get_model_object = lambda _: types.SimpleNamespace(shift=5.0)
+    model.clone = lambda: as_patcher(copy.copy(model), name, reload, dict(attachments))
+    return model
 
 
 class Progress:

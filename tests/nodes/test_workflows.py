@@ -49,6 +49,6 @@ class TestWorkflow:
             assert [output["name"] for output in node["outputs"]] == names
 
 
-def test_every_node_that_needs_no_file_is_shown_in_a_workflow():
+def test_every_node_that_needs_no_file_and_no_gpus_is_shown_in_a_workflow():
     shown = {node["type"] for path in WORKFLOWS for node in load(path)["nodes"]}
-    assert set(WIDGETS) - shown == {"LiveTalkLoadModel", "LiveTalkLoadAudioEncoder"}
+    assert set(WIDGETS) - shown == {"LiveTalkLoadModel", "LiveTalkLoadAudioEncoder", "LiveTalkDevices"}
