@@ -16,7 +16,7 @@ def fleet_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--devices", help="several, for transformer and VAE: auto, cuda:0,cuda:1, cpu x2 (--device keeps the encoders)"
     )
-    command.add_argument("--listen", type=address, metavar="ADDRESS:PORT", help="wait there for workers of other hosts")
+    command.add_argument("--listen", metavar="ADDRESS:PORT", help="wait there for workers of other hosts")
     command.add_argument("--ranks", type=int, help="with --listen: how many workers will connect")
     command.add_argument("--secret-file", help=f"with --listen: the secret, else from {SECRET_VARIABLE}")
     command.add_argument("--shard-weights", action="store_true", help="each worker keeps a part of the weights")
@@ -28,7 +28,8 @@ def fleet_of(options: argparse.Namespace, dtype: torch.dtype) -> Fleet | None:
     if options.listen:
         if not options.ranks or options.ranks < 1 or options.devices:
             raise InputError("--listen needs --ranks, how many workers will connect, and no --devices")
-        return remote_fleet(options.listen, options.ranks, read_secret(options.secret_file), "engine", fields=setup)
+        secret = read_secret(options.secret_file)
+        return remote_fleet(address(options.listen), options.ranks, secret, "engine", fields=setup)
     if options.devices:
         return local_fleet(parse_devices(options.devices), "engine", fields=setup)
     return None

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from .errors import LiveTalkError
-from .parallel.devices import address
 from .parallel.worker import SECRET_VARIABLE, Job, place_of, serve
 
 
@@ -33,7 +32,7 @@ RUNNERS = {"engine": engine, "verify": verify}
 
 def worker_options(command: argparse.ArgumentParser) -> None:
     """Add the options of `worker`."""
-    command.add_argument("--connect", type=address, required=True, metavar="HOST:PORT", help="of the controller")
+    command.add_argument("--connect", required=True, metavar="HOST:PORT", help="of the controller")
     command.add_argument(
         "--secret-file", help=f"the fleet's secret ({SECRET_VARIABLE} in the environment does, too); - reads it from "
         "standard input and ends the worker with it",

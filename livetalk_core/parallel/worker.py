@@ -32,6 +32,7 @@ from .. import __version__
 from ..errors import Cancelled, InputError, LiveTalkError, WorkerError
 from ..machine import available_memory, choose_device
 from . import collectives
+from .devices import address
 from .protocol import Connection, Disconnected, Message, introduce
 
 HEARTBEAT_SECONDS = 1
@@ -190,7 +191,7 @@ def _describe_error(error: Exception) -> dict[str, Any]:
 
 
 def place_of(
-    connect: tuple[str, int],
+    connect: str,
     secret_file: str | None = None,
     device: str | None = None,
     rank: int | None = None,
@@ -208,7 +209,7 @@ def place_of(
         if "RANK" not in environment:
             raise InputError("no --rank and --ranks, and no torchrun that gives them; start workers with torchrun")
         rank, ranks = int(environment["RANK"]), int(environment["WORLD_SIZE"])
-    return Place(connect, read_secret(secret_file), rank, ranks, choose_device(device), store)
+    return Place(address(connect), read_secret(secret_file), rank, ranks, choose_device(device), store)
 
 
 def read_secret(file: str | None) -> bytes:
