@@ -4,8 +4,8 @@ import argparse
 import json
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,19 @@ from .bench import bench, report
 from .checkpoints.convert import convert
 from .config import DEFAULT_PROMPT, PRESETS, CorrectionConfig
 from .errors import Cancelled, InputError, LiveTalkError, OutputError
+from .fleets import fleet_of, fleet_options
 from .generate import Settings, prepare
 from .info import inspect
 from .machine import choose_device
 from .media.video import partial_path
+from .parallel.devices import parse_devices
+from .parallel.fleet import Fleet, local_fleet
+from .runners import run_worker, worker_options
 from .shapes import FRAMES_PER_SECOND
 from .streaming.features import MODES
 from .streaming.render import Render
 from .streaming.session import Frames
-from .verify import verify
+from .verify import Row, verify, verify_split
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 INTERRUPTED = 130
@@ -60,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
         ("train", run_train, _train_options),
         ("evaluate", run_evaluate, _evaluate_options),
         ("measurer", run_measurer, _measurer_options),
+        ("worker", run_worker, worker_options),
     ):
         command = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
         command.set_defaults(run=run)
@@ -111,11 +116,17 @@ def _generate_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--resume", action="store_true", help="go on with an unfinished render of the same output")
     command.add_argument("--overwrite", action="store_true", help="replace an existing output")
     _machine_options(command)
+    fleet_options(command)
 
 
 def run_generate(options: argparse.Namespace) -> int:
     """Render a talking video."""
     device, dtype = _device_and_dtype(options)
+    with _stoppable(), fleet_of(options, dtype) or nullcontext() as fleet:
+        return _generate(options, device, dtype, fleet)
+
+
+def _generate(options: argparse.Namespace, device: torch.device, dtype: torch.dtype, fleet: Fleet | None) -> int:
     settings = Settings(
         image=options.image, audio=options.audio, output=options.output, model=options.model, prompt=options.prompt,
         prompts_at=tuple((_seconds(at), prompt) for at, prompt in options.prompt_at), seed=options.seed,
@@ -123,17 +134,17 @@ def run_generate(options: argparse.Namespace) -> int:
         color_correction=options.color_correction,
         correction=CorrectionConfig(strength=options.correction) if options.correction else None,
         resume=options.resume, overwrite=options.overwrite,
-        device=device, dtype=dtype,
+        device=device, dtype=dtype, fleet=fleet,
     )  # fmt: skip
-    with _stoppable():
-        render, name = prepare(settings)
-        frames = render.session.plan.total_frames
-        print(f"model {name}, {frames} frames ({frames / FRAMES_PER_SECOND:.2f} s) on {device}", file=sys.stderr)
-        try:
-            _watch(render)
-        except BaseException as error:
-            _say_where_the_partial_is(render, error)
-            raise
+    render, name = prepare(settings)
+    frames = render.session.plan.total_frames
+    length = f"{frames} frames ({frames / FRAMES_PER_SECOND:.2f} s)"
+    print(f"model {name}, {length} on {fleet or device}", file=sys.stderr)
+    try:
+        _watch(render)
+    except BaseException as error:
+        _say_where_the_partial_is(render, error)
+        raise
     print(render.output)
     return 0
 
@@ -181,15 +192,27 @@ def _say_where_the_partial_is(render: Render, error: BaseException) -> None:
 
 def _verify_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("files", type=Path, nargs="+", metavar="FILE", help="golden files")
+    command.add_argument(
+        "--ranks", type=int, help="split the models over so many processes, in every way (ulysses x ring) that fits"
+    )
 
 
 def run_verify(options: argparse.Namespace) -> int:
     """Check the models against golden files of the reference."""
+    if options.ranks is None:
+        return _print_rows(options.files, verify)
+    devices = parse_devices(f"cpu x{options.ranks}")
+    with _stoppable(), local_fleet(devices, "verify") as fleet:
+        return _print_rows(options.files, lambda path: verify_split(path, options.ranks, fleet))
+
+
+def _print_rows(files: Sequence[Path], rows_of: Callable[[Path], Iterator[Row]]) -> int:
     failed = 0
-    for path in options.files:
-        for row in verify(path):
+    for path in files:
+        for row in rows_of(path):
             verdict = "ok" if row.passed else "FAILED"
-            print(f"{path.stem:<14} {row.name:<20} {row.error:.2e}  (at most {row.tolerance:.0e})  {verdict}")
+            line = f"{path.stem:<14} {row.name:<20} {row.error:.2e}  (at most {row.tolerance:.0e})  {verdict:<6}"
+            print(f"{line}  {row.split}".rstrip(), flush=True)
             failed += not row.passed
     if failed:
         print(f"{failed} row(s) failed", file=sys.stderr)

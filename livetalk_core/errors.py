@@ -25,5 +25,9 @@ class OutputError(LiveTalkError):
     """The result cannot be written: no folder, no permission, a full disk."""
 
 
+class WorkerError(LiveTalkError):
+    """A worker on another device or host died, stopped answering, failed, or cannot take part."""
+
+
 class Cancelled(BaseException):
     """The user stopped the work. Not an `Exception`, so that no handler swallows it."""

@@ -12,10 +12,12 @@ from .config import DEFAULT_PROMPT, CorrectionConfig, StreamConfig
 from .errors import InputError
 from .media.audio import open_audio
 from .media.image import load_image, to_reference
+from .parallel.fleet import Fleet
 from .shapes import FRAMES_PER_SECOND, frames_of_samples
 from .streaming.avatar import prepare_avatar
-from .streaming.engine import LocalEngine
+from .streaming.engine import Engine, LocalEngine
 from .streaming.features import speech_features
+from .streaming.fleet_engine import FleetEngine
 from .streaming.plan import ChunkPlan
 from .streaming.render import Render, check_output
 from .streaming.session import Session
@@ -44,6 +46,8 @@ class Settings:
     overwrite: bool = False
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32
+    fleet: Fleet | None = None
+    """Workers that run transformer and VAE in the place of `device`, which keeps the encoders."""
 
 
 def prepare(settings: Settings) -> tuple[Render, Model]:
@@ -59,7 +63,7 @@ def prepare(settings: Settings) -> tuple[Render, Model]:
     reference = to_reference(portrait, stream.height, stream.width)
     clip = model.encode_image(reference)
     features = speech_features(sound, model.audio_encoder, plan, settings.audio_mode)
-    engine = LocalEngine(model.transformer, model.vae, settings.device, stream.shift)
+    engine = engine_of(settings.fleet, model, settings.device, stream.shift)
     avatar = prepare_avatar(reference, clip, text, engine.encode, stream)
     prompts = dict(zip(changes, others, strict=True))
     session = Session(engine, avatar, features, plan, stream, prompts)
@@ -74,13 +78,18 @@ def prepare(settings: Settings) -> tuple[Render, Model]:
         "steps": stream.steps,
         "color correction": stream.color_correction,
         "correction": None if stream.correction is None else asdict(stream.correction),
-        "device type": settings.device.type,
+        "device type": str(settings.fleet or settings.device.type),
         "dtype": str(settings.dtype),
     }
     render = Render(
         session, settings.output, settings.seed, sound, inputs, resume=settings.resume, overwrite=settings.overwrite
     )
     return render, model
+
+
+def engine_of(fleet: Fleet | None, model: Model, device: torch.device, shift: float) -> Engine:
+    """The engine: workers where there are some, else this process."""
+    return FleetEngine(fleet, shift) if fleet else LocalEngine(model.transformer, model.vae, device, shift)
 
 
 def stream_of(default: StreamConfig, settings: Settings) -> StreamConfig:

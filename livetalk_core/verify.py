@@ -7,7 +7,7 @@ holds. The model is built from the file alone, so a file of other sizes and seed
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from PIL import Image
@@ -32,19 +32,28 @@ from .models.image_encoder import ImageEncoder
 from .models.text_encoder import TextEncoder
 from .models.transformer import Transformer
 from .models.vae import VAE
+from .parallel.collectives import greatest
+from .parallel.fleet import Fleet
+from .parallel.mesh import Mesh, degrees
+from .parallel.sequence import split_sequence
+from .parallel.vae import SplitVAE
+from .parallel.worker import Job
 from .sampling.schedule import sigmas
 from .streaming.avatar import prepare_avatar
 from .streaming.engine import LocalEngine
 from .streaming.plan import Chunk, ChunkPlan
 from .streaming.session import ChunkEnd, Frames, Session
 
+NOTHING_TO_SPLIT = "nothing to split"
+
 
 class Row(NamedTuple):
-    """One compared output: its largest absolute error and the most that is allowed."""
+    """One compared output: its largest absolute error, the most that is allowed, and how the model was split."""
 
     name: str
     error: float
     tolerance: float
+    split: str = ""
 
     @property
     def passed(self) -> bool:
@@ -88,25 +97,65 @@ class Golden:
         return Row(name, (found.double() - wanted.double()).abs().max().item(), tolerance)
 
 
+class Splitter(Protocol):
+    """Prepares the built models before they are run."""
+
+    def transformer(self, model: Transformer) -> Transformer:
+        """The transformer to run."""
+        ...
+
+    def vae(self, model: VAE) -> VAE | SplitVAE:
+        """The VAE to run."""
+        ...
+
+
+class Whole:
+    """Everything in this process."""
+
+    def transformer(self, model: Transformer) -> Transformer:
+        """The model itself."""
+        return model
+
+    def vae(self, model: VAE) -> VAE | SplitVAE:
+        """The model itself."""
+        return model
+
+
+class Shares:
+    """This rank's share of all ranks' work."""
+
+    def __init__(self, ulysses: int | None) -> None:
+        self.ulysses = ulysses
+
+    def transformer(self, model: Transformer) -> Transformer:
+        """Split over the tokens."""
+        return split_sequence(model, Mesh.of(model.config.num_heads, self.ulysses))
+
+    def vae(self, model: VAE) -> VAE | SplitVAE:
+        """Split over the rows."""
+        return SplitVAE(model)
+
+
 def _loaded(model: nn.Module, weights: dict[str, Tensor]) -> Any:
     model.load_state_dict(weights)
     return model.eval()
 
 
-def check_transformer(golden: Golden) -> Iterator[Row]:
+def check_transformer(golden: Golden, splitter: Splitter) -> Iterator[Row]:
     """One forward of the transformer, with one or two speakers."""
-    model = _loaded(Transformer(TransformerConfig(**golden.metadata["config"])), golden.weights())
+    whole = _loaded(Transformer(TransformerConfig(**golden.metadata["config"])), golden.weights())
+    model = splitter.transformer(whole)
     context = model.embed_context(golden.io("text")[None], golden.io("clip"))
     audio = model.embed_audio(golden.io("audio"))
     latent, cond = golden.io("latent")[None], golden.io("cond")[None]
     yield golden.row("out", model(latent, golden.io("timestep"), cond, context, audio, golden.find("masks"))[0], 1e-4)
 
 
-def check_vae(golden: Golden) -> Iterator[Row]:
+def check_vae(golden: Golden, splitter: Splitter) -> Iterator[Row]:
     """Encode and decode."""
     metadata = golden.metadata
     config = VAEConfig(metadata["dim"], tuple(metadata["mean"]), tuple(metadata["std"]))
-    vae = _loaded(VAE(config), golden.weights())
+    vae = splitter.vae(_loaded(VAE(config), golden.weights()))
     yield golden.row("latent", vae.encode(golden.io("video"))[0], 1e-4)
     groups = list(vae.decode_groups(golden.io("z")[None], clamp=False))
     unclamped = torch.cat(groups, dim=2)
@@ -114,7 +163,7 @@ def check_vae(golden: Golden) -> Iterator[Row]:
     yield golden.row("decoded", vae.decode(golden.io("z")[None]), 1e-4)
 
 
-def check_audio(golden: Golden) -> Iterator[Row]:
+def check_audio(golden: Golden, _: Splitter) -> Iterator[Row]:
     """Loudness, then the audio encoder and its windows."""
     waveform, frames = golden.io("waveform"), golden.metadata["frames"]
     loudness = integrated_loudness(waveform.double().numpy())
@@ -128,14 +177,14 @@ def check_audio(golden: Golden) -> Iterator[Row]:
     yield golden.row("windows_last8", windows(embedding, frames - 8, frames), 1e-4)
 
 
-def check_color(golden: Golden) -> Iterator[Row]:
+def check_color(golden: Golden, _: Splitter) -> Iterator[Row]:
     """Colour transfer at full and half strength."""
     reference = ColorStatistics.of(golden.io("reference"))
     for name, strength in (("full", 1.0), ("half", 0.5)):
         yield golden.row(name, match_color(golden.io("source"), reference, strength), 1e-5)
 
 
-def check_text(golden: Golden) -> Iterator[Row]:
+def check_text(golden: Golden, _: Splitter) -> Iterator[Row]:
     """The text encoder."""
     names = ("vocab", "dim", "dim_attn", "dim_ffn", "num_heads", "num_layers", "num_buckets")
     config = TextEncoderConfig(**{name: golden.metadata[name] for name in names})
@@ -143,7 +192,7 @@ def check_text(golden: Golden) -> Iterator[Row]:
     yield golden.row("out", encoder.encode(golden.io("ids"), golden.metadata["length"]), 1e-4)
 
 
-def check_image(golden: Golden) -> Iterator[Row]:
+def check_image(golden: Golden, _: Splitter) -> Iterator[Row]:
     """The vision encoder and its preprocessing."""
     names = ("dim", "num_layers", "num_heads", "image_size", "patch_size")
     config = ImageEncoderConfig(**{name: golden.metadata[name] for name in names})
@@ -170,9 +219,9 @@ class _WholePlan(ChunkPlan):
         return super().chunk(index)._replace(skip=0, keep=self.frame_num)
 
 
-def check_stream(golden: Golden) -> Iterator[Row]:
+def check_stream(golden: Golden, splitter: Splitter) -> Iterator[Row]:
     """The whole loop: portrait to condition, then every chunk and what the next one starts from."""
-    session = _golden_session(golden)
+    session = _golden_session(golden, splitter)
     levels = torch.tensor(sigmas(session.stream.steps, golden.metadata["shift"]))
     yield golden.row("reference", session.avatar.reference, 1e-3)
     yield golden.row("cond", session.avatar.cond, 1e-3)
@@ -190,11 +239,11 @@ def check_stream(golden: Golden) -> Iterator[Row]:
                 parts = []
 
 
-def _golden_session(golden: Golden) -> Session:
+def _golden_session(golden: Golden, splitter: Splitter) -> Session:
     metadata = golden.metadata
     transformer = _loaded(Transformer(TransformerConfig(**metadata["config"])), golden.weights("weights.dit."))
     vae = _loaded(VAE(VAEConfig(metadata["vae_dim"])), golden.weights("weights.vae."))
-    engine = LocalEngine(transformer, vae, shift=metadata["shift"])
+    engine = LocalEngine(splitter.transformer(transformer), splitter.vae(vae), shift=metadata["shift"])
     names = ("height", "width", "frame_num", "motion_frames", "steps", "shift", "color_correction")
     stream = StreamConfig(**{name: metadata[name] for name in names})
     reference = to_reference(Image.fromarray(golden.io("image").numpy()), stream.height, stream.width)
@@ -211,7 +260,7 @@ def _golden_session(golden: Golden) -> Session:
     return Session(engine, avatar, _Windows(golden.io("audio")), plan, stream, noise=noise)
 
 
-CHECKS: dict[str, Callable[[Golden], Iterator[Row]]] = {
+CHECKS: dict[str, Callable[[Golden, Splitter], Iterator[Row]]] = {
     "dit": check_transformer,
     "vae": check_vae,
     "audio": check_audio,
@@ -222,8 +271,35 @@ CHECKS: dict[str, Callable[[Golden], Iterator[Row]]] = {
 }
 
 
-def verify(path: Path) -> Iterator[Row]:
+def verify(path: Path, splitter: Splitter | None = None) -> Iterator[Row]:
     """Compare every output in a golden file with what our models compute, in float32 on the CPU."""
     golden = Golden(path)
     with torch.inference_mode():
-        yield from CHECKS[golden.metadata["kind"]](golden)
+        yield from CHECKS[golden.metadata["kind"]](golden, splitter or Whole())
+
+
+class VerifyRunner:
+    """What a worker runs: the checks on its share, all ranks together."""
+
+    def verify(self, job: Job) -> None:
+        """Reports every row with the greatest error of any rank."""
+        for row in verify(Path(job.fields["path"]), Shares(job.fields["ulysses"])):
+            error = torch.tensor(row.error).nan_to_num(torch.inf)
+            job.report(row._replace(error=greatest(error).item())._asdict())
+
+
+def verify_split(path: Path, ranks: int, fleet: Fleet) -> Iterator[Row]:
+    """The same on the `ranks` workers of a fleet, for every way in which the file's model can be split.
+
+    Files without a model that is split are checked here; their rows say so.
+    """
+    metadata = Golden(path).metadata
+    kind = metadata["kind"]
+    if kind not in ("dit", "vae", "stream"):
+        yield from (row._replace(split=NOTHING_TO_SPLIT) for row in verify(path))
+        return
+    ways = [(None, ranks)] if kind == "vae" else degrees(ranks, metadata["config"]["num_heads"])
+    for ulysses, ring in ways:
+        split = f"{ranks} x rows" if ulysses is None else f"{ulysses} x {ring}"
+        for message in fleet.run("verify", {"path": str(path.resolve()), "ulysses": ulysses}):
+            yield Row(**{**message.fields, "split": split})

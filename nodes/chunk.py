@@ -14,7 +14,7 @@ from ..livetalk_core.shapes import VideoShape
 from ..livetalk_core.streaming.avatar import Avatar
 from ..livetalk_core.streaming.session import Frames, Session
 from ..livetalk_core.streaming.state import StreamState
-from . import host
+from . import fleet, host
 from .handles import (
     AvatarSocket,
     ChunkState,
@@ -72,7 +72,7 @@ class SampleChunk(io.ComfyNode):
         stream = StreamConfig(*avatar.size, steps=steps)
         plan = speech.plan(stream)
         progress = host.Progress(steps)
-        engine = host.HostEngine(model, on_estimate=progress.on_estimate)
+        engine = fleet.engine_for(model, on_estimate=progress.on_estimate)
         session = Session(engine, avatar, speech.features(plan), plan, stream, on_step=progress.on_step)
         before = session.start(seed) if state is None else replace(state.state, seed=seed)
         samples = host.raw_latent(session.sample(before).cpu()[None])

@@ -14,7 +14,7 @@ from ..livetalk_core.streaming.plan import ChunkPlan
 from ..livetalk_core.streaming.render import Render as CoreRender
 from ..livetalk_core.streaming.session import Frames, Session
 from ..livetalk_core.streaming.sidecar import ENDING, Sidecar
-from . import host
+from . import fleet, host
 from .handles import (
     AvatarSocket,
     Correction,
@@ -110,7 +110,8 @@ class Render(io.ComfyNode):
             output = output.unfinished(ENDING) or output
         progress = host.Progress(plan.count * steps)
         session = Session(
-            host.HostEngine(model, vae, progress.on_estimate), avatar, speech.features(plan), plan, stream,
+            fleet.engine_for(model, vae, on_estimate=progress.on_estimate),
+            avatar, speech.features(plan), plan, stream,
             prompts=prompts_by_chunk(prompts, plan), on_step=progress.on_step,
         )  # fmt: skip
         render = CoreRender(
@@ -207,7 +208,7 @@ def identity(model: Any, avatar: Avatar, speech: Speech, session: Session, upsca
     stream = {name.replace("_", " "): value for name, value in asdict(session.stream).items()}
     later = {str(chunk): fingerprint(text) for chunk, text in session.prompts.items()}
     return {
-        "model": host.model_identity(model),
+        "model": host.model_identity(model) + fleet.name(model),
         "avatar": avatar.fingerprint,
         "prompt": fingerprint(avatar.text),
         "later prompts": later,

@@ -61,6 +61,19 @@ def gather(x: Tensor, group: Group) -> Tensor:
     return flat.view(-1, *x.shape)
 
 
+def gather_soon(x: Tensor, group: Group) -> Callable[[], Tensor]:
+    """Ask for every rank's `x` [n]; the function that is returned waits for [ranks * n]."""
+    joined = x.new_empty(dist.get_world_size(group) * x.numel())
+    work = _all_gather(joined, x, group=group, async_op=True)
+
+    def wait() -> Tensor:
+        assert work is not None
+        work.wait()
+        return joined
+
+    return wait
+
+
 def gather_uneven(x: Tensor, dim: int, sizes: Sequence[int], group: Group) -> Tensor:
     """Every rank's `x`, joined along `dim`, where rank i holds `sizes[i]`."""
     missing = max(sizes) - x.shape[dim]
@@ -80,4 +93,11 @@ def least(x: Tensor, group: Group) -> Tensor:
     """Smallest value over the ranks, element by element."""
     found = x.contiguous().clone()
     dist.all_reduce(found, dist.ReduceOp.MIN, group=group)
+    return found
+
+
+def greatest(x: Tensor) -> Tensor:
+    """Greatest value over all processes, element by element."""
+    found = x.contiguous().clone()
+    dist.all_reduce(found, dist.ReduceOp.MAX)
     return found

@@ -4,13 +4,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
-from torch import Tensor
-
 import comfy.model_management as memory
 import comfy.model_patcher
 import comfy.patcher_extension
 import comfy.sd
+import torch
+from torch import Tensor
 
 from ...livetalk_core.models.transformer import Context, Transformer
 from ...livetalk_core.models.vae import LATENT_CHANNELS

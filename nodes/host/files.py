@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import folder_paths
-
 from comfy.cli_args import args
 
 from ...livetalk_core.errors import InputError

@@ -5,9 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor, nn
-
 import comfy.clip_vision
 import comfy.latent_formats
 import comfy.model_base
@@ -17,7 +14,9 @@ import comfy.ops
 import comfy.patcher_extension
 import comfy.supported_models_base
 import comfy.utils
+import torch
 from comfy.ldm.modules.attention import optimized_attention
+from torch import Tensor, nn
 
 from ...livetalk_core.checkpoints.keys import prefix_of
 from ...livetalk_core.config import TransformerConfig

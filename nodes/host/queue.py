@@ -5,11 +5,10 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+import comfy.model_management as memory
 from comfy_execution.graph import ExecutionBlocker
 from comfy_execution.utils import get_executing_context
 from server import PromptServer
-
-import comfy.model_management as memory
 
 from ...livetalk_core.errors import InputError
 

@@ -4,6 +4,9 @@ import logging
 from collections.abc import Callable, Sequence
 from threading import Event, Thread
 
+import comfy.latent_formats
+import comfy.model_management as memory
+import comfy.utils
 import latent_preview
 from comfy_api import feature_flags
 from comfy_execution.progress import get_progress_state
@@ -12,10 +15,6 @@ from PIL import Image
 from protocol import BinaryEventTypes
 from server import PromptServer
 from torch import Tensor
-
-import comfy.latent_formats
-import comfy.model_management as memory
-import comfy.utils
 
 PREVIEW_SIZE = 512
 SHOWN_FRAMES = 2

@@ -3,11 +3,10 @@
 import hashlib
 from typing import Any
 
-import torch
-from torch import Tensor
-
 import comfy.model_management as memory
 import comfy.utils
+import torch
+from torch import Tensor
 
 from ...livetalk_core.errors import InputError
 

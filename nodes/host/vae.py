@@ -2,13 +2,12 @@
 
 from typing import Any
 
-import torch
-from torch import Tensor
-
 import comfy.latent_formats
 import comfy.model_management as memory
 import comfy.ops
 import comfy.sd
+import torch
+from torch import Tensor
 
 from ...livetalk_core.config import VAEConfig
 from ...livetalk_core.errors import InputError

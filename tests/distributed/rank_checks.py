@@ -4,15 +4,18 @@ from functools import cache
 from typing import NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from livetalk_core.config import TransformerConfig, VAEConfig
 from livetalk_core.errors import InputError
+from livetalk_core.memory import peak_bytes, weight_bytes
 from livetalk_core.models.transformer import Transformer
 from livetalk_core.models.vae import VAE
-from livetalk_core.parallel.mesh import Mesh
+from livetalk_core.parallel.mesh import Mesh, new_groups
 from livetalk_core.parallel.sequence import Share, split_sequence
 from livetalk_core.parallel.vae import SplitVAE
+from livetalk_core.parallel.weights import Layer, shard_weights
 
 WIDTHS = {
     "ffn_dim": 64, "num_layers": 2, "freq_dim": 32, "text_len": 8, "text_dim": 12, "clip_dim": 10,
@@ -215,3 +218,51 @@ def joined_rows_are_whole(rows) -> bool:
     pixel_rows = split.pixel_rows(video.shape[1])
     parts = ((latent, split.latent_rows), (video, pixel_rows))
     return all(torch.equal(split.join(split.keep(x, sizes), sizes), x) for x, sizes in parts)
+
+
+@cache
+def sharded_transformer() -> Transformer:
+    """The model of `transformer`, its tokens and its weights split."""
+    model = split_transformer(4, None)
+    (everyone,) = new_groups([range(dist.get_world_size())])
+    shard_weights(model, torch.device("cpu"), everyone)
+    return model
+
+
+def sharded_error(grid, speakers) -> float:
+    """As `transformer_error`, with sharded weights; twice, since the second pass knows which weight comes next."""
+    x = draw_sample(grid, speakers)
+    wanted = evaluate(transformer(), x)
+    found = [evaluate(sharded_transformer(), x) for _ in range(2)]
+    return max((each - wanted).abs().max().item() for each in found) / wanted.abs().max().item()
+
+
+def sharded_bytes() -> tuple[int, int, int, int]:
+    """Bytes of weights: of the whole, of its largest block, held here at rest, and most at once beside activations."""
+    whole, model, x = transformer(), sharded_transformer(), draw_sample((2, 2, 3))
+    layers = [hook.__closure__ for module in model.modules() for hook in module._forward_pre_hooks.values()]
+    parts = [cell.cell_contents for cells in layers for cell in cells if isinstance(cell.cell_contents, Layer)]
+    at_rest = weight_bytes(model) + sum(layer.part.nbytes for layer in parts)
+    evaluate(model, x)
+    extra = peak_bytes(lambda: evaluate(model, x)) - peak_bytes(lambda: evaluate(split_transformer(4, None), x))
+    return weight_bytes(whole), max(map(weight_bytes, whole.blocks)), at_rest, extra
+
+
+def wrong_shard_error() -> float:
+    """As `sharded_error`, where one rank holds something else."""
+    model = split_transformer(4, None)
+    (everyone,) = new_groups([range(dist.get_world_size())])
+    if dist.get_rank() == 1:
+        model.blocks[0].ffn[0].weight.data *= 1.05
+    shard_weights(model, torch.device("cpu"), everyone)
+    x = draw_sample((2, 2, 3))
+    return (evaluate(model, x) - evaluate(transformer(), x)).abs().max().item()
+
+
+def compiled_error(ulysses, speakers) -> float:
+    """Largest difference that compiling the split blocks makes; fails where a graph breaks."""
+    model, x = split_transformer(4, ulysses), draw_sample((3, 3, 3), speakers)
+    plain = evaluate(model, x)
+    for block in model.blocks:
+        block.compile(fullgraph=True, backend="aot_eager")
+    return (evaluate(model, x) - plain).abs().max().item()

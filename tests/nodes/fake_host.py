@@ -44,8 +44,7 @@ class FakeHost(types.ModuleType):
     def build_model(self, name, config, weights, reload, disable_dynamic):
         model = self.core("models.transformer").Transformer(config)
         model.load_state_dict(weights)
-        model.name = name
-        return model.eval().requires_grad_(False)
+        return as_patcher(model.eval().requires_grad_(False), name, reload, {})
 
     def stock_vae(self, weights):
         config = self.core("config").VAEConfig(dim=len(weights["decoder.head.0.gamma"]))
@@ -111,6 +110,20 @@ class Blocked:
 
     def __init__(self, message):
         self.message = message
+
+
+class Loaded:
+    """What the copies of a MODEL share."""
+
+
+def as_patcher(model, name, reload, attachments):
+    """What the nodes ask of a MODEL: its name, origin, attachments, patches, copies, and the shift of its noise."""
+    model.name, model.cached_patcher_init, model.patches = name, reload, {}
+    model.model = getattr(model, "model", None) or Loaded()
+    model.get_attachment, model.set_attachments = attachments.get, attachments.__setitem__
+    model.get_model_object = lambda _: types.SimpleNamespace(shift=5.0)
+    model.clone = lambda: as_patcher(copy.copy(model), name, reload, dict(attachments))
+    return model
 
 
 class Progress:

@@ -16,6 +16,7 @@ WIDGETS = {
     "LiveTalkEmbeddedModel": [],
     "LiveTalkLoadModel": ["model_name"],
     "LiveTalkLoadAudioEncoder": ["encoder_name"],
+    "LiveTalkDevices": ["devices", "shard_weights"],
     "LiveTalkEncodeSpeech": ["mode"],
     "LiveTalkAvatar": ["width", "height", "prompt"],
     "LiveTalkSampleChunk": ["seed", "steps"],

@@ -1,0 +1,77 @@
+"""Whether a fleet grows with its jobs: processes, file descriptors and memory after many, against after few.
+
+    python -m benchmarks.endurance [--jobs 200] [--devices cpu cpu] [--json FILE]
+
+Every job decodes a small latent, and every tenth is cancelled after its first frames.
+"""
+
+import argparse
+import gc
+import json
+import os
+import threading
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from livetalk_core.machine import describe
+from livetalk_core.models.vae import LATENT_CHANNELS
+from livetalk_core.parallel.fleet import Fleet, local_fleet
+from livetalk_core.streaming.fleet_engine import FleetEngine, engine_setup
+
+WARM_UP = 20
+
+
+def census(fleet: Fleet) -> dict[str, Any]:
+    """What the controller and its workers hold now; memory in KiB."""
+    gc.collect()
+    processes = [os.getpid(), *(member.about["process"] for member in fleet.members)]
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    return {
+        "processes": processes,
+        "threads": threading.active_count(),
+        "children": len(children.read_text().split()) if children.exists() else None,
+        "descriptors": [len(list(Path(f"/proc/{process}/fd").iterdir())) for process in processes],
+        "resident": [_resident(process) for process in processes],
+    }
+
+
+def _resident(process: int) -> int:
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+
+
+def run(devices: Sequence[str], jobs: int) -> dict[str, Any]:
+    """The census after the first jobs, which fill caches, and after the last."""
+    found = {}
+    with local_fleet(devices, "engine", fields=engine_setup("nano", torch.float32)) as fleet:
+        engine = FleetEngine(fleet)
+        for job in range(1, jobs + 1):
+            with closing(engine.decode(torch.randn(LATENT_CHANNELS, 2, 4, 4))) as groups:
+                next(groups)
+                if job % 10:
+                    list(groups)
+            if job == min(WARM_UP, jobs):
+                found["early"] = census(fleet)
+        found["late"] = census(fleet)
+    return {"jobs": jobs, "devices": list(devices), **found}
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--jobs", type=int, default=200, help="jobs in a row")
+    options.add_argument("--devices", nargs="+", default=("cpu", "cpu"), help="one worker each")
+    options.add_argument("--json", type=Path, help="also keep the record in this file")
+    given = options.parse_args()
+    found = run(given.devices, given.jobs)
+    for moment in ("early", "late"):
+        print(f"{moment}: {found[moment]}")
+    if given.json:
+        given.json.write_text(json.dumps({**found, "machine": describe()}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

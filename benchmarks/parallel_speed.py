@@ -1,0 +1,102 @@
+"""Two worker processes against one: a transformer step and a decode, of one thread each.
+
+    python -m benchmarks.parallel_speed [--pairs 7] [--side 256] [--devices cpu cpu] [--json FILE]
+
+Both fleets are started and warm before the first pair; a pair runs one and the other, in turns of first and second.
+The median of the pairs' ratios is what counts. On a machine with other work the wall clock tells little: the CPU
+seconds of the busier worker against those of the single one say what cores of their own would give.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from livetalk_core.config import PRESETS
+from livetalk_core.machine import describe
+from livetalk_core.models.vae import LATENT_CHANNELS
+from livetalk_core.parallel.fleet import Fleet, local_fleet
+from livetalk_core.shapes import VideoShape
+from livetalk_core.streaming.avatar import Avatar
+from livetalk_core.streaming.fleet_engine import FleetEngine, engine_setup
+from livetalk_core.streaming.session import ignore_step
+
+
+def works(engine: FleetEngine, side: int) -> dict[str, Callable[[], Any]]:
+    """What is timed, on the embedded model's widths."""
+    preset = PRESETS["nano"]
+    config, stream = preset.transformer, preset.stream
+    shape = VideoShape(stream.frame_num, side, side).latent
+    latent = torch.randn(LATENT_CHANNELS, *shape)
+    windows = torch.randn(1, stream.frame_num, config.audio_window, config.audio_blocks, config.audio_channels)
+    cond, clip = torch.randn(config.in_dim - LATENT_CHANNELS, *shape), torch.randn(1, 65, config.clip_dim)
+    avatar = Avatar(torch.rand(1, 3, 1, side, side), cond, clip, torch.randn(16, config.text_dim))
+    noise = latent[None]
+    return {
+        "transformer step": lambda: engine.denoise(avatar, windows, avatar.first_motion, noise, ignore_step),
+        "decode": lambda: list(engine.decode(latent)),
+    }
+
+
+def cpu_seconds(fleet: Fleet) -> float:
+    """CPU time of the busiest worker so far."""
+    ticks = os.sysconf("SC_CLK_TCK")
+    stats = [Path(f"/proc/{member.about['process']}/stat").read_text() for member in fleet.members]
+    return max(sum(map(int, stat.rpartition(")")[2].split()[11:13])) for stat in stats) / ticks
+
+
+def measure(work: Callable[[], Any], fleet: Fleet) -> dict[str, float]:
+    """Wall-clock and CPU seconds of one run."""
+    before, start = cpu_seconds(fleet), time.perf_counter()
+    work()
+    return {"wall": time.perf_counter() - start, "cpu": cpu_seconds(fleet) - before}
+
+
+def compare(
+    single: Callable[[], Any], several: Callable[[], Any], fleets: Sequence[Fleet], pairs: int
+) -> dict[str, Any]:
+    """Pairs of runs after one to warm up."""
+    single(), several()
+    runs: dict[str, list[dict[str, float]]] = {"one": [], "several": []}
+    for pair in range(pairs):
+        order = [("one", single, fleets[0]), ("several", several, fleets[1])]
+        for name, work, fleet in order if pair % 2 else reversed(order):
+            runs[name].append(measure(work, fleet))
+    faster = {
+        kind: statistics.median(one[kind] / max(two[kind], 1e-9) for one, two in zip(*runs.values(), strict=True))
+        for kind in ("wall", "cpu")
+    }
+    return {**runs, "faster": faster}
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--pairs", type=int, default=7, help="pairs of runs of each part")
+    options.add_argument("--side", type=int, default=256, help="width and height in pixels")
+    options.add_argument("--devices", nargs="+", default=("cpu", "cpu"), help="of the several workers")
+    options.add_argument("--json", type=Path, help="also keep the record in this file")
+    given = options.parse_args()
+    torch.set_num_threads(len(given.devices))  # of which each worker is given its part: one
+    setup = engine_setup("nano", torch.float32)
+    with local_fleet(given.devices[:1], "engine", fields=setup) as one:
+        one.start()
+        with local_fleet(given.devices, "engine", fields=setup) as several:
+            both = [works(FleetEngine(fleet), given.side) for fleet in (one, several)]
+            parts = {part: compare(both[0][part], both[1][part], (one, several), given.pairs) for part in both[0]}
+    for part, found in parts.items():
+        faster = found["faster"]
+        seconds = statistics.median(run["wall"] for run in found["one"])
+        print(f"{part}: {seconds:.2f} s on one; {faster['wall']:.2f} times faster (CPU time: {faster['cpu']:.2f})")
+    if given.json:
+        record = {"preset": "nano", "side": given.side, "devices": given.devices, "load": os.getloadavg(), **parts}
+        given.json.write_text(json.dumps({**record, "machine": describe()}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""What each rank computes and sends in a step of the 14B transformer's first blocks, against the least possible.
+
+    python -m benchmarks.parallel_work [--ranks 1 2 3 4 5 8] [--size 448x768] [--write]
+
+Nothing is computed: the split model runs on the meta device, once for every rank, and its collectives only note their
+sizes. `--write` keeps the record in docs/figures/parallel_work.json and the table in docs/parallel_work.md.
+
+Least work: 1/N of the whole. Least bytes: Ulysses' four all-to-alls (queries, keys, values, result) of the rank's
+tokens, of which all leave the rank but its own heads' part; a ring's hops come on top.
+"""
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from livetalk_core.cli import size
+from livetalk_core.config import PRESETS, TransformerConfig
+from livetalk_core.models.attention import attend
+from livetalk_core.models.transformer import Transformer
+from livetalk_core.models.vae import LATENT_CHANNELS
+from livetalk_core.parallel import collectives, sequence
+from livetalk_core.parallel.mesh import Mesh, degrees
+from livetalk_core.parallel.sequence import Share, split_sequence
+from livetalk_core.shapes import LatentShape, VideoShape
+
+BLOCKS = 2
+"""How many of the 40 blocks are counted: they are all alike."""
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+
+
+class Ranks(NamedTuple):
+    """Stands in for a process group."""
+
+    count: int
+    rank: int
+
+
+class Recorder:
+    """Stands in for torch.distributed: counts the bytes that leave this rank, by group, and moves nothing."""
+
+    def __init__(self) -> None:
+        self.sent: Counter[str] = Counter()
+
+    def get_world_size(self, group: Ranks) -> int:
+        return group.count
+
+    def get_rank(self, group: Ranks) -> int:
+        return group.rank
+
+    def all_to_all_single(
+        self, _: Tensor, sent: Tensor, __: Any = None, counts: Sequence[int] | None = None, *, group: Ranks, **___: Any
+    ) -> Any:
+        own = counts[group.rank] if counts else sent.shape[0] / group.count
+        self.sent["hops" if counts else "all-to-all"] += round((sent.shape[0] - own) * sent[:1].nbytes)
+        return self
+
+    def all_gather(self, _: Tensor, sent: Tensor, *, group: Ranks) -> None:
+        self.sent["gather"] += (group.count - 1) * sent.nbytes
+
+    def wait(self) -> None:
+        """Nothing is under way."""
+
+
+def counted_part(q_BLND: Tensor, k_BSND: Tensor, v_BSND: Tensor) -> tuple[Tensor, Tensor]:
+    """`attend_partly` for the count: a kernel gives the log of sums on the way."""
+    return attend(q_BLND, k_BSND, v_BSND), q_BLND.new_empty(q_BLND.shape[:3], dtype=torch.float32)
+
+
+@contextmanager
+def recording() -> Iterator[Recorder]:
+    """Collectives are noted instead of run."""
+    recorder = Recorder()
+    with (
+        patch.object(collectives, "dist", recorder),
+        patch.object(collectives, "_all_gather", recorder.all_gather),
+        patch.object(
+            sequence, "attend_partly", lambda q, k, v: (attend(q, k, v), q.new_empty(q.shape[:3], dtype=torch.float32))
+        ),
+    ):
+        yield recorder
+
+
+def place(ranks: int, ulysses: int, rank: int) -> Mesh:
+    """A rank's mesh without processes."""
+    ring = ranks // ulysses
+    groups: list[Any] = [Ranks(ranks, rank), Ranks(ulysses, rank % ulysses), Ranks(ring, rank // ulysses)]
+    return Mesh(ulysses, ring, rank, *groups)
+
+
+def step(config: TransformerConfig, shape: LatentShape, mesh: Mesh | None) -> tuple[int, Counter[str]]:
+    """Floating-point operations and bytes sent of one rank's forward; of the whole model without a mesh."""
+    with recording() as recorder, torch.device("meta"), torch.inference_mode():
+        model = Transformer(config, dtype=torch.bfloat16)
+        context = model.embed_context(torch.empty(1, 1, config.text_dim), torch.empty(1, 257, config.clip_dim))
+        frames = shape.video.frames
+        windows = (1, frames, config.audio_window, config.audio_blocks, config.audio_channels)
+        audio = model.embed_audio(torch.empty(windows))
+        if mesh is not None:
+            split_sequence(model, mesh)
+        latent = torch.empty(1, LATENT_CHANNELS, *shape)
+        cond = torch.empty(1, config.in_dim - LATENT_CHANNELS, *shape)
+        with FlopCounterMode(display=False) as counter:
+            model(latent, torch.empty(1), cond, context, audio)
+    return counter.get_total_flops(), recorder.sent
+
+
+def count(config: TransformerConfig, shape: LatentShape, ranks: int, ulysses: int, whole: int) -> dict[str, Any]:
+    """The busiest rank's work and bytes of one mesh."""
+    meshes = [place(ranks, ulysses, rank) for rank in range(ranks)]
+    flops, sent = zip(*(step(config, shape, mesh) for mesh in meshes), strict=True)
+    tokens = Share(shape.grid, meshes[0]).size
+    least = 4 * tokens * config.dim * torch.bfloat16.itemsize * (ulysses - 1) // ulysses
+    per_block = {name: max(each[name] for each in sent) / config.num_layers for name in ("all-to-all", "hops")}
+    return {
+        "ranks": ranks,
+        "ulysses": ulysses,
+        "ring": ranks // ulysses,
+        "tokens": tokens,
+        "flops": max(flops),
+        "work": max(flops) * ranks / whole,
+        "all_to_all_bytes_per_block": per_block["all-to-all"],
+        "least_all_to_all_bytes_per_block": least,
+        "ring_bytes_per_block": per_block["hops"],
+        "join_bytes_per_step": max(each["gather"] for each in sent),
+    }
+
+
+def record(counts: Sequence[int], height: int, width: int) -> dict[str, Any]:
+    """Every mesh of every number of ranks."""
+    preset = PRESETS["14b"]
+    config = replace(preset.transformer, num_layers=BLOCKS)
+    shape = VideoShape(preset.stream.frame_num, height, width).latent
+    whole, _ = step(config, shape, None)
+    meshes = [(ranks, ulysses) for ranks in counts for ulysses, _ in degrees(ranks, config.num_heads)]
+    rows = [count(config, shape, ranks, ulysses, whole) for ranks, ulysses in meshes]
+    return {
+        "preset": "14b",
+        "size": [width, height],
+        "tokens": shape.tokens,
+        "blocks": BLOCKS,
+        "whole_flops": whole,
+        "meshes": rows,
+    }
+
+
+def table(found: dict[str, Any]) -> str:
+    """The record as Markdown."""
+    width, height = found["size"]
+    lines = [
+        "# Work and bytes of each rank",
+        "",
+        f"One step of the 14B transformer's first {found['blocks']} blocks at {width}x{height} ({found['tokens']:,} "
+        f"tokens, {found['whole_flops'] / 1e12:.1f} TFLOP in all), bfloat16: the busiest rank, counted by "
+        "`python -m benchmarks.parallel_work --write`.",
+        "",
+        "Work: a rank's operations times the ranks, over the whole model's; 1 is the least. All-to-all: what it sends "
+        "within its Ulysses group, and the least that four exchanges (queries, keys, values, result) of its tokens "
+        "take. Ring: keys and values passed on. Join: the output, once a step.",
+        "",
+        "| ranks | ulysses x ring | work | all-to-all, MB a block | least | ring, MB a block | join, MB a step |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in found["meshes"]:
+        sizes = ("all_to_all_bytes_per_block", "least_all_to_all_bytes_per_block", "ring_bytes_per_block")
+        blocks = " | ".join(f"{row[name] / 1e6:.2f}" for name in sizes)
+        mesh, join = f"{row['ulysses']} x {row['ring']}", f"{row['join_bytes_per_step'] / 1e6:.1f}"
+        lines.append(f"| {row['ranks']} | {mesh} | {row['work']:.4f} | {blocks} | {join} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--ranks", type=int, nargs="+", default=(1, 2, 3, 4, 5, 8), help="numbers of ranks")
+    options.add_argument("--size", type=size, default=(768, 448), help="WIDTHxHEIGHT in pixels")
+    options.add_argument("--write", action="store_true", help="keep record and table under docs/")
+    given = options.parse_args()
+    found = record(given.ranks, *given.size)
+    print(table(found))
+    if given.write:
+        (DOCS / "figures" / "parallel_work.json").write_text(json.dumps(found, indent=1) + "\n")
+        (DOCS / "parallel_work.md").write_text(table(found))
+
+
+if __name__ == "__main__":
+    main()

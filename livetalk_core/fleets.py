@@ -1,0 +1,35 @@
+"""The options by which a command is given several devices, and the fleet that they ask for."""
+
+import argparse
+
+import torch
+
+from .errors import InputError
+from .parallel.devices import address, parse_devices
+from .parallel.fleet import Fleet, local_fleet, remote_fleet
+from .parallel.worker import SECRET_VARIABLE, read_secret
+from .streaming.fleet_engine import engine_setup
+
+
+def fleet_options(command: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    command.add_argument(
+        "--devices", help="several, for transformer and VAE: auto, cuda:0,cuda:1, cpu x2 (--device keeps the encoders)"
+    )
+    command.add_argument("--listen", metavar="ADDRESS:PORT", help="wait there for workers of other hosts")
+    command.add_argument("--ranks", type=int, help="with --listen: how many workers will connect")
+    command.add_argument("--secret-file", help=f"with --listen: the secret, else from {SECRET_VARIABLE}")
+    command.add_argument("--shard-weights", action="store_true", help="each worker keeps a part of the weights")
+
+
+def fleet_of(options: argparse.Namespace, dtype: torch.dtype) -> Fleet | None:
+    """The workers that the options ask for, if any."""
+    setup = engine_setup(options.model, dtype, options.shard_weights)
+    if options.listen:
+        if not options.ranks or options.ranks < 1 or options.devices:
+            raise InputError("--listen needs --ranks, how many workers will connect, and no --devices")
+        secret = read_secret(options.secret_file)
+        return remote_fleet(address(options.listen), options.ranks, secret, "engine", fields=setup)
+    if options.devices:
+        return local_fleet(parse_devices(options.devices), "engine", fields=setup)
+    return None

@@ -1,0 +1,60 @@
+"""Which devices a fleet runs on, as users write it: `auto`, `cuda:0,cuda:1`, `cuda x2`, `cpu x4`."""
+
+import logging
+import os
+import re
+from collections.abc import Sequence
+
+import torch
+
+from ..errors import InputError
+
+FORMS = "write auto, cuda:0,cuda:1, cuda x2 or cpu x2"
+
+
+def parse_devices(text: str) -> list[str]:
+    """One device a worker. `auto`: every GPU, or the CPU where there is none. No GPU is touched to find out."""
+    devices = [device for part in text.split(",") for device in _devices(part.strip().lower())]
+    _check(devices, torch.cuda.device_count())
+    return devices
+
+
+def _devices(part: str) -> list[str]:
+    if part == "auto":
+        return [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["cpu"]
+    found = re.fullmatch(r"(cpu|cuda)(?::(\d+))?(?:\s*x\s*(\d+))?", part)
+    if found is None or (found[2] and (found[1] == "cpu" or found[3])):
+        raise InputError(f"devices {part!r}; {FORMS}")
+    kind, index, count = found[1], found[2], int(found[3] or 1)
+    if count < 1:
+        raise InputError(f"devices {part!r}: {count} workers cannot work; the nearest number that can is 1")
+    if kind == "cpu":
+        return ["cpu"] * count
+    return [f"cuda:{index}"] if index else [f"cuda:{number}" for number in range(count)]
+
+
+def _check(devices: Sequence[str], gpus: int) -> None:
+    """Raise `InputError` for GPUs that are not there, or named twice; warn where CPUs are too few to gain anything."""
+    wanted = [device for device in devices if device != "cpu"]
+    missing = [device for device in wanted if int(device.split(":")[1]) >= gpus]
+    if missing:
+        raise InputError(
+            f"devices {', '.join(missing)}: this machine has {gpus} GPU(s); "
+            + (f"the most that can work is cuda x{gpus}" if gpus else "cpu, or cpu x2 for trying out, can work")
+        )
+    twice = sorted({device for device in wanted if wanted.count(device) > 1})
+    if twice:
+        raise InputError(f"devices {', '.join(twice)} named twice; each GPU runs one worker: name each once")
+    if wanted and len(wanted) < len(devices):
+        raise InputError("devices of both kinds; the workers of a fleet are all GPUs or all CPUs: leave one kind out")
+    cores = os.cpu_count() or 1
+    if len(devices) - len(wanted) > cores:
+        logging.warning("%d CPU workers on %d cores: they take turns, so this is slower", len(devices), cores)
+
+
+def address(text: str) -> tuple[str, int]:
+    """`HOST:PORT` -> (host, port)."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise InputError(f"address {text!r}; write HOST:PORT, such as 192.168.1.5:29700")
+    return host.strip("[]"), int(port)

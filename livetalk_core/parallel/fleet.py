@@ -1,0 +1,328 @@
+"""The controller's side of the workers: run a job on all of them, and say who is to blame when one fails.
+
+A fleet starts its workers with the first job and keeps them warm. An error that all ranks raise alike (a bad input)
+leaves them running. Anything else ends them, since ranks that no longer agree wait for each other for ever: a worker
+that died, one that gives no sign of life, one that raised alone, no progress for far longer than was ever measured.
+The next job then starts new ones.
+"""
+
+import itertools
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from .. import errors
+from ..errors import LiveTalkError, WorkerError
+from .launch import EXIT_SECONDS, POLL_SECONDS, LocalWorkers, Member, RemoteWorkers, Source, gather_members
+from .protocol import Disconnected, Message, pack
+
+SETUP = "set-up"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Seconds after which something is wrong.
+
+    Between two messages of a job: `floor` plus `factor` times the longest time that this verb has ever taken, or
+    `patience` where it has not been measured yet (`loading` for the set-up, which reads the weights).
+    """
+
+    start: float = 300
+    silence: float = 10
+    patience: float = 600
+    loading: float = 3600
+    floor: float = 20
+    factor: float = 10
+    grace: float = 2
+    """How long the other ranks are listened to after one has failed: the cause may come after its effects."""
+
+
+class Event(NamedTuple):
+    """A message that a worker sent; None when its connection is lost."""
+
+    rank: int
+    message: Message | None
+
+
+class Crew:
+    """Connected workers, each read by a thread of its own, so that none can hold up the controller."""
+
+    def __init__(self, source: Source, members: Sequence[Member]) -> None:
+        self.source, self.members = source, members
+        self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self.seen = [time.monotonic() for _ in members]
+        self.places: list[Mapping[str, Any]] = [{} for _ in members]
+        self.lost: Member | None = None
+        """One whose connection is gone."""
+        self._readers = [threading.Thread(target=self._read, args=(member,), daemon=True) for member in members]
+        for reader in self._readers:
+            reader.start()
+
+    def send(self, message: Message) -> None:
+        """To all workers. One that is gone is found out by its reader."""
+        data = pack(message)
+        for member in self.members:
+            try:
+                member.connection.send_packed(data)
+            except Disconnected:
+                self.events.put(Event(member.rank, None))
+
+    def close(self, politely: bool) -> None:
+        """End the workers and the readers."""
+        if politely:
+            self.send(Message("goodbye"))
+            for reader in self._readers:
+                reader.join(EXIT_SECONDS)
+        for member in self.members:
+            member.connection.close()
+        self.source.close()
+        for reader in self._readers:
+            reader.join()
+
+    def _read(self, member: Member) -> None:
+        try:
+            while True:
+                message = member.connection.receive()
+                self.seen[member.rank] = time.monotonic()
+                if message.kind == "alive":
+                    self.places[member.rank] = message.fields
+                else:
+                    self.events.put(Event(member.rank, message))
+        except WorkerError as error:
+            if not isinstance(error, Disconnected):
+                logging.error("%s: %s", member, error)
+            self.lost = member
+            self.events.put(Event(member.rank, None))
+
+
+@dataclass
+class Progress:
+    """One job under way: which ranks still work, and when it was last heard of."""
+
+    job: int
+    verb: str
+    working: set[int]
+    last: float = field(default_factory=time.monotonic)
+    longest: float = 0.0
+    failures: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+
+    def heard(self) -> None:
+        """Something came: note how long it took."""
+        now = time.monotonic()
+        self.longest, self.last = max(self.longest, now - self.last), now
+
+
+class Fleet:
+    """Workers that run `runner` (made from `fields` and `tensors`), started when needed; a context that ends them.
+
+    `poll` is called several times a second while a job or the start is waited for; it may raise to cancel.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        source: Callable[[], Source],
+        runner: str,
+        fields: Mapping[str, Any] | None = None,
+        tensors: Mapping[str, Tensor] | None = None,
+        limits: Limits | None = None,
+        poll: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.name, self._source, self._limits, self.poll = name, source, limits or Limits(), poll
+        self._setup = {"runner": runner, **(fields or {})}, tensors or {}
+        self._crew: Crew | None = None
+        self._jobs = itertools.count(1)
+        self._longest: dict[str, float] = {}
+        self.sent: dict[str, Any] = {}
+        """What the running workers have been given to keep, by name; whoever sends it notes it here."""
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __enter__(self) -> "Fleet":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    @property
+    def members(self) -> Sequence[Member]:
+        """The workers that are running."""
+        return self._crew.members if self._crew else ()
+
+    def start(self) -> None:
+        """Start and set up the workers, unless they are running."""
+        if self._crew is not None and self._crew.lost is None:
+            return
+        if self._crew is not None:
+            logging.warning("%s ended between two jobs; starting new workers", self._crew.lost)
+            self._end(politely=False)
+        source = self._source()
+        try:
+            members = gather_members(source, self._limits.start, self.poll)
+        except BaseException:
+            source.close()
+            raise
+        self._crew = Crew(source, members)
+        self.sent = {}
+        try:
+            for _ in self._run("setup", SETUP, *self._setup):
+                pass
+        except BaseException:
+            self._end(politely=False)
+            raise
+
+    def run(
+        self, verb: str, fields: Mapping[str, Any] | None = None, tensors: Mapping[str, Tensor] | None = None
+    ) -> Generator[Message, None, None]:
+        """Run a verb on all workers; gives what the first one reports, as it comes.
+
+        Closing the iterator, or whatever `poll` raises, cancels the job at all ranks' next report.
+        """
+        self.start()
+        yield from self._run("call", verb, {"verb": verb, **(fields or {})}, tensors or {})
+
+    def close(self) -> None:
+        """End the workers. A later job starts new ones."""
+        self._end(politely=True)
+
+    def _end(self, politely: bool) -> None:
+        crew, self._crew = self._crew, None
+        if crew is not None:
+            crew.close(politely)
+
+    def _run(self, kind: str, verb: str, fields: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Iterator[Message]:
+        crew = self._crew
+        assert crew is not None, "started before"
+        progress = Progress(next(self._jobs), verb, set(range(len(crew.members))))
+        crew.send(Message(kind, progress.job, fields, tensors))
+        try:
+            yield from self._follow(crew, progress, self.poll)
+        except LiveTalkError:
+            raise  # the workers' own, and dealt with
+        except BaseException:
+            self._cancel(crew, progress)
+            raise
+        self._longest[verb] = max(self._longest.get(verb, 0.0), progress.longest)
+
+    def _follow(self, crew: Crew, progress: Progress, poll: Callable[[], None]) -> Iterator[Message]:
+        """What the job reports, until all ranks have done with it."""
+        while progress.working:
+            poll()
+            event = self._next(crew, progress)
+            if event is None or (event.message is not None and event.message.job != progress.job):
+                continue
+            if event.message is None or event.message.kind == "failed":
+                raise self._failure(crew, progress, event)
+            progress.heard()
+            if event.message.kind == "item":
+                yield event.message
+                progress.last = time.monotonic()  # the consumer's time is not the workers'
+            else:
+                progress.working.discard(event.rank)
+
+    def _next(self, crew: Crew, progress: Progress) -> Event | None:
+        try:
+            return crew.events.get(timeout=POLL_SECONDS)
+        except queue.Empty:
+            self._check_life(crew, progress)
+            return None
+
+    def _check_life(self, crew: Crew, progress: Progress) -> None:
+        """Raise `WorkerError`, and end the workers, where one is silent or none gets on."""
+        now = time.monotonic()
+        silent = [member for member in crew.members if now - crew.seen[member.rank] > self._limits.silence]
+        if silent:
+            names = ", ".join(str(member) for member in silent)
+            raise self._loss(
+                f"{names} gave no sign of life for {self._limits.silence:.0f} s: stopped, or its host is gone"
+            )
+        limit = self._limit(progress.verb)
+        if now - progress.last > limit:
+            raise self._loss(f"no progress for {limit:.0f} s: {_blame(crew, progress)}")
+
+    def _limit(self, verb: str) -> float:
+        if verb in self._longest:
+            return self._limits.floor + self._limits.factor * self._longest[verb]
+        return self._limits.loading if verb == SETUP else self._limits.patience
+
+    def _loss(self, what: str) -> WorkerError:
+        """End the workers; the error to raise."""
+        self._end(politely=False)
+        return WorkerError(f"{what}; the workers were ended, the next job starts new ones")
+
+    def _failure(self, crew: Crew, progress: Progress, event: Event) -> LiveTalkError:
+        """What the workers failed with: their common error, or the one that came first in cause."""
+        lost = self._hear_out(crew, progress, event)
+        failures = list(progress.failures.values())
+        if not lost and len(failures) == len(crew.members) and _is_common(failures):
+            return getattr(errors, failures[0]["error"], LiveTalkError)(failures[0]["text"])
+        if lost:
+            crew.source.wait(lost[0])
+            fate = crew.source.fate(lost[0]) or "closed its connection"
+            return self._loss(f"{crew.members[lost[0]]} {fate}, during {progress.verb}")
+        rank, failure = min(progress.failures.items(), key=lambda item: (item[1]["secondary"], item[0]))
+        text = f"{failure['error']}: {failure['text']}" if not failure["expected"] else failure["text"]
+        advice = "; it ran out of memory: a smaller size or sharded weights need less" * failure["out of memory"]
+        return self._loss(f"{crew.members[rank]} failed during {progress.verb}: {text}{advice}")
+
+    def _hear_out(self, crew: Crew, progress: Progress, event: Event) -> list[int]:
+        """Note all failures that come within the grace time; the ranks whose connection is lost."""
+        lost: list[int] = []
+        until = time.monotonic() + self._limits.grace
+        while True:
+            if event.message is None:
+                lost += [event.rank] * (event.rank not in lost)
+            elif event.message.kind == "failed" and event.message.job == progress.job:
+                progress.failures[event.rank] = event.message.fields
+            if len(lost) + len(progress.failures) >= len(crew.members):
+                return lost
+            try:
+                event = crew.events.get(timeout=max(0.0, until - time.monotonic()))
+            except queue.Empty:
+                return lost
+
+    def _cancel(self, crew: Crew, progress: Progress) -> None:
+        """Stop a job at its next report, and wait for that; workers that cannot stop are ended."""
+        if self._crew is not crew:
+            return
+        if progress.verb == SETUP:
+            return  # no job to stop at: `start` ends the workers
+        try:
+            crew.send(Message("cancel", progress.job))
+            for _ in self._follow(crew, progress, lambda: None):
+                pass
+        except LiveTalkError as error:
+            logging.warning("while stopping: %s", error)
+        except BaseException:
+            self._end(politely=False)
+            raise
+
+
+def _is_common(failures: Sequence[Mapping[str, Any]]) -> bool:
+    return all(failure["expected"] and failure["text"] == failures[0]["text"] for failure in failures)
+
+
+def _blame(crew: Crew, progress: Progress) -> str:
+    """Who holds up the others: a rank that works on, or is somewhere else than in waiting for other ranks."""
+    working = [member for member in crew.members if member.rank in progress.working]
+    busy = [member for member in working if not crew.places[member.rank].get("waits")]
+    culprits = busy or working
+    places = [f"{member} is at {crew.places[member.rank].get('at', 'its start')}" for member in culprits]
+    return ", ".join(places) + (", and others wait for it" if len(culprits) < len(crew.members) else "")
+
+
+def local_fleet(devices: Sequence[str], runner: str, **options: Any) -> Fleet:
+    """A fleet of this machine's devices; see `Fleet` for the options."""
+    return Fleet(", ".join(devices), lambda: LocalWorkers(devices), runner, **options)
+
+
+def remote_fleet(address: tuple[str, int], ranks: int, secret: bytes, runner: str, **options: Any) -> Fleet:
+    """A fleet of workers that connect to `address`; see `Fleet` for the options."""
+    return Fleet(f"{ranks} workers", lambda: RemoteWorkers(address, ranks, secret), runner, **options)

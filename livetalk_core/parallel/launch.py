@@ -1,0 +1,236 @@
+"""From nothing to connected workers: those of this machine are started, those of other hosts are waited for."""
+
+import logging
+import queue
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from .. import __version__
+from ..errors import InputError, WorkerError
+from ..machine import ROOT
+from .protocol import Connection, Message, welcome
+
+LOOPBACK = "127.0.0.1"
+PROGRAM = (sys.executable, "-m", "livetalk_core", "worker")
+EXIT_SECONDS = 3
+"""How long a worker may take to end by itself."""
+POLL_SECONDS = 0.1
+UNEQUAL = 0.8
+"""A device with less than this share of the largest one's free memory is worth a word."""
+
+
+class Member(NamedTuple):
+    """A connected worker and what it said of itself."""
+
+    connection: Connection
+    about: dict[str, Any]
+
+    @property
+    def rank(self) -> int:
+        """Its number among the workers."""
+        return self.about["rank"]
+
+    def __str__(self) -> str:
+        about = self.about
+        where = "" if about["host"] == socket.gethostname() else f" on {about['host']}"
+        return f"worker {about['rank']} ({about['device']}{where}, process {about['process']})"
+
+
+class LocalWorkers:
+    """Worker processes of this machine, one a device; a context, since they and their files must go."""
+
+    def __init__(self, devices: Sequence[str], program: Sequence[str] = PROGRAM) -> None:
+        self.devices, self.ranks = devices, len(devices)
+        self.secret = secrets.token_hex(32).encode()
+        self._program, self._processes = program, list[subprocess.Popen[bytes]]()
+        self._folder = tempfile.mkdtemp(prefix="livetalk-")
+        self._ended = threading.Event()
+
+    @contextmanager
+    def listen(self) -> Iterator[socket.socket]:
+        """Open a port of the loopback interface, and start the processes that connect to it."""
+        with socket.create_server((LOOPBACK, 0)) as server:
+            self._start(server.getsockname()[1])
+            yield server
+
+    def fate(self, rank: int) -> str | None:
+        """What became of a process that has ended; None while it runs."""
+        code = self._processes[rank].poll()
+        if code is None:
+            return None
+        if code >= 0:
+            return f"ended with exit code {code}; its own message is in the log"
+        hint = "; the system kills the largest process when memory runs out" if -code == signal.SIGKILL else ""
+        return f"was killed by {signal.Signals(-code).name}{hint}"
+
+    def wait(self, rank: int) -> None:
+        """Wait a moment for the end of a process whose connection has closed."""
+        with suppress(subprocess.TimeoutExpired):  # it lives, and is killed in `close`
+            self._processes[rank].wait(EXIT_SECONDS)
+
+    def close(self) -> None:
+        """End what still runs. Returns when no process is left."""
+        for process in self._processes:
+            assert process.stdin
+            process.stdin.close()
+        until = time.monotonic() + EXIT_SECONDS
+        for process in self._processes:
+            try:
+                process.wait(max(0.0, until - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._ended.set()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _start(self, port: int) -> None:
+        """Start the processes from a thread that lives as long as they: Linux ends them with the one that did."""
+        started: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+
+        def start_and_stay() -> None:
+            try:
+                for rank in range(self.ranks):
+                    self._processes.append(self._process(rank, port))
+                started.put(None)
+            except OSError as error:
+                started.put(error)
+            self._ended.wait()
+
+        threading.Thread(target=start_and_stay, name="LiveTalk workers", daemon=True).start()
+        if (error := started.get()) is not None:
+            raise WorkerError(f"cannot start workers: {error}")
+
+    def _process(self, rank: int, port: int) -> subprocess.Popen[bytes]:
+        threads = max(1, torch.get_num_threads() // self.ranks)
+        options = {
+            "connect": f"{LOOPBACK}:{port}", "rank": rank, "ranks": self.ranks, "device": self.devices[rank],
+            "store": Path(self._folder) / "store", "threads": threads, "secret-file": "-",
+        }  # fmt: skip
+        command = [*self._program, *(str(word) for name, value in options.items() for word in (f"--{name}", value))]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, cwd=ROOT)
+        assert process.stdin
+        process.stdin.write(self.secret + b"\n")
+        process.stdin.flush()
+        return process
+
+
+class RemoteWorkers:
+    """Workers that torchrun starts, here or on other hosts; they connect to an address that is listened at."""
+
+    def __init__(self, address: tuple[str, int], ranks: int, secret: bytes) -> None:
+        self.ranks, self.secret, self._address = ranks, secret, address
+
+    @contextmanager
+    def listen(self) -> Iterator[socket.socket]:
+        """Open the port for as long as workers are waited for."""
+        name = f"{self._address[0]}:{self._address[1]}"
+        try:
+            server = socket.create_server(self._address)
+        except OSError as error:
+            raise InputError(f"cannot listen at {name}: {error.strerror}; choose another address or port") from None
+        with server:
+            logging.info("waiting for %d workers at %s", self.ranks, name)
+            yield server
+
+    def fate(self, rank: int) -> str | None:
+        """Not known from here."""
+        return None
+
+    def wait(self, rank: int) -> None:
+        """Nothing to wait for."""
+
+    def close(self) -> None:
+        """They end with their connection."""
+
+
+Source = LocalWorkers | RemoteWorkers
+
+
+def gather_members(source: Source, seconds: float, poll: Callable[[], None]) -> list[Member]:
+    """The connected workers in the order of their ranks. `poll` is called again and again; it may raise to stop.
+
+    Raises `WorkerError` where one ends or has not come within `seconds`, or is of another release.
+    """
+    members: dict[int, Member] = {}
+    try:
+        with source.listen() as server:
+            server.settimeout(POLL_SECONDS)
+            until = time.monotonic() + seconds
+            while len(members) < source.ranks:
+                poll()
+                _check_start(source, members, until, seconds)
+                member = _accept(server, source)
+                if member is not None:
+                    _check_member(member, members, source.ranks)
+                    members[member.rank] = member
+    except BaseException:
+        for member in members.values():
+            member.connection.close()
+        raise
+    _warn_of_unequal_memory(members.values())
+    return [members[rank] for rank in range(source.ranks)]
+
+
+def _check_start(source: Source, members: dict[int, Member], until: float, seconds: float) -> None:
+    missing = [rank for rank in range(source.ranks) if rank not in members]
+    for rank in missing:
+        if fate := source.fate(rank):
+            raise WorkerError(f"worker {rank} {fate}, before it connected")
+    if time.monotonic() > until:
+        names = ", ".join(str(rank) for rank in missing)
+        raise WorkerError(f"{len(missing)} of {source.ranks} workers ({names}) have not connected in {seconds:.0f} s")
+
+
+def _accept(server: socket.socket, source: Source) -> Member | None:
+    """The next worker that comes, if one comes now; strangers are turned away with a line in the log."""
+    try:
+        connected, address = server.accept()
+    except TimeoutError:
+        return None
+    try:
+        connection = welcome(connected, source.secret)
+        return Member(connection, dict(connection.receive().fields))
+    except (WorkerError, OSError) as error:
+        logging.warning("a connection from %s was refused: %s", address[0], error)
+        connected.close()
+        return None
+
+
+def _check_member(member: Member, members: dict[int, Member], ranks: int) -> None:
+    about = member.about
+    releases = (about["release"], about["torch"]), (__version__, torch.__version__)
+    fault = ""
+    if releases[0] != releases[1]:
+        found, needed = (f"LiveTalk {release} with torch {version}" for release, version in releases)
+        fault = f"runs {found}; {needed} is needed: install the same on all hosts"
+    elif about["ranks"] != ranks or not 0 <= about["rank"] < ranks:
+        fault = f"is one of {about['ranks']} workers; {ranks} are needed: start as many as the controller waits for"
+    elif about["rank"] in members:
+        fault = f"has the number of {members[about['rank']]}; start the workers with one torchrun"
+    if fault:
+        member.connection.send(Message("goodbye"))
+        member.connection.close()
+        raise WorkerError(f"{member} {fault}")
+
+
+def _warn_of_unequal_memory(members: Any) -> None:
+    free = {str(member): member.about["memory"] for member in members if member.about["device"] != "cpu"}
+    least = min(free, key=lambda name: free[name], default=None)
+    if least and free[least] < UNEQUAL * max(free.values()):
+        logging.warning(
+            "%s has %.1f GiB free, others up to %.1f: all do equal work, so the smallest one sets the limit",
+            least, free[least] / 2**30, max(free.values()) / 2**30,
+        )  # fmt: skip

@@ -1,0 +1,164 @@
+"""What a controller and its workers say to each other: JSON and safetensors over one socket per worker, no pickle.
+
+A connection begins with a handshake: both sides name the version of this protocol and prove, by a keyed hash of both
+sides' random numbers, that they know the fleet's secret, which itself is never sent. Nothing else is read before.
+Then come messages, each a JSON header and a safetensors body, both with their length in front.
+"""
+
+import hmac
+import json
+import secrets
+import socket
+import struct
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from ..errors import WorkerError
+
+VERSION = 1
+HANDSHAKE_SECONDS = 10
+SEND_SECONDS = 15
+"""How long the other side may leave its socket unread."""
+NONCE_BYTES = PROOF_BYTES = 32
+MOST_HEADER, MOST_BODY = 2**24, 2**36
+"""Bytes beyond which a length is not believed."""
+STRANGER = "the sender is no LiveTalk of this version: use the same on all machines"
+_OPENING = struct.Struct(">8sH")
+_LENGTHS = struct.Struct(">IQ")
+_NAME = b"LiveTalk"
+
+
+class Message(NamedTuple):
+    """`kind` says what it is, `job` which job it belongs to; `fields` are JSON values, `tensors` come on the CPU."""
+
+    kind: str
+    job: int = 0
+    fields: Mapping[str, Any] = {}
+    tensors: Mapping[str, Tensor] = {}
+
+
+class Disconnected(WorkerError):
+    """The other side has closed the connection, or is gone."""
+
+
+def pack(message: Message) -> bytes:
+    """A message as bytes."""
+    header = {"version": VERSION, "kind": message.kind, "job": message.job, "fields": message.fields}
+    text = json.dumps(header).encode()
+    # Copies, because safetensors refuses tensors that share memory, as a view and its base do.
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in message.tensors.items()}
+    body = save(tensors) if tensors else b""
+    return _LENGTHS.pack(len(text), len(body)) + text + body
+
+
+def unpack(header: bytes, body: bytes) -> Message:
+    """The message of a header and a body; raises `WorkerError` for anything else."""
+    try:
+        content = json.loads(header)
+        version = content["version"]
+        if version != VERSION:
+            raise WorkerError(_other_version("the message", version))
+        return Message(content["kind"], content["job"], content["fields"], load(body) if body else {})
+    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise WorkerError(
+            f"a message that cannot be read ({error!r}); the sender is no LiveTalk of this version"
+        ) from None
+
+
+def _other_version(what: str, version: Any) -> str:
+    return f"{what} has protocol version {version}; this one needs {VERSION}: use the same LiveTalk on all machines"
+
+
+class Connection:
+    """One socket after its handshake. Any thread may send; one receives."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket, self._sending = connected, threading.Lock()
+        self._socket.settimeout(None)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", SEND_SECONDS, 0))
+
+    def send(self, message: Message) -> None:
+        """Send a message; raises `Disconnected`."""
+        self.send_packed(pack(message))
+
+    def send_packed(self, data: bytes) -> None:
+        """Send what `pack` made."""
+        try:
+            with self._sending:
+                self._socket.sendall(data)
+        except OSError as error:
+            raise Disconnected(f"the connection is lost ({error})") from None
+
+    def receive(self) -> Message:
+        """Wait for the next message; raises `Disconnected` when the other side is gone."""
+        header, body = _LENGTHS.unpack(_read(self._socket, _LENGTHS.size))
+        if header > MOST_HEADER or body > MOST_BODY:
+            raise WorkerError(f"a message of {header + body} bytes; {STRANGER}")
+        return unpack(_read(self._socket, header), _read(self._socket, body))
+
+    def close(self) -> None:
+        """Close; a thread that waits in `receive` is woken by `Disconnected`."""
+        with suppress(OSError):  # the other side closed first
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+
+def _read(connected: socket.socket, count: int) -> bytes:
+    data = bytearray(count)
+    view, done = memoryview(data), 0
+    try:
+        while done < count:
+            received = connected.recv_into(view[done:])
+            if not received:
+                raise Disconnected("the other side has closed the connection")
+            done += received
+    except OSError as error:
+        raise Disconnected(f"the connection is lost ({error})") from None
+    return bytes(data)
+
+
+def welcome(connected: socket.socket, secret: bytes) -> Connection:
+    """The controller's side of the handshake; raises `WorkerError` for a stranger."""
+    own, theirs = _open(connected, "the worker")
+    if not hmac.compare_digest(_read(connected, PROOF_BYTES), _proof(secret, b"worker", own, theirs)):
+        raise WorkerError("a worker with another secret; give it this fleet's")
+    connected.sendall(_proof(secret, b"controller", own, theirs))
+    return Connection(connected)
+
+
+def introduce(connected: socket.socket, secret: bytes) -> Connection:
+    """The worker's side of the handshake; raises `WorkerError` where the controller is not ours."""
+    own, theirs = _open(connected, "the controller")
+    connected.sendall(_proof(secret, b"worker", theirs, own))
+    try:
+        proof = _read(connected, PROOF_BYTES)
+    except Disconnected:
+        proof = b""
+    if not hmac.compare_digest(proof, _proof(secret, b"controller", theirs, own)):
+        raise WorkerError("the controller has another secret; give this worker the secret of its fleet")
+    return Connection(connected)
+
+
+def _open(connected: socket.socket, who: str) -> tuple[bytes, bytes]:
+    """Exchange names, versions and random numbers: own and theirs."""
+    connected.settimeout(HANDSHAKE_SECONDS)
+    own = secrets.token_bytes(NONCE_BYTES)
+    connected.sendall(_OPENING.pack(_NAME, VERSION) + own)
+    name, version = _OPENING.unpack(_read(connected, _OPENING.size))
+    if name != _NAME:
+        raise WorkerError(f"{who} is no LiveTalk; another program uses this address")
+    if version != VERSION:
+        raise WorkerError(_other_version(who, version))
+    return own, _read(connected, NONCE_BYTES)
+
+
+def _proof(secret: bytes, role: bytes, controller: bytes, worker: bytes) -> bytes:
+    return hmac.digest(secret, role + controller + worker, "sha256")

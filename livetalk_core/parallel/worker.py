@@ -1,0 +1,276 @@
+"""A worker process: connects to its controller, forms a process group with the other workers, and runs jobs.
+
+It ends with its controller: when the connection closes, when its standard input closes (a worker that was started by
+the controller is given its secret there), or, on Linux, by the kernel's hand.
+
+What it computes is a runner's business: an object with one method per verb, made when the fleet is set up. A verb is
+given a `Job`; it reports what it has, piece by piece, and every report is where a job can be cancelled, on all ranks
+at once.
+"""
+
+import ctypes
+import logging
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from .. import __version__
+from ..errors import Cancelled, InputError, LiveTalkError, WorkerError
+from ..machine import available_memory, choose_device
+from . import collectives
+from .devices import address
+from .protocol import Connection, Disconnected, Message, introduce
+
+HEARTBEAT_SECONDS = 1
+CONNECT_SECONDS = 300
+"""How long a worker looks for its controller."""
+PR_SET_PDEATHSIG = 1
+PACK = Path(__file__).parents[1]
+SECRET_VARIABLE = "LIVETALK_SECRET"
+SECRET_BYTES, MOST_SECRET = 16, 4096
+"""The shortest secret that is taken, and the longest."""
+
+Runner = Any
+"""Has a method per verb: `runner.denoise(job)`."""
+Runners = Mapping[str, Callable[["Job"], Runner]]
+"""Makes a runner by its name, from the setup's fields and tensors."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a worker stands among the others, and where it connects to.
+
+    `store` is a file that the workers of one host meet at; without one they meet as torchrun's environment says.
+    """
+
+    controller: tuple[str, int]
+    secret: bytes
+    rank: int
+    ranks: int
+    device: torch.device
+    store: Path | None
+
+
+class Job:
+    """One call of a verb: what it was given, and its way to answer."""
+
+    def __init__(self, worker: "Worker", message: Message) -> None:
+        self.fields, self.tensors, self.device = message.fields, message.tensors, worker.place.device
+        self._worker, self._number = worker, message.job
+
+    def report(self, fields: Mapping[str, Any] | None = None, tensors: Mapping[str, Tensor] | None = None) -> None:
+        """Give the controller something (rank 0's is sent); raises `Cancelled` on all ranks when the user stops.
+
+        All ranks must report alike.
+        """
+        if self._worker.place.rank == 0:
+            self._worker.connection.send(Message("item", self._number, fields or {}, tensors or {}))
+        if self._worker.is_cancelled(self._number):
+            raise Cancelled
+
+
+class Worker:
+    """The process's state: its connection, and the runner once there is one."""
+
+    def __init__(self, place: Place, connection: Connection, runners: Runners) -> None:
+        self.place, self.connection, self._runners = place, connection, runners
+        self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._cancelled = -1
+        self._runner: Runner = None
+        self._main = threading.get_ident()
+
+    def serve(self) -> int:
+        """Run jobs until the controller says goodbye; the exit code."""
+        for work in (self._listen, self._beat):
+            threading.Thread(target=work, daemon=True).start()
+        self.connection.send(Message("hello", fields=self._describe()))
+        while (message := self._inbox.get()).kind != "goodbye":
+            self.connection.send(self._answer(message))
+        dist.destroy_process_group()
+        return 0
+
+    def is_cancelled(self, job: int) -> bool:
+        """Whether the user has stopped `job`; all ranks ask together and are told the same."""
+        return bool(collectives.greatest(torch.tensor(float(self._cancelled >= job))))
+
+    def _answer(self, message: Message) -> Message:
+        try:
+            if message.kind == "setup":
+                self._set_up(message)
+            else:
+                getattr(self._runner, message.fields["verb"])(Job(self, message))
+        except Cancelled:
+            return Message("stopped", message.job)
+        except Exception as error:
+            return Message("failed", message.job, _describe_error(error))
+        return Message("done", message.job)
+
+    def _set_up(self, message: Message) -> None:
+        place = self.place
+        method = "env://" if place.store is None else f"file://{place.store}"
+        backend = "gloo" if place.device.type == "cpu" else f"cpu:gloo,{place.device.type}:nccl"
+        dist.init_process_group(backend, init_method=method, rank=place.rank, world_size=place.ranks)
+        self._runner = self._runners[message.fields["runner"]](Job(self, message))
+
+    def _describe(self) -> dict[str, Any]:
+        place = self.place
+        return {
+            "rank": place.rank,
+            "ranks": place.ranks,
+            "device": str(place.device),
+            "memory": available_memory(place.device),
+            "host": socket.gethostname(),
+            "process": os.getpid(),
+            "release": __version__,
+            "torch": torch.__version__,
+        }
+
+    def _listen(self) -> None:
+        """Receive, so that a cancel is seen while the main thread computes; ends the process with the connection."""
+        try:
+            while True:
+                message = self.connection.receive()
+                if message.kind == "cancel":
+                    self._cancelled = message.job
+                else:
+                    self._inbox.put(message)
+                if message.kind == "goodbye":
+                    return
+        except Disconnected:
+            os._exit(1)  # the main thread may wait in a collective for ever
+        except WorkerError as error:
+            logging.error("%s", error)
+            os._exit(1)
+
+    def _beat(self) -> None:
+        """Say again and again that this process lives, and where it is."""
+        while True:
+            time.sleep(HEARTBEAT_SECONDS)
+            try:
+                self.connection.send(Message("alive", fields=whereabouts(sys._current_frames().get(self._main))))
+            except WorkerError:
+                return
+
+
+def whereabouts(frame: FrameType | None) -> dict[str, Any]:
+    """Where a thread is: the innermost place in this pack, and whether it waits there for other ranks."""
+    files = []
+    while frame is not None:
+        files.append((Path(frame.f_code.co_filename), frame.f_lineno, frame.f_code.co_name))
+        frame = frame.f_back
+    own = [(file, line, name) for file, line, name in files if PACK in file.parents]
+    file, line, name = own[0] if own else files[-1] if files else (PACK, 0, "")
+    waits = any(file == Path(collectives.__file__) for file, _, _ in own)
+    return {"at": f"{name} ({file.name}:{line})", "waits": waits}
+
+
+def _describe_error(error: Exception) -> dict[str, Any]:
+    traceback.print_exc()
+    out_of_memory = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+    return {
+        "error": type(error).__name__,
+        "text": str(error),
+        "expected": isinstance(error, LiveTalkError),
+        "out of memory": out_of_memory,
+        "secondary": isinstance(error, dist.DistError) or "gloo" in str(error).lower(),
+    }
+
+
+def place_of(
+    connect: str,
+    secret_file: str | None = None,
+    device: str | None = None,
+    rank: int | None = None,
+    ranks: int | None = None,
+    store: Path | None = None,
+    threads: int | None = None,
+) -> Place:
+    """A worker's place from its options; what is not given comes from torchrun's environment."""
+    environment = os.environ
+    if threads:
+        torch.set_num_threads(threads)
+    if device is None:
+        device = f"cuda:{environment.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+    if rank is None or ranks is None:
+        if "RANK" not in environment:
+            raise InputError("no --rank and --ranks, and no torchrun that gives them; start workers with torchrun")
+        rank, ranks = int(environment["RANK"]), int(environment["WORLD_SIZE"])
+    return Place(address(connect), read_secret(secret_file), rank, ranks, choose_device(device), store)
+
+
+def read_secret(file: str | None) -> bytes:
+    """A fleet's secret: from a file, from standard input (`-`), or from the environment."""
+    if file == "-":
+        return end_with_parent()
+    try:
+        secret = Path(file).read_bytes() if file else os.environ.get(SECRET_VARIABLE, "").encode()
+    except OSError as error:
+        raise InputError(
+            f"cannot read the secret in {file}: {error.strerror}; give a file that this user may read"
+        ) from None
+    secret = secret.strip()
+    if len(secret) < SECRET_BYTES:
+        raise InputError(
+            f"a secret of {len(secret)} bytes; needs at least {SECRET_BYTES}, from --secret-file or {SECRET_VARIABLE}"
+        )
+    return secret
+
+
+def connect(address: tuple[str, int], secret: bytes) -> Connection:
+    """Look for the controller until it listens; raises `WorkerError` where none does."""
+    until = time.monotonic() + CONNECT_SECONDS
+    while True:
+        try:
+            return introduce(socket.create_connection(address), secret)
+        except OSError as error:
+            if time.monotonic() > until:
+                name = f"{address[0]}:{address[1]}"
+                raise WorkerError(f"no controller at {name} ({error}); start it there with --listen") from None
+            time.sleep(0.5)
+
+
+def end_with_parent() -> bytes:
+    """Read the secret from standard input, and end this process when that closes; on Linux the kernel does, too."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    source = sys.stdin.fileno()
+    secret = os.read(source, MOST_SECRET).strip()
+
+    def watch() -> None:
+        os.read(source, 1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+    return secret
+
+
+def serve(place: Place, runners: Runners) -> int:
+    """Be a worker until the controller ends it; the exit code."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the controller decides
+    if place.device.type == "cuda":
+        torch.cuda.set_device(place.device)
+    if place.store is not None:
+        keep_to_this_host()
+    return Worker(place, connect(place.controller, place.secret), runners).serve()
+
+
+def keep_to_this_host() -> None:
+    """Let the workers talk to each other over the loopback interface only."""
+    loopback = next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), None)
+    if loopback is None:
+        raise InputError("this machine has no loopback interface; workers on one host need it: enable it")
+    os.environ.update(GLOO_SOCKET_IFNAME=loopback, NCCL_SOCKET_IFNAME=loopback)

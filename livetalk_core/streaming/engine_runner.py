@@ -1,0 +1,118 @@
+"""What a worker runs for `FleetEngine`: an engine on this rank's share of the models."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ..checkpoints import nano
+from ..checkpoints.load import TRANSFORMER, VAE_FILE, find, transformer_part, vae_part
+from ..config import VAEConfig
+from ..errors import InputError
+from ..machine import available_memory
+from ..memory import weight_bytes
+from ..models.transformer import Transformer
+from ..models.vae import VAE
+from ..parallel.mesh import Mesh, new_groups
+from ..parallel.sequence import split_sequence
+from ..parallel.vae import SplitVAE
+from ..parallel.weights import shard_weights
+from ..parallel.worker import Job
+from .avatar import Avatar
+from .engine import LocalEngine
+from .fleet_engine import AVATAR
+
+NO_VAE: Any = None
+"""Until one is sent."""
+
+
+class EngineRunner:
+    """Answers each of the engine's verbs with reports."""
+
+    def __init__(self, engine: LocalEngine, dtype: torch.dtype) -> None:
+        self.engine, self.dtype = engine, dtype
+        self._avatar: Avatar | None = None
+
+    @classmethod
+    def of(cls, setup: Job) -> "EngineRunner":
+        """The runner of a set-up as `engine_setup` makes it."""
+        fields, device = setup.fields, setup.device
+        dtype = getattr(torch, fields["dtype"])
+        transformer = load_transformer(fields["model"], dtype, device, fields["sharded"])
+        split = split_sequence(transformer, Mesh.of(transformer.config.num_heads))
+        runner = cls(LocalEngine(split, NO_VAE, device), dtype)
+        if fields["own_vae"]:
+            runner.engine.vae = SplitVAE(load_vae(fields["model"], dtype, device))
+        return runner
+
+    def take_vae(self, job: Job) -> None:
+        """Use the VAE whose weights are sent."""
+        with torch.device("meta"):
+            vae = VAE(VAEConfig(dim=len(job.tensors["decoder.head.0.gamma"])), dtype=self.dtype)
+        weights = {name: tensor.to(job.device, self.dtype) for name, tensor in job.tensors.items()}
+        vae.load_state_dict(weights, assign=True)
+        self.engine.vae = SplitVAE(vae.eval().requires_grad_(False))
+
+    def denoise(self, job: Job) -> None:
+        """Reports each step done, then the latent."""
+        news = named(job.tensors, AVATAR)
+        self._avatar = Avatar(**news) if news else self._avatar
+        assert self._avatar is not None, "it comes with the first chunk"
+        self.engine.shift = job.fields["shift"]
+        audio, motion, noise = (job.tensors[name] for name in ("audio", "motion", "noise"))
+        latent = self.engine.denoise(self._avatar, audio, motion, noise, lambda step: job.report({"step": step}))
+        job.report(tensors={"latent": latent})
+
+    def decode(self, job: Job) -> None:
+        """Reports frames as they are decoded."""
+        for frames in self.engine.decode(job.tensors["latent"]):
+            job.report(tensors={"frames": frames})
+
+    def encode(self, job: Job) -> None:
+        """Reports the latent."""
+        job.report(tensors={"latent": self.engine.encode(job.tensors["frames"])})
+
+
+def named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those whose names begin with `prefix`, which is cut off."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def load_transformer(model: str, dtype: torch.dtype, device: torch.device, sharded: bool) -> Transformer:
+    """The transformer on this rank's device, whole or this rank's share of its weights.
+
+    Weights of the dtype asked for are mapped from the file: all processes of a host read the one copy in its memory.
+    """
+    if model == nano.NAME:
+        transformer = nano.transformer("cpu", dtype)
+    else:
+        path = Path(model)
+        transformer = transformer_part(find(path, TRANSFORMER) if path.is_dir() else path).load("cpu", dtype)
+    _check_fit(transformer, device, dist.get_world_size() if sharded else 1)
+    if not sharded:
+        return transformer.to(device)
+    (everyone,) = new_groups([range(dist.get_world_size())])
+    shard_weights(transformer, device, everyone)
+    return transformer
+
+
+def _check_fit(transformer: Transformer, device: torch.device, ranks: int) -> None:
+    if device.type == "cpu":
+        return  # mapped weights are no one's memory
+    needed, free = weight_bytes(transformer) / ranks, available_memory(device)
+    if needed > free:
+        advice = "free memory, or leave this device out" if ranks > 1 else "shard the weights, or leave it out"
+        raise InputError(
+            f"{device} has {free / 2**30:.1f} GiB free; its weights need {needed / 2**30:.1f} GiB: {advice}"
+        )
+
+
+def load_vae(model: str, dtype: torch.dtype, device: torch.device) -> VAE:
+    """The model's own VAE."""
+    if model == nano.NAME:
+        return nano.vae(device, dtype)
+    path = Path(model)
+    return vae_part(find(path if path.is_dir() else path.parent, VAE_FILE)).load(device, dtype)

@@ -1,0 +1,129 @@
+"""Several devices for one MODEL: worker processes in the place of ComfyUI's own.
+
+The node marks a MODEL with the devices; the nodes that run it ask `engine_for`. One fleet is kept, warm from prompt
+to prompt; it ends when another is needed, and when ComfyUI lets the MODEL go (as "Free model and node cache" does).
+"""
+
+import weakref
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+
+from ..livetalk_core.checkpoints import nano
+from ..livetalk_core.errors import InputError
+from ..livetalk_core.parallel.devices import parse_devices
+from ..livetalk_core.parallel.fleet import Fleet, local_fleet
+from ..livetalk_core.streaming.engine import Engine
+from ..livetalk_core.streaming.fleet_engine import FleetEngine, OtherVAE, engine_setup
+from . import host
+from .loaders import whole_model
+
+KEY = "livetalk_devices"
+
+
+@dataclass(frozen=True)
+class Spread:
+    """What workers load, and on which devices."""
+
+    source: str
+    devices: tuple[str, ...]
+    shard_weights: bool
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights on the workers."""
+        return torch.float32 if self.devices[0] == "cpu" else torch.bfloat16
+
+
+@dataclass
+class Running:
+    """The fleet that is kept."""
+
+    spread: Spread | None = None
+    fleet: Fleet | None = None
+
+    def of(self, spread: Spread, model: Any) -> Fleet:
+        """The fleet of `spread`; another one is ended first."""
+        if self.fleet is None or self.spread != spread:
+            self.end()
+            setup = engine_setup(spread.source, spread.dtype, spread.shard_weights, own_vae=False)
+            self.spread, self.fleet = spread, local_fleet(spread.devices, "engine", fields=setup)
+            weakref.finalize(model, self.end, spread)
+        self.fleet.poll = host.check_cancelled
+        return self.fleet
+
+    def end(self, spread: Spread | None = None) -> None:
+        """End the fleet, or only that of `spread`."""
+        if self.fleet is not None and spread in (None, self.spread):
+            self.fleet.close()
+            self.fleet = None
+
+
+RUNNING = Running()
+
+
+class Devices(io.ComfyNode):
+    """The same MODEL, to be run on several devices."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """What ComfyUI shows."""
+        return io.Schema(
+            node_id="LiveTalkDevices",
+            display_name="LiveTalk Devices",
+            category="LiveTalk",
+            description="Runs a LiveTalk model on several GPUs at once, each with a worker process (Linux, WSL). The "
+            "video is the same, sooner. LiveTalk Render also decodes there.",
+            search_aliases=["multi gpu", "multigpu", "parallel", "cuda:1"],
+            inputs=[
+                io.Model.Input("model", tooltip="From LiveTalk Load Model or LiveTalk Embedded Model, without LoRAs."),
+                io.String.Input(
+                    "devices",
+                    default="auto",
+                    tooltip="auto: all GPUs of this machine. Or name them: cuda:0,cuda:1. cpu x2 is for trying out.",
+                ),
+                io.Boolean.Input(
+                    "shard_weights",
+                    default=False,
+                    tooltip="Each GPU keeps only its part of the weights: for cards that are too small alone.",
+                ),
+            ],
+            outputs=[io.Model.Output(display_name="model", tooltip="For LiveTalk Render or Sample Chunk.")],
+        )
+
+    @classmethod
+    def execute(cls, model: Any, devices: str, shard_weights: bool) -> io.NodeOutput:
+        """A copy of the MODEL that says where to run it; workers start when it is run."""
+        host.require_livetalk(model)
+        _, origin = model.cached_patcher_init
+        source = str(whole_model(Path(origin[0]))) if origin else nano.NAME
+        marked = model.clone()
+        marked.set_attachments(KEY, Spread(source, tuple(parse_devices(devices)), shard_weights))
+        return io.NodeOutput(marked)
+
+
+def engine_for(model: Any, vae: Any = None, **options: Any) -> Engine:
+    """The engine of a MODEL: workers on its devices where LiveTalk Devices has set some, else ComfyUI's own process.
+
+    `options` are what `host.HostEngine` takes besides.
+    """
+    found = model.get_attachment(KEY)
+    if found is None:
+        return host.HostEngine(model, vae, **options)
+    if model.patches:
+        raise InputError(
+            f"this MODEL has {len(model.patches)} patched weights (a LoRA?), which the workers on "
+            f"{', '.join(found.devices)} cannot be given: take LiveTalk Devices or the LoRA out"
+        )
+    other = None if vae is None else OtherVAE(weakref.ref(vae.first_stage_model), vae.get_sd)
+    shift = model.get_model_object("model_sampling").shift
+    return FleetEngine(RUNNING.of(found, model.model), shift, other)
+
+
+def name(model: Any) -> str:
+    """The devices of a MODEL, for what a resumed render must not change; empty where none are set."""
+    found = model.get_attachment(KEY)
+    return "" if found is None else f", {', '.join(found.devices)}"

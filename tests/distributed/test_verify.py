@@ -1,0 +1,39 @@
+"""`verify --ranks N`: every golden row passes however the models are split, through real worker processes."""
+
+import re
+
+import pytest
+
+from livetalk_core.cli import main
+from livetalk_core.verify import NOTHING_TO_SPLIT
+
+MESHES = {1: 1, 2: 2, 3: 1, 4: 3, 5: 1, 8: 3}
+"""Ways to split the golden transformers' 4 heads over so many ranks."""
+
+
+def lines(golden, capsys, ranks, *names) -> list[str]:
+    files = [str(golden / f"{name}.safetensors") for name in names]
+    assert main(["verify", "--ranks", str(ranks), *files]) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize("ranks", [2, 5])
+def test_every_way_passes(golden, capsys, ranks):
+    found = lines(golden, capsys, ranks, "dit_double", "vae", "color")
+    assert all(" ok " in line for line in found)
+    assert len([line for line in found if "dit_double" in line]) == MESHES[ranks]
+    assert len([line for line in found if re.search(rf"vae .* {ranks} x rows$", line)]) == 3
+    assert [line.endswith(NOTHING_TO_SPLIT) for line in found if "color" in line] == [True, True]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", MESHES)
+def test_every_file_passes(golden, capsys, ranks):
+    found = lines(golden, capsys, ranks, "dit_single", "dit_double", "vae", "stream", "audio", "text", "image")
+    assert all(" ok " in line for line in found)
+    assert len([line for line in found if "chunk.2" in line]) == MESHES[ranks]
+
+
+def test_no_rank_is_refused(golden, capsys):
+    assert main(["verify", "--ranks", "0", str(golden / "color.safetensors")]) == 1
+    assert "0 workers cannot work; the nearest number that can is 1" in capsys.readouterr().err

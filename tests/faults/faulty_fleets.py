@@ -1,0 +1,40 @@
+"""What the tests of faults use: the faulty worker, its job, and the processes that are left when one is over."""
+
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from livetalk_core.parallel.fleet import Limits
+
+PROGRAM = (sys.executable, str(Path(__file__).with_name("faulty_worker.py")))
+# Generous where a loaded machine is merely slow; short where something is to be found out.
+LIMITS = Limits(start=900, silence=20, patience=900, loading=900, floor=10, factor=3)
+
+
+def is_running(process: int) -> bool:
+    """Whether a process is there and is no zombie."""
+    try:
+        status = Path(f"/proc/{process}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"
+
+
+def wait_until_gone(processes, seconds=30) -> list[int]:
+    """The processes that still run after a while."""
+    until = time.monotonic() + seconds
+    while (left := [process for process in processes if is_running(process)]) and time.monotonic() < until:
+        time.sleep(0.1)
+    return left
+
+
+def processes_of(fleet) -> list[int]:
+    return [member.about["process"] for member in fleet.members]
+
+
+def count(fleet, steps=3, **fields) -> list[int]:
+    """The numbers that a counting job reports."""
+    messages = fleet.run("count", {"steps": steps, **fields}, {"x": torch.ones(4)})
+    return [message.fields["step"] for message in messages if message.tensors["sum"] == 4]

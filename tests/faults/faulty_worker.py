@@ -1,0 +1,64 @@
+"""A worker whose runner does what it is told: count, fail, hang, die. Run as a program, like the real one."""
+
+import argparse
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import torch
+import torch.distributed as dist
+
+from livetalk_core.errors import InputError
+from livetalk_core.parallel import collectives
+from livetalk_core.parallel.worker import place_of, serve
+from livetalk_core.runners import worker_options
+
+FOR_EVER = 3600
+
+
+def together() -> None:
+    """What a model's step does, in short: something that needs all ranks."""
+    collectives.total(torch.ones(1), dist.group.WORLD)
+
+
+def misbehave(job) -> None:
+    """The fault that the fields name, if it is for this rank."""
+    fault, rank = job.fields.get("fault"), job.fields.get("rank")
+    if rank not in (None, dist.get_rank()):
+        return
+    if fault == "raise":
+        raise RuntimeError("something broke")
+    if fault == "refuse":
+        raise InputError("too many masks")
+    if fault == "memory":
+        raise torch.OutOfMemoryError("tried to allocate 20 GiB")
+    if fault == "hang":
+        time.sleep(FOR_EVER)
+    if fault in ("SIGKILL", "SIGSTOP"):
+        os.kill(os.getpid(), getattr(signal, fault))
+
+
+class FaultyRunner:
+    """`count` reports `steps` numbers, all ranks together, and goes wrong before the step `at`."""
+
+    def __init__(self, setup) -> None:
+        misbehave(setup)
+        together()
+
+    def count(self, job) -> None:
+        for step in range(job.fields["steps"]):
+            if step == job.fields.get("at"):
+                misbehave(job)
+            time.sleep(job.fields.get("seconds", 0))
+            together()
+            job.report({"step": step}, {"sum": job.tensors["x"].sum()})
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    worker_options(parser)
+    sys.exit(serve(place_of(**vars(parser.parse_args())), {"faulty": FaultyRunner}))

@@ -1,0 +1,114 @@
+"""Workers that torchrun starts, as on several hosts: here two nodes with a loopback address each."""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+import torch
+from faulty_fleets import LIMITS, PROGRAM, count
+
+from livetalk_core import __version__
+from livetalk_core.errors import InputError, WorkerError
+from livetalk_core.parallel.fleet import Limits, remote_fleet
+from livetalk_core.parallel.protocol import Message, introduce
+
+SECRET = b"what only these hosts know"
+ADDRESSES = ("127.0.0.1", "127.0.0.2")
+
+
+def free_port() -> int:
+    with socket.create_server((ADDRESSES[0], 0)) as server:
+        return server.getsockname()[1]
+
+
+def torchrun(node: int, meeting: int, controller: int, secret: bytes) -> subprocess.Popen:
+    command = [
+        sys.executable, "-m", "torch.distributed.run",
+        "--nnodes", "2", "--node-rank", str(node), "--nproc-per-node", "1",
+        "--master-addr", ADDRESSES[0], "--master-port", str(meeting), "--local-addr", ADDRESSES[node],
+        PROGRAM[1], "--connect", f"{ADDRESSES[0]}:{controller}",
+    ]  # fmt: skip
+    environment = {**os.environ, "LIVETALK_SECRET": secret.decode(), "GLOO_SOCKET_IFNAME": "lo"}
+    return subprocess.Popen(command, env=environment)
+
+
+def test_two_nodes_are_one_fleet_and_end_in_peace():
+    meeting, controller = free_port(), free_port()
+    nodes = [torchrun(node, meeting, controller, SECRET) for node in (0, 1)]
+    try:
+        with remote_fleet((ADDRESSES[0], controller), 2, SECRET, "faulty", limits=LIMITS) as fleet:
+            assert count(fleet) == [0, 1, 2]
+        assert [node.wait(300) for node in nodes] == [0, 0]
+    finally:
+        for node in nodes:
+            node.kill()
+            node.wait()
+
+
+def hello(**changes):
+    about = {
+        "rank": 0, "ranks": 1, "device": "cpu", "memory": 1, "host": "elsewhere", "process": 7,
+        "release": __version__, "torch": torch.__version__,
+    }  # fmt: skip
+    return Message("hello", fields={**about, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"release": "0.0.1"}, r"worker 0 \(cpu on elsewhere, process 7\) runs LiveTalk 0.0.1 with torch .* is needed"),
+        ({"torch": "1.0"}, "install the same on all hosts"),
+        ({"ranks": 3}, "is one of 3 workers; 1 are needed"),
+    ],
+)
+def test_a_worker_that_does_not_fit_is_refused(changes, message):
+    port = free_port()
+
+    def come():
+        with socket.create_connection((ADDRESSES[0], port)) as connected:
+            introduce(connected, SECRET).send(hello(**changes))
+            connected.recv(1)
+
+    fleet = remote_fleet((ADDRESSES[0], port), 1, SECRET, "faulty", limits=LIMITS, poll=start_once(come))
+    with pytest.raises(WorkerError, match=message):
+        fleet.start()
+
+
+def start_once(work):
+    """A poll that starts `work` in a thread when it is first called: the port is open then."""
+    started = []
+
+    def poll():
+        if not started:
+            started.append(threading.Thread(target=work, daemon=True))
+            started[0].start()
+
+    return poll
+
+
+def test_a_wrong_secret_is_told_to_the_worker_and_logged(caplog):
+    port, told = free_port(), []
+
+    def come():
+        with socket.create_connection((ADDRESSES[0], port)) as connected:
+            try:
+                introduce(connected, b"something else altogether")
+            except WorkerError as error:
+                told.append(str(error))
+
+    limits = Limits(start=8)
+    fleet = remote_fleet((ADDRESSES[0], port), 1, SECRET, "faulty", limits=limits, poll=start_once(come))
+    with pytest.raises(WorkerError, match=r"1 of 1 workers \(0\) have not connected in 8 s"):
+        fleet.start()
+    assert "the controller has another secret" in told[0]
+    assert "was refused: a worker with another secret" in caplog.text
+
+
+def test_a_port_in_use_is_refused():
+    with socket.create_server((ADDRESSES[0], 0)) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(InputError, match=rf"cannot listen at 127.0.0.1:{port}: .*choose another"):
+            remote_fleet((ADDRESSES[0], port), 1, SECRET, "faulty").start()

@@ -1,0 +1,74 @@
+"""A MODEL that is marked with devices is run by workers on them; nothing else changes."""
+
+import gc
+
+import pytest
+import torch
+
+from tests.nodes.fake_host import Interrupted
+
+
+@pytest.fixture
+def fleet(pack):
+    """The module, with no fleet left behind."""
+    module = pack("nodes.fleet")
+    yield module
+    module.RUNNING.end()
+
+
+@pytest.fixture
+def embedded(nodes):
+    """`embedded(devices)`: the model on those devices, and its VAE."""
+
+    def make(devices):
+        model, vae, _ = nodes["LiveTalkEmbeddedModel"][0].execute().args
+        (marked,) = nodes["LiveTalkDevices"][0].execute(model=model, devices=devices, shard_weights=False).args
+        assert model.get_attachment("livetalk_devices") is None
+        return marked, vae
+
+    return make
+
+
+def test_without_the_node_comfyui_runs_the_model(nodes, host, fleet):
+    model, *_ = nodes["LiveTalkEmbeddedModel"][0].execute().args
+    assert type(fleet.engine_for(model)).__name__ == "LocalEngine"
+    assert fleet.name(model) == ""
+
+
+def test_devices_that_cannot_work_are_refused(embedded, host, pack):
+    with pytest.raises(pack("livetalk_core.errors").InputError, match="devices 'gpus'; write auto"):
+        embedded("gpus")
+
+
+def test_a_lora_is_refused_rather_than_left_out(embedded, host, fleet, pack):
+    model, _ = embedded("cpu x2")
+    model.patches = {"diffusion_model.blocks.0.ffn.0.weight": []}
+    with pytest.raises(pack("livetalk_core.errors").InputError, match=r"1 patched weights .*the LoRA out"):
+        fleet.engine_for(model)
+
+
+def test_one_fleet_is_kept_and_ends_with_its_model(embedded, host, fleet):
+    model, _ = embedded("cpu x2")
+    kept = fleet.engine_for(model).fleet
+    assert fleet.engine_for(model.clone()).fleet is kept
+    assert fleet.name(model) == ", cpu, cpu"
+    other, _ = embedded("cpu")
+    assert fleet.engine_for(other).fleet is not kept
+    del other
+    gc.collect()
+    assert fleet.RUNNING.fleet is None
+
+
+@pytest.mark.slow
+def test_workers_decode_what_the_vae_socket_holds(embedded, host, fleet, pack):
+    model, vae = embedded("cpu x2")
+    vae.first_stage_model, vae.get_sd = torch.nn.Identity(), vae.state_dict
+    engine, latent = fleet.engine_for(model, vae), torch.randn(16, 2, 4, 4)
+    alone = pack("livetalk_core.streaming.engine").LocalEngine(None, vae)
+    found, wanted = (torch.cat(list(each.decode(latent)), dim=1) for each in (engine, alone))
+    assert (found - wanted).abs().max() <= 1e-5
+    host.cancelled = True
+    with pytest.raises(Interrupted):
+        list(engine.decode(latent))
+    host.cancelled = False
+    assert torch.equal(torch.cat(list(engine.decode(latent)), dim=1), found)

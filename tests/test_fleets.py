@@ -1,0 +1,50 @@
+"""The options for several devices: what is refused, and that nothing is started before it is needed."""
+
+import argparse
+
+import pytest
+import torch
+
+from livetalk_core.errors import InputError
+from livetalk_core.fleets import fleet_of, fleet_options
+
+
+def fleet(*arguments):
+    parser = argparse.ArgumentParser()
+    fleet_options(parser)
+    return fleet_of(argparse.Namespace(model="nano", **vars(parser.parse_args(arguments))), torch.float32)
+
+
+def test_without_options_there_is_none():
+    assert fleet() is None
+
+
+def test_a_fleet_is_named_for_its_devices_and_starts_later():
+    found = fleet("--devices", "cpu x2")
+    assert str(found) == "cpu, cpu" and not found.members
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--listen", "127.0.0.1:5"], "--listen needs --ranks"),
+        (["--listen", "127.0.0.1:5", "--ranks", "2", "--devices", "cpu"], "no --devices"),
+        (["--listen", "here", "--ranks", "2"], "address 'here'; write HOST:PORT"),
+        (["--devices", "cpu x0"], "the nearest number that can is 1"),
+    ],
+)
+def test_what_cannot_work_is_refused(arguments, message, monkeypatch):
+    monkeypatch.setenv("LIVETALK_SECRET", "a secret of this fleet")
+    with pytest.raises(InputError, match=message):
+        fleet(*arguments)
+
+
+def test_a_secret_is_needed_from_a_file_or_the_environment(monkeypatch, tmp_path):
+    monkeypatch.delenv("LIVETALK_SECRET", raising=False)
+    listen = ["--listen", "127.0.0.1:5", "--ranks", "2"]
+    with pytest.raises(InputError, match="a secret of 0 bytes; needs at least 16"):
+        fleet(*listen)
+    with pytest.raises(InputError, match=r"cannot read the secret in .*nowhere"):
+        fleet(*listen, "--secret-file", str(tmp_path / "nowhere"))
+    (tmp_path / "secret").write_text("a secret of this fleet\n")
+    assert str(fleet(*listen, "--secret-file", str(tmp_path / "secret"))) == "2 workers"
