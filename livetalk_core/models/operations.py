@@ -6,6 +6,7 @@ outside needs the same names with torch's own signatures.
 """
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -63,7 +64,10 @@ class Conv2d(nn.Conv2d):
 
 
 class Conv3d(nn.Conv3d):
-    """3D convolution; on CPUs through oneDNN, since PyTorch's own path for one small clip is 4-5 times slower."""
+    """3D convolution; on CPUs through oneDNN, since PyTorch's own path for one small clip is 4-5 times slower.
+
+    Fastest with channels last in memory, which all its paths keep.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, T, H, W] -> [B, C', T', H', W'], in the dtype of `x`."""
@@ -71,9 +75,29 @@ class Conv3d(nn.Conv3d):
         assert isinstance(self.padding, tuple), "named paddings ('same', 'valid') are not used here"
         if x.device.type != "cpu" or self.padding[0] or self.groups > 1:
             return self._conv_forward(x, weight, bias)
-        if x.dtype == torch.float32 and not torch.is_grad_enabled() and torch.backends.mkldnn.is_available():
+        if not torch.is_grad_enabled() and torch.backends.mkldnn.is_available():
+            if _leaves_lanes_empty(x, weight, self.stride):
+                return _paired_convolution(x, weight, bias, self.padding)
             return torch.mkldnn_convolution(x, weight, bias, self.padding, self.stride, self.dilation, self.groups)
         return _stacked_convolution(x, weight, bias, self.stride, self.padding)
+
+
+def _leaves_lanes_empty(x: Tensor, weight: Tensor, stride: tuple[int, ...]) -> bool:
+    """Whether a float32 kernel would fill at most half of each 16-lane vector, and frames come in pairs."""
+    out_channels, _, kernel = weight.shape[:3]
+    few = out_channels <= 8 and x.dtype == torch.float32 and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    return few and kernel > 1 and stride[0] == 1 and (x.shape[2] - kernel + 1) % 2 == 0
+
+
+def _paired_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, ...]) -> Tensor:
+    """A 3D convolution without padding in time that makes two frames at once, as twice the channels of one.
+
+    Its kernel is one frame longer and moves by two: one half of the outputs has a zero last tap, the other a first.
+    """
+    both = torch.cat([F.pad(weight, (0, 0, 0, 0, 0, 1)), F.pad(weight, (0, 0, 0, 0, 1, 0))])
+    bias = None if bias is None else bias.repeat(2)
+    pairs = torch.mkldnn_convolution(x, both, bias, padding, (2, 1, 1), (1, 1, 1), 1)
+    return rearrange(pairs.movedim(1, -1), "b t h w (two c) -> b (t two) h w c", two=2).movedim(-1, 1)
 
 
 def _stacked_convolution(
@@ -81,7 +105,7 @@ def _stacked_convolution(
 ) -> Tensor:
     """A 3D convolution without padding in time, as a 2D one over the stacked channels of neighbouring frames.
 
-    Backwards and in bfloat16 several times faster on CPUs than any 3D path.
+    Backwards several times faster on CPUs than any 3D path.
     """
     kernel, step = weight.shape[2], stride[0]
     count = (x.shape[2] - kernel) // step + 1

@@ -59,12 +59,12 @@ class Step(NamedTuple):
 
 def modulate(x_BLC: Tensor, shift_B1C: Tensor, scale_B1C: Tensor) -> Tensor:
     """x * (1 + scale) + shift, in float32, given back in the dtype of `x`."""
-    return (x_BLC.float() * (1 + scale_B1C) + shift_B1C).type_as(x_BLC)
+    return torch.addcmul(shift_B1C, x_BLC.float(), 1 + scale_B1C).type_as(x_BLC)
 
 
 def gated(x_BLC: Tensor, y_BLC: Tensor, gate_B1C: Tensor) -> Tensor:
     """x + y * gate, in float32, given back in the dtype of `x`."""
-    return (x_BLC.float() + y_BLC.float() * gate_B1C).type_as(x_BLC)
+    return torch.addcmul(x_BLC.float(), y_BLC.float(), gate_B1C).type_as(x_BLC)
 
 
 def timestep_embedding(timestep_B: Tensor, channels: int) -> Tensor:
