@@ -10,7 +10,7 @@ B batch (1 in practice), C channels, T frames in this group, F frames of all cli
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast
 
 import torch
@@ -40,13 +40,30 @@ def convolve(conv: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 def causal(conv: Any, x_BTHWC: Tensor, history: History) -> Tensor:
     """Convolve in 3D with the frames before this group: zeros at the clip's start."""
-    past_frames = conv.kernel_size[0] - 1
-    past = history.get(conv)
-    if past is None:
-        past = torch.zeros_like(x_BTHWC[:, :1]).expand(-1, past_frames, -1, -1, -1)
-    joined = torch.cat([past, x_BTHWC], dim=1)
-    history[conv] = joined[:, -past_frames:]
-    return convolve(conv, joined)
+    return _remembered(conv, torch.cat([_past(conv, x_BTHWC, history), x_BTHWC], dim=1), history)
+
+
+def activated_causal(norm: "Norm", conv: Any, x_BTHWC: Tensor, history: History) -> Tensor:
+    """`causal` of SiLU(norm(x)), which, where no gradient is asked for, is computed in its place behind the past."""
+    if torch.is_grad_enabled():
+        return causal(conv, F.silu(norm(x_BTHWC)), history)
+    past = _past(conv, x_BTHWC, history)
+    frames, past_frames = x_BTHWC.shape[1], past.shape[1]
+    joined = x_BTHWC.new_empty(len(x_BTHWC), past_frames + frames, *x_BTHWC.shape[2:])
+    joined[:, :past_frames] = past
+    F.silu(norm(x_BTHWC, out=joined[:, past_frames:]), inplace=True)
+    return _remembered(conv, joined, history)
+
+
+def _past(conv: Any, x_BTHWC: Tensor, history: History) -> Tensor:
+    if conv in history:
+        return history[conv]
+    return torch.zeros_like(x_BTHWC[:, :1]).expand(-1, conv.kernel_size[0] - 1, -1, -1, -1)
+
+
+def _remembered(conv: Any, joined_BTHWC: Tensor, history: History) -> Tensor:
+    history[conv] = joined_BTHWC[:, 1 - conv.kernel_size[0] :]
+    return convolve(conv, joined_BTHWC)
 
 
 def per_frame(conv: Callable[[Tensor], Tensor], x_BTHWC: Tensor) -> Tensor:
@@ -61,10 +78,10 @@ class Norm(nn.Module):
         super().__init__()
         self.gamma = nn.Parameter(torch.empty(dim, *[1] * spatial_dims, **factory))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., C] -> [..., C]."""
+    def forward(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """[..., C] -> [..., C], written to `out` where given."""
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(1e-12)
-        return (x * (x.shape[-1] ** 0.5 / length)).mul_(self.gamma.to(x).flatten())
+        return torch.mul(x, x.shape[-1] ** 0.5 / length, out=out).mul_(self.gamma.to(x).flatten())
 
 
 class ResidualBlock(nn.Module):
@@ -75,10 +92,10 @@ class ResidualBlock(nn.Module):
         kernel = {"kernel_size": 3, "padding": (0, 1, 1)}
         self.residual = nn.Sequential(
             Norm(in_dim, 3, **factory),
-            nn.SiLU(inplace=True),
+            nn.SiLU(),
             operations.Conv3d(in_dim, out_dim, **kernel, **factory),
             Norm(out_dim, 3, **factory),
-            nn.SiLU(inplace=True),
+            nn.SiLU(),
             nn.Identity(),  # dropout in the published layout; keeps the keys' numbers
             operations.Conv3d(out_dim, out_dim, **kernel, **factory),
         )
@@ -86,9 +103,9 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, history: History) -> Tensor:
         """[B,T,H,W,C] -> [B,T,H,W,C']."""
-        norm1, act, conv1, norm2, _, _, conv2 = self.residual
-        y = causal(conv1, act(norm1(x)), history)
-        y = causal(conv2, act(norm2(y)), history)
+        norm1, _, conv1, norm2, _, _, conv2 = cast(Any, self.residual)
+        y = activated_causal(norm1, conv1, x, history)
+        y = activated_causal(norm2, conv2, y, history)
         return convolve(self.shortcut, x) + y
 
 
@@ -188,7 +205,8 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor, history: History) -> Tensor:
         """[B,3,T,H,W] -> [B,32,t,h,w]; T is 1 for the clip's first frame, then multiples of 4."""
-        return _run(self.conv1, (*self.downsamples, *self.middle), self.head, x, history)
+        x = _run((*self.downsamples, *self.middle), causal(self.conv1, x.movedim(1, -1).contiguous(), history), history)
+        return _finish(self.head, x, history)
 
 
 class Decoder(nn.Module):
@@ -211,7 +229,16 @@ class Decoder(nn.Module):
 
     def forward(self, z: Tensor, history: History) -> Tensor:
         """[B,16,t,h,w] -> [B,3,T,H,W]; the clip's first latent frame must come alone."""
-        return _run(self.conv1, (*self.middle, *self.upsamples), self.head, z, history)
+        return self.finish(self.begin(z, history), history)
+
+    def begin(self, z: Tensor, history: History) -> Tensor:
+        """[B,16,t,h,w] -> [B,t,h,w,C]: what is at the latent's size, for any number of frames at once."""
+        x = causal(self.conv1, z.movedim(1, -1).contiguous(), history)
+        return _run((*self.middle, *self.upsamples[: BLOCKS_PER_LEVEL + 1]), x, history)
+
+    def finish(self, begun: Tensor, history: History) -> Tensor:
+        """The rest: [B,t,h,w,C] -> [B,3,T,H,W]; the clip's first latent frame must come alone."""
+        return _finish(self.head, _run(self.upsamples[BLOCKS_PER_LEVEL + 1 :], begun, history), history)
 
 
 def _middle(dim: int, operations: Any, **factory: Any) -> nn.ModuleList:
@@ -226,15 +253,18 @@ def _middle(dim: int, operations: Any, **factory: Any) -> nn.ModuleList:
 
 def _head(in_dim: int, out_dim: int, operations: Any, **factory: Any) -> nn.Sequential:
     conv = operations.Conv3d(in_dim, out_dim, 3, padding=(0, 1, 1), **factory)
-    return nn.Sequential(Norm(in_dim, 3, **factory), nn.SiLU(inplace=True), conv)
+    return nn.Sequential(Norm(in_dim, 3, **factory), nn.SiLU(), conv)
 
 
-def _run(conv: Any, levels: tuple[nn.Module, ...], head: nn.Sequential, x_BCTHW: Tensor, history: History) -> Tensor:
-    x = causal(conv, x_BCTHW.movedim(1, -1).contiguous(), history)
+def _run(levels: Iterable[nn.Module], x_BTHWC: Tensor, history: History) -> Tensor:
     for level in levels:
-        x = level(x, history)
-    norm, act, out = head
-    return causal(out, act(norm(x)), history).movedim(-1, 1)
+        x_BTHWC = level(x_BTHWC, history)
+    return x_BTHWC
+
+
+def _finish(head: nn.Sequential, x_BTHWC: Tensor, history: History) -> Tensor:
+    norm, _, conv = cast(Any, head)
+    return activated_causal(norm, conv, x_BTHWC, history).movedim(-1, 1)
 
 
 class VAE(nn.Module):
@@ -276,8 +306,8 @@ class VAE(nn.Module):
         history: History = {}
         mean, std = self._scale(latent_BCThw)
         latent = self.conv2((latent_BCThw * std + mean).to(self.dtype))
-        for z in latent.split(1, dim=2):
-            frames = self.decoder(z, history)
+        for begun in self.decoder.begin(latent, history).split(1, dim=1):
+            frames = self.decoder.finish(begun, history)
             yield frames.clamp(-1, 1) if clamp else frames
 
     def decode(self, latent_BCThw: Tensor) -> Tensor:
