@@ -10,6 +10,11 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+CPU_VECTORS = torch.backends.cpu.get_cpu_capability()
+ONEDNN_DTYPES = [torch.float32] * torch.backends.mkldnn.is_available()
+if ONEDNN_DTYPES and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    ONEDNN_DTYPES.append(torch.bfloat16)
+
 
 def _cast(tensor: Tensor | None, like: Tensor) -> Tensor | None:
     return None if tensor is None else tensor.to(like.dtype)
@@ -75,29 +80,32 @@ class Conv3d(nn.Conv3d):
         assert isinstance(self.padding, tuple), "named paddings ('same', 'valid') are not used here"
         if x.device.type != "cpu" or self.padding[0] or self.groups > 1:
             return self._conv_forward(x, weight, bias)
-        if not torch.is_grad_enabled() and torch.backends.mkldnn.is_available():
-            if _leaves_lanes_empty(x, weight, self.stride):
-                return _paired_convolution(x, weight, bias, self.padding)
+        if not torch.is_grad_enabled() and x.dtype in ONEDNN_DTYPES:
+            if (at_once := _frames_at_once(x, weight, self.stride)) > 1:
+                return _wide_convolution(x, weight, bias, self.padding, at_once)
             return torch.mkldnn_convolution(x, weight, bias, self.padding, self.stride, self.dilation, self.groups)
         return _stacked_convolution(x, weight, bias, self.stride, self.padding)
 
 
-def _leaves_lanes_empty(x: Tensor, weight: Tensor, stride: tuple[int, ...]) -> bool:
-    """Whether a float32 kernel would fill at most half of each 16-lane vector, and frames come in pairs."""
+def _frames_at_once(x: Tensor, weight: Tensor, stride: tuple[int, ...]) -> int:
+    """How many frames' channels together fill a float32 vector of 16 lanes, where that is more than one frame's."""
     out_channels, _, kernel = weight.shape[:3]
-    few = out_channels <= 8 and x.dtype == torch.float32 and torch.backends.cpu.get_cpu_capability() == "AVX512"
-    return few and kernel > 1 and stride[0] == 1 and (x.shape[2] - kernel + 1) % 2 == 0
+    if kernel == 1 or stride[0] > 1 or x.dtype != torch.float32 or CPU_VECTORS != "AVX512":
+        return 1
+    count = x.shape[2] - kernel + 1
+    return next((frames for frames in (4, 2) if frames * out_channels <= 16 and count % frames == 0), 1)
 
 
-def _paired_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, ...]) -> Tensor:
-    """A 3D convolution without padding in time that makes two frames at once, as twice the channels of one.
+def _wide_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, ...], at_once: int) -> Tensor:
+    """A 3D convolution without padding in time that makes `at_once` frames in each step, as channels of one.
 
-    Its kernel is one frame longer and moves by two: one half of the outputs has a zero last tap, the other a first.
+    The kernel is longer by as many frames less one, and each frame's weights have zeros at the taps of the others.
     """
-    both = torch.cat([F.pad(weight, (0, 0, 0, 0, 0, 1)), F.pad(weight, (0, 0, 0, 0, 1, 0))])
-    bias = None if bias is None else bias.repeat(2)
-    pairs = torch.mkldnn_convolution(x, both, bias, padding, (2, 1, 1), (1, 1, 1), 1)
-    return rearrange(pairs.movedim(1, -1), "b t h w (two c) -> b (t two) h w c", two=2).movedim(-1, 1)
+    kernels = [F.pad(weight, (0, 0, 0, 0, frame, at_once - 1 - frame)) for frame in range(at_once)]
+    bias = None if bias is None else bias.repeat(at_once)
+    wide = torch.mkldnn_convolution(x, torch.cat(kernels), bias, padding, (at_once, 1, 1), (1, 1, 1), 1)
+    frames_BTHWC = rearrange(wide.movedim(1, -1), "b t h w (n c) -> b (t n) h w c", n=at_once)
+    return frames_BTHWC.contiguous().movedim(-1, 1)
 
 
 def _stacked_convolution(

@@ -28,6 +28,8 @@ WIDTHS = (1, 2, 4, 4)
 BLOCKS_PER_LEVEL = 2
 TEMPORAL_LEVELS = (False, True, True)
 """Which of the three downsampling levels of the encoder also halve the frames; the decoder's are reversed."""
+BEGUN = 2 * (BLOCKS_PER_LEVEL + 2) - 1
+"""Layers of the decoder before its last doubling of time: small pictures, quickest when many frames are computed."""
 
 History = dict[nn.Module, Tensor]
 """The last input frames of each causal convolution."""
@@ -232,13 +234,13 @@ class Decoder(nn.Module):
         return self.finish(self.begin(z, history), history)
 
     def begin(self, z: Tensor, history: History) -> Tensor:
-        """[B,16,t,h,w] -> [B,t,h,w,C]: what is at the latent's size, for any number of frames at once."""
+        """[B,16,t,h,w] -> [B,t or 2t,2h,2w,C]: all but the last doubling of time. The clip's first must come alone."""
         x = causal(self.conv1, z.movedim(1, -1).contiguous(), history)
-        return _run((*self.middle, *self.upsamples[: BLOCKS_PER_LEVEL + 1]), x, history)
+        return _run((*self.middle, *self.upsamples[:BEGUN]), x, history)
 
     def finish(self, begun: Tensor, history: History) -> Tensor:
-        """The rest: [B,t,h,w,C] -> [B,3,T,H,W]; the clip's first latent frame must come alone."""
-        return _finish(self.head, _run(self.upsamples[BLOCKS_PER_LEVEL + 1 :], begun, history), history)
+        """The rest, for any part of what was begun: [B,2t,2h,2w,C] -> [B,3,4t,8h,8w]."""
+        return _finish(self.head, _run(self.upsamples[BEGUN:], begun, history), history)
 
 
 def _middle(dim: int, operations: Any, **factory: Any) -> nn.ModuleList:
@@ -306,9 +308,10 @@ class VAE(nn.Module):
         history: History = {}
         mean, std = self._scale(latent_BCThw)
         latent = self.conv2((latent_BCThw * std + mean).to(self.dtype))
-        for begun in self.decoder.begin(latent, history).split(1, dim=1):
-            frames = self.decoder.finish(begun, history)
-            yield frames.clamp(-1, 1) if clamp else frames
+        for z in (part for part in latent.tensor_split([1], dim=2) if part.shape[2]):
+            for begun in self.decoder.begin(z, history).split(TEMPORAL_STRIDE // 2, dim=1):
+                frames = self.decoder.finish(begun, history)
+                yield frames.clamp(-1, 1) if clamp else frames
 
     def decode(self, latent_BCThw: Tensor) -> Tensor:
         """Latent [B,16,n+1,h,w] -> video [B,3,4n+1,8h,8w] in -1..1."""

@@ -52,8 +52,8 @@ def test_one_group_of_many_equals_group_by_group() -> None:
         features = torch.cat([VAE_4.decoder.begin(part, history) for part in z.split(begun, dim=2)], dim=1)
         return torch.cat([VAE_4.decoder.finish(part, history) for part in features.split(finished, dim=1)], dim=2)
 
-    single = decode([1, 1, 1, 1], [1, 1, 1, 1])
-    for begun, finished in (([4], [1, 3]), ([2, 2], [1, 1, 2])):
+    single = decode([1, 1, 1, 1], [1, 2, 2, 2])
+    for begun, finished in (([1, 3], [1, 6]), ([1, 2, 1], [1, 1, 4, 1])):
         torch.testing.assert_close(decode(begun, finished), single, rtol=1e-4, atol=1e-5)
 
 
