@@ -5,6 +5,7 @@ import torch
 
 from livetalk_core.config import TransformerConfig
 from livetalk_core.errors import InputError
+from livetalk_core.models import operations
 from livetalk_core.models.transformer import Transformer
 
 CONFIG = TransformerConfig(
@@ -87,6 +88,32 @@ def test_masks_and_speakers_must_agree(model: Transformer) -> None:
         evaluate(model, inputs(0, speakers=2))
     with pytest.raises(InputError, match="covers no token"):
         evaluate(model, inputs(0, speakers=2), torch.zeros(3, 8, 6))
+
+
+def test_kept_parts_give_what_forward_gives(model: Transformer) -> None:
+    """Scene and timestep embedded beforehand, the step then: bit for bit the same."""
+    x = inputs(0)
+    context, audio = model.embed_context(x["text"], x["clip"]), model.embed_audio(x["audio"])
+    time, scene = model.embed_timestep(torch.tensor([750.0])), model.embed_scene(x["cond"])
+    assert torch.equal(model.evaluate(x["latent"], time, scene, context, audio), evaluate(model, x))
+    other = model.embed_timestep(torch.tensor([500.0]))
+    assert not torch.equal(model.evaluate(x["latent"], other, scene, context, audio), evaluate(model, x))
+
+
+class ForeignOperations:
+    """Layers whose patch embedding only the layer itself may apply, as ComfyUI's."""
+
+    Linear, LayerNorm, RMSNorm = operations.Linear, operations.LayerNorm, operations.RMSNorm
+    Conv3d = torch.nn.Conv3d
+
+
+def test_foreign_patch_embedding_gives_the_same(model: Transformer) -> None:
+    foreign = Transformer(CONFIG, ForeignOperations).requires_grad_(False)
+    foreign.load_state_dict(model.state_dict())
+    called = []
+    foreign.patch_embedding.register_forward_hook(lambda *_: called.append(1))
+    torch.testing.assert_close(evaluate(foreign, inputs(0)), evaluate(model, inputs(0)), rtol=1e-4, atol=1e-5)
+    assert called
 
 
 def test_bfloat16_is_close(model: Transformer) -> None:
