@@ -20,6 +20,7 @@ from .config import DEFAULT_PROMPT, PRESETS, CorrectionConfig
 from .errors import Cancelled, InputError, LiveTalkError, OutputError
 from .generate import Settings, prepare
 from .info import inspect
+from .kernels import KERNELS
 from .machine import choose_device
 from .media.video import partial_path
 from .shapes import FRAMES_PER_SECOND
@@ -80,6 +81,13 @@ def _machine_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--dtype", choices=DTYPES, help="of the weights (default: bfloat16 on GPUs, float32 on CPUs)")
 
 
+def _attention_option(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--attention", choices=("auto", *KERNELS), default="auto",
+        help="kernel (default: auto, the fastest exact one here; sage trades precision for speed)",
+    )  # fmt: skip
+
+
 def _device_and_dtype(options: argparse.Namespace) -> tuple[torch.device, torch.dtype]:
     device = choose_device(options.device)
     return device, DTYPES[options.dtype or ("float32" if device.type == "cpu" else "bfloat16")]
@@ -111,6 +119,7 @@ def _generate_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--resume", action="store_true", help="go on with an unfinished render of the same output")
     command.add_argument("--overwrite", action="store_true", help="replace an existing output")
     _machine_options(command)
+    _attention_option(command)
 
 
 def run_generate(options: argparse.Namespace) -> int:
@@ -123,7 +132,7 @@ def run_generate(options: argparse.Namespace) -> int:
         color_correction=options.color_correction,
         correction=CorrectionConfig(strength=options.correction) if options.correction else None,
         resume=options.resume, overwrite=options.overwrite,
-        device=device, dtype=dtype,
+        device=device, dtype=dtype, attention=options.attention,
     )  # fmt: skip
     with _stoppable():
         render, name = prepare(settings)

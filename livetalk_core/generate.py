@@ -10,6 +10,7 @@ from .checkpoints.load import open_model
 from .checkpoints.model import Model
 from .config import DEFAULT_PROMPT, CorrectionConfig, StreamConfig
 from .errors import InputError
+from .kernels import Shape, choose_attention
 from .media.audio import open_audio
 from .media.image import load_image, to_reference
 from .shapes import FRAMES_PER_SECOND, frames_of_samples
@@ -44,6 +45,7 @@ class Settings:
     overwrite: bool = False
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32
+    attention: str = "auto"
 
 
 def prepare(settings: Settings) -> tuple[Render, Model]:
@@ -59,10 +61,13 @@ def prepare(settings: Settings) -> tuple[Render, Model]:
     reference = to_reference(portrait, stream.height, stream.width)
     clip = model.encode_image(reference)
     features = speech_features(sound, model.audio_encoder, plan, settings.audio_mode)
-    engine = LocalEngine(model.transformer, model.vae, settings.device, stream.shift)
+    widths = model.preset.transformer
+    shape = Shape(settings.device, settings.dtype, widths.num_heads, widths.head_dim)
+    attention = choose_attention(settings.attention, shape)
+    engine = LocalEngine(model.transformer, model.vae, settings.device, stream.shift, attention)
     avatar = prepare_avatar(reference, clip, text, engine.encode, stream)
     prompts = dict(zip(changes, others, strict=True))
-    session = Session(engine, avatar, features, plan, stream, prompts)
+    session = Session(engine, avatar, features, plan, stream, prompts, ahead=True)
     inputs = {
         "model": settings.model,
         "portrait": avatar.fingerprint,
@@ -74,12 +79,15 @@ def prepare(settings: Settings) -> tuple[Render, Model]:
         "steps": stream.steps,
         "color correction": stream.color_correction,
         "correction": None if stream.correction is None else asdict(stream.correction),
+        "attention": settings.attention,
         "device type": settings.device.type,
         "dtype": str(settings.dtype),
     }
+    written_sound = open_audio(settings.audio)  # read by the writer, while the other is by the features
     render = Render(
-        session, settings.output, settings.seed, sound, inputs, resume=settings.resume, overwrite=settings.overwrite
-    )
+        session, settings.output, settings.seed, written_sound, inputs,
+        resume=settings.resume, overwrite=settings.overwrite,
+    )  # fmt: skip
     return render, model
 
 

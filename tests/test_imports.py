@@ -21,6 +21,7 @@ RANKS = {
     "livetalk_core.config": 3,
     "livetalk_core.models": 4,
     "livetalk_core.media": 5,
+    "livetalk_core.kernels": 5,
     "livetalk_core.memory": 5,
     "livetalk_core.machine": 5,
     "livetalk_core.checkpoints": 5,

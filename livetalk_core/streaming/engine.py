@@ -6,6 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ..models.attention import AttentionFunction, attend
 from ..models.transformer import Context, Scene, TimeContext, Transformer
 from ..sampling.chunk import sample
 from ..sampling.schedule import sigmas
@@ -53,9 +54,15 @@ class LocalEngine:
     """
 
     def __init__(
-        self, transformer: Transformer, vae: Codec, device: torch.device | str = "cpu", shift: float = 5.0
+        self,
+        transformer: Transformer,
+        vae: Codec,
+        device: torch.device | str = "cpu",
+        shift: float = 5.0,
+        attention: AttentionFunction = attend,
     ) -> None:
         self.transformer, self.vae, self.device, self.shift = transformer, vae, torch.device(device), shift
+        self.attention = attention
         self._context: tuple[Tensor, Tensor, Context] | None = None
         self._scene: tuple[Avatar, Scene] | None = None
         self._times: dict[float, TimeContext] = {}
@@ -68,7 +75,8 @@ class LocalEngine:
         sound = self.transformer.embed_audio(audio.to(self.device))
 
         def predict(latent: Tensor, sigma: float) -> Tensor:
-            return latent - sigma * self.transformer.evaluate(latent[None], times[sigma], scene, context, sound)[0]
+            found = self.transformer.evaluate(latent[None], times[sigma], scene, context, sound, self.attention)
+            return latent - sigma * found[0]
 
         return sample(predict, motion.to(self.device), noise.to(self.device), levels, on_step)
 

@@ -121,3 +121,31 @@ def test_global_random_state_is_neither_used_nor_changed(session):
     before = torch.get_rng_state()
     list(session.run(session.start(0)))
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_inputs_made_ahead_change_nothing(session):
+    plain, ahead = (frames_of(replace(session, ahead=way).run(session.start(5))) for way in (False, True))
+    assert torch.equal(plain, ahead)
+
+
+def test_next_chunks_sound_is_encoded_while_this_one_is_computed(session):
+    asked = []
+
+    class Watched:
+        def for_chunk(self, chunk):
+            asked.append(chunk.index)
+            return session.features.for_chunk(chunk)
+
+    events = replace(session, features=Watched(), ahead=True).run(session.start(0))
+    next(events)
+    events.close()  # waits for the thread
+    assert asked == [0, 1]
+
+
+def test_an_error_of_the_features_is_the_sessions(session):
+    class Broken:
+        def for_chunk(self, chunk):
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        list(replace(session, features=Broken(), ahead=True).run(session.start(0)))
