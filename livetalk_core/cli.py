@@ -81,10 +81,14 @@ def _machine_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--dtype", choices=DTYPES, help="of the weights (default: bfloat16 on GPUs, float32 on CPUs)")
 
 
-def _attention_option(command: argparse.ArgumentParser) -> None:
+def _speed_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--attention", choices=("auto", *KERNELS), default="auto",
         help="kernel (default: auto, the fastest exact one here; sage trades precision for speed)",
+    )  # fmt: skip
+    command.add_argument(
+        "--compile", action="store_true",
+        help="have torch.compile make one graph of a step: slow to begin (a minute or more), faster afterwards",
     )  # fmt: skip
 
 
@@ -119,7 +123,7 @@ def _generate_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--resume", action="store_true", help="go on with an unfinished render of the same output")
     command.add_argument("--overwrite", action="store_true", help="replace an existing output")
     _machine_options(command)
-    _attention_option(command)
+    _speed_options(command)
 
 
 def run_generate(options: argparse.Namespace) -> int:
@@ -132,7 +136,7 @@ def run_generate(options: argparse.Namespace) -> int:
         color_correction=options.color_correction,
         correction=CorrectionConfig(strength=options.correction) if options.correction else None,
         resume=options.resume, overwrite=options.overwrite,
-        device=device, dtype=dtype, attention=options.attention,
+        device=device, dtype=dtype, attention=options.attention, compiled=options.compile,
     )  # fmt: skip
     with _stoppable():
         render, name = prepare(settings)

@@ -46,6 +46,7 @@ class Settings:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32
     attention: str = "auto"
+    compiled: bool = False
 
 
 def prepare(settings: Settings) -> tuple[Render, Model]:
@@ -64,7 +65,7 @@ def prepare(settings: Settings) -> tuple[Render, Model]:
     widths = model.preset.transformer
     shape = Shape(settings.device, settings.dtype, widths.num_heads, widths.head_dim)
     attention = choose_attention(settings.attention, shape)
-    engine = LocalEngine(model.transformer, model.vae, settings.device, stream.shift, attention)
+    engine = LocalEngine(model.transformer, model.vae, settings.device, stream.shift, attention, settings.compiled)
     avatar = prepare_avatar(reference, clip, text, engine.encode, stream)
     prompts = dict(zip(changes, others, strict=True))
     session = Session(engine, avatar, features, plan, stream, prompts, ahead=True)
@@ -80,6 +81,7 @@ def prepare(settings: Settings) -> tuple[Render, Model]:
         "color correction": stream.color_correction,
         "correction": None if stream.correction is None else asdict(stream.correction),
         "attention": settings.attention,
+        "compiled": settings.compiled,
         "device type": settings.device.type,
         "dtype": str(settings.dtype),
     }

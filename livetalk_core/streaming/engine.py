@@ -51,6 +51,7 @@ class LocalEngine:
     """One device, or one of several ranks that all run the same session on split models.
 
     What an avatar and the schedule contribute to every step is kept until another avatar, prompt or schedule comes.
+    `compiled` has torch.compile make one graph of the whole step, once per size.
     """
 
     def __init__(
@@ -60,9 +61,12 @@ class LocalEngine:
         device: torch.device | str = "cpu",
         shift: float = 5.0,
         attention: AttentionFunction = attend,
+        compiled: bool = False,
     ) -> None:
         self.transformer, self.vae, self.device, self.shift = transformer, vae, torch.device(device), shift
         self.attention = attention
+        evaluate = transformer.evaluate
+        self._evaluate = torch.compile(evaluate, fullgraph=True, dynamic=False) if compiled else evaluate
         self._context: tuple[Tensor, Tensor, Context] | None = None
         self._scene: tuple[Avatar, Scene] | None = None
         self._times: dict[float, TimeContext] = {}
@@ -75,7 +79,7 @@ class LocalEngine:
         sound = self.transformer.embed_audio(audio.to(self.device))
 
         def predict(latent: Tensor, sigma: float) -> Tensor:
-            found = self.transformer.evaluate(latent[None], times[sigma], scene, context, sound, self.attention)
+            found = self._evaluate(latent[None], times[sigma], scene, context, sound, self.attention)
             return latent - sigma * found[0]
 
         return sample(predict, motion.to(self.device), noise.to(self.device), levels, on_step)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from livetalk_core.config import TransformerConfig
 from livetalk_core.errors import InputError
@@ -122,3 +123,23 @@ def test_bfloat16_is_close(model: Transformer) -> None:
     expected, found = evaluate(model, inputs(0)), evaluate(half, inputs(0))
     assert found.dtype == torch.float32
     assert (found - expected).norm() / expected.norm() < 0.05
+
+
+@pytest.mark.parametrize("speakers", [1, 2])
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_a_step_is_one_graph_from_chunk_to_chunk(model: Transformer, speakers: int, backend: str) -> None:
+    """No graph break (`fullgraph`), no second compilation for other chunks and timesteps, and the same numbers."""
+    torch.compiler.reset()
+    counter = CompileCounterWithBackend(backend)
+    compiled = torch.compile(model.evaluate, backend=counter, fullgraph=True, dynamic=False)
+    masks = torch.zeros(3, 8, 6)
+    masks[0, :, :2] = masks[1, :, 4:] = masks[2, :, 2:4] = 1
+    with torch.inference_mode():
+        for chunk, timestep in ((0, 1000.0), (0, 750.0), (1, 1000.0)):
+            x = inputs(chunk, speakers)
+            context, audio = model.embed_context(x["text"], x["clip"]), model.embed_audio(x["audio"])
+            time = model.embed_timestep(torch.tensor([timestep]))
+            scene = model.embed_scene(x["cond"], masks if speakers == 2 else None)
+            found, wanted = (run(x["latent"], time, scene, context, audio) for run in (compiled, model.evaluate))
+            torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    assert counter.frame_count == 1
