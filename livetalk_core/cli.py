@@ -14,7 +14,8 @@ import torch
 from tqdm import tqdm
 
 from . import __version__
-from .bench import bench, report
+from .bench import bench
+from .bench_report import report, update_document
 from .checkpoints.convert import convert
 from .config import DEFAULT_PROMPT, PRESETS, CorrectionConfig
 from .errors import Cancelled, InputError, LiveTalkError, OutputError
@@ -239,6 +240,7 @@ def _bench_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--size", type=size, help="WIDTHxHEIGHT in pixels (default: the preset's)")
     command.add_argument("--repeats", type=int, default=5, help="timed runs of each part (default: 5)")
     command.add_argument("--json", type=Path, help="also keep the record in this file")
+    command.add_argument("--document", type=Path, help="also put the table into this Markdown file")
     _machine_options(command)
 
 
@@ -251,6 +253,8 @@ def run_bench(options: argparse.Namespace) -> int:
     print(report(record))
     if options.json:
         _save_json(options.json, record)
+    if options.document:
+        update_document(options.document, record)
     return 0
 
 

@@ -34,6 +34,7 @@ RANKS = {
     "livetalk_core.generate": 8,
     "livetalk_core.verify": 8,
     "livetalk_core.bench": 8,
+    "livetalk_core.bench_report": 8,
     "livetalk_core.cli": 9,
     "livetalk_core.__main__": 10,
     "nodes": 8,
@@ -44,7 +45,7 @@ LOWEST = {"livetalk_core", "livetalk_core.errors", "livetalk_core.shapes", "live
 ONLY = {"livetalk_core.media": LOWEST}
 # Parts that nobody else may import, whatever the rank, but those named.
 PRIVATE = {"livetalk_core.training": {"livetalk_core.cli"}, "nodes": {""}, "": set()}
-COMMAND_LINE = {f"livetalk_core.{name}" for name in ("info", "verify", "bench", "cli", "__main__")}
+COMMAND_LINE = {f"livetalk_core.{name}" for name in ("info", "verify", "bench", "bench_report", "cli", "__main__")}
 
 COMFYUI = {
     "alembic_db", "api_server", "app", "comfy", "comfy_aimdo", "comfy_api", "comfy_api_nodes", "comfy_config",
