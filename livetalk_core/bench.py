@@ -87,7 +87,7 @@ def _works(preset: Preset, device: torch.device, dtype: torch.dtype) -> dict[str
     shape = VideoShape(stream.frame_num, stream.height, stream.width)
     latent = torch.randn(LATENT_CHANNELS, *shape.latent, device=device)
     windows = torch.randn(1, stream.frame_num, config.audio_window, config.audio_blocks, config.audio_channels)
-    avatar = _random_avatar(preset, shape)
+    avatar = random_avatar(preset, shape)
     sound = torch.randn(LIVE_FRAMES * SAMPLES_PER_FRAME)
     tail = torch.rand(3, stream.motion_frames, stream.height, stream.width) * 2 - 1
 
@@ -103,7 +103,8 @@ def _works(preset: Preset, device: torch.device, dtype: torch.dtype) -> dict[str
     }
 
 
-def _random_avatar(preset: Preset, shape: VideoShape) -> Avatar:
+def random_avatar(preset: Preset, shape: VideoShape) -> Avatar:
+    """An avatar of random numbers, of a preset's widths."""
     config, image = preset.transformer, preset.image
     tokens = 1 + (image.image_size // image.patch_size) ** 2
     cond = torch.randn(config.in_dim - LATENT_CHANNELS, *shape.latent)
