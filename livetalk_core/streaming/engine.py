@@ -1,6 +1,7 @@
 """What computes a chunk: three verbs, the same for one device, a fleet of workers, and ComfyUI."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -64,9 +65,7 @@ class LocalEngine:
         compiled: bool = False,
     ) -> None:
         self.transformer, self.vae, self.device, self.shift = transformer, vae, torch.device(device), shift
-        self.attention = attention
-        evaluate = transformer.evaluate
-        self._evaluate = torch.compile(evaluate, fullgraph=True, dynamic=False) if compiled else evaluate
+        self.attention, self.compiled = attention, compiled
         self._context: tuple[Tensor, Tensor, Context] | None = None
         self._scene: tuple[Avatar, Scene] | None = None
         self._times: dict[float, TimeContext] = {}
@@ -94,6 +93,11 @@ class LocalEngine:
     def encode(self, frames: Tensor) -> Tensor:
         """See `Engine.encode`."""
         return self.vae.encode(frames.to(self.device)[None])[0].float()
+
+    @cached_property
+    def _evaluate(self) -> Callable[..., Tensor]:
+        evaluate = self.transformer.evaluate
+        return torch.compile(evaluate, fullgraph=True, dynamic=False) if self.compiled else evaluate
 
     def _embed(self, avatar: Avatar) -> Context:
         if self._context is None or self._context[0] is not avatar.text or self._context[1] is not avatar.clip:
