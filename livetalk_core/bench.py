@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .config import PRESETS, Preset
 from .errors import InputError
 from .machine import available_memory, describe, peak_memory
-from .memory import memory_of, resident
+from .memory import memory_of, operations_of, resident
 from .models.audio_encoder import AudioEncoder
 from .models.transformer import Transformer
 from .models.vae import LATENT_CHANNELS, VAE
@@ -21,6 +21,8 @@ from .streaming.avatar import Avatar
 from .streaming.engine import LocalEngine
 from .streaming.features import LIVE_FRAMES
 from .streaming.session import ignore_step
+
+RATE_RUNS = 5
 
 
 def randomize(module: nn.Module, seed: int = 0) -> nn.Module:
@@ -48,11 +50,13 @@ def bench(name: str, device: torch.device, dtype: torch.dtype, height: int, widt
         "preset": name,
         "size": [width, height],
         "frames": preset.stream.frame_num,
+        "new_frames": preset.stream.new_frames,
         "steps": preset.stream.steps,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "dtype": str(dtype).removeprefix("torch."),
         "seconds": parts,
         "chunk_seconds": _chunk_seconds(parts, preset.stream.steps),
+        **_floor(operations_of(preset, height, width, dtype), needed, device, dtype),
         "peak_bytes": peak_memory(device),
         "machine": describe(),
     }
@@ -83,7 +87,7 @@ def _works(preset: Preset, device: torch.device, dtype: torch.dtype) -> dict[str
     shape = VideoShape(stream.frame_num, stream.height, stream.width)
     latent = torch.randn(LATENT_CHANNELS, *shape.latent, device=device)
     windows = torch.randn(1, stream.frame_num, config.audio_window, config.audio_blocks, config.audio_channels)
-    avatar = _random_avatar(preset, shape)
+    avatar = random_avatar(preset, shape)
     sound = torch.randn(LIVE_FRAMES * SAMPLES_PER_FRAME)
     tail = torch.rand(3, stream.motion_frames, stream.height, stream.width) * 2 - 1
 
@@ -99,7 +103,8 @@ def _works(preset: Preset, device: torch.device, dtype: torch.dtype) -> dict[str
     }
 
 
-def _random_avatar(preset: Preset, shape: VideoShape) -> Avatar:
+def random_avatar(preset: Preset, shape: VideoShape) -> Avatar:
+    """An avatar of random numbers, of a preset's widths."""
     config, image = preset.transformer, preset.image
     tokens = 1 + (image.image_size // image.patch_size) ** 2
     cond = torch.randn(config.in_dim - LATENT_CHANNELS, *shape.latent)
@@ -120,6 +125,35 @@ def _time(work: Callable[[], Any], device: torch.device, repeats: int) -> dict[s
     return {"median": statistics.median(seconds), "least": min(seconds), "most": max(seconds)}
 
 
+def _floor(
+    operations: dict[str, int], needed: dict[str, int], device: torch.device, dtype: torch.dtype
+) -> dict[str, Any]:
+    """What this machine would take for each part if nothing but its products, or reading its weights, took time."""
+    rate, copied = matrix_rate(device, dtype), copy_rate(device)
+    weights = {part: needed[f"{part.split()[0]} weights"] for part in operations}
+    return {
+        "matrix_operations_per_second": rate,
+        "copied_bytes_per_second": copied,
+        "operations": operations,
+        "weight_bytes": weights,
+        "floor_seconds": {part: max(count / rate, weights[part] / copied) for part, count in operations.items()},
+    }
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations a second of a large matrix product, the fastest of a few runs."""
+    side = 8192 if device.type == "cuda" else 1024
+    matrix = torch.randn(side, side, device=device, dtype=dtype)
+    return 2 * side**3 / _time(lambda: matrix @ matrix, device, RATE_RUNS)["least"]
+
+
+def copy_rate(device: torch.device) -> float:
+    """Bytes a second read, and as many written, when a large tensor is copied."""
+    source = torch.empty(2**30 if device.type == "cuda" else 2**27, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return source.nbytes / _time(lambda: target.copy_(source), device, RATE_RUNS)["least"]
+
+
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -129,17 +163,3 @@ def _chunk_seconds(parts: dict[str, dict[str, float]], steps: int) -> float:
     """A whole chunk in `stream` audio mode, from the medians of its parts."""
     counts = {"audio, 8 s": 1, "transformer step": steps, "VAE decode": 1, "VAE encode": 1}
     return sum(count * parts[part]["median"] for part, count in counts.items())
-
-
-def report(record: dict[str, Any]) -> str:
-    """The record as a table for people."""
-    width, height = record["size"]
-    new_frames = record["frames"] - 5
-    lines = [f"{record['preset']} at {width}x{height}, {record['dtype']}, on {record['device']}"]
-    for part, seconds in record["seconds"].items():
-        spread = f"{seconds['least'] * 1000:.1f} .. {seconds['most'] * 1000:.1f}"
-        lines.append(f"  {part:<24}{seconds['median'] * 1000:>10.1f} ms   ({spread})")
-    speed = new_frames / record["chunk_seconds"]
-    lines.append(f"  {'chunk':<24}{record['chunk_seconds'] * 1000:>10.1f} ms   {speed:.1f} frames/s")
-    lines.append(f"  {'peak memory':<24}{record['peak_bytes'] / 2**30:>10.2f} GiB")
-    return "\n".join(lines)

@@ -14,13 +14,15 @@ import torch
 from tqdm import tqdm
 
 from . import __version__
-from .bench import bench, report
+from .bench import bench
+from .bench_report import report, update_document
 from .checkpoints.convert import convert
 from .config import DEFAULT_PROMPT, PRESETS, CorrectionConfig
 from .errors import Cancelled, InputError, LiveTalkError, OutputError
 from .fleets import fleet_of, fleet_options
 from .generate import Settings, prepare
 from .info import inspect
+from .kernels import KERNELS
 from .machine import choose_device
 from .media.video import partial_path
 from .parallel.devices import parse_devices
@@ -85,6 +87,17 @@ def _machine_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--dtype", choices=DTYPES, help="of the weights (default: bfloat16 on GPUs, float32 on CPUs)")
 
 
+def _speed_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--attention", choices=("auto", *KERNELS), default="auto",
+        help="kernel (default: auto, the fastest exact one here; sage trades precision for speed)",
+    )  # fmt: skip
+    command.add_argument(
+        "--compile", action="store_true",
+        help="have torch.compile make one graph of a step: slow to begin (a minute or more), faster afterwards",
+    )  # fmt: skip
+
+
 def _device_and_dtype(options: argparse.Namespace) -> tuple[torch.device, torch.dtype]:
     device = choose_device(options.device)
     return device, DTYPES[options.dtype or ("float32" if device.type == "cpu" else "bfloat16")]
@@ -117,6 +130,7 @@ def _generate_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--overwrite", action="store_true", help="replace an existing output")
     _machine_options(command)
     fleet_options(command)
+    _speed_options(command)
 
 
 def run_generate(options: argparse.Namespace) -> int:
@@ -134,7 +148,7 @@ def _generate(options: argparse.Namespace, device: torch.device, dtype: torch.dt
         color_correction=options.color_correction,
         correction=CorrectionConfig(strength=options.correction) if options.correction else None,
         resume=options.resume, overwrite=options.overwrite,
-        device=device, dtype=dtype, fleet=fleet,
+        device=device, dtype=dtype, attention=options.attention, compiled=options.compile, fleet=fleet,
     )  # fmt: skip
     render, name = prepare(settings)
     frames = render.session.plan.total_frames
@@ -249,6 +263,7 @@ def _bench_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--size", type=size, help="WIDTHxHEIGHT in pixels (default: the preset's)")
     command.add_argument("--repeats", type=int, default=5, help="timed runs of each part (default: 5)")
     command.add_argument("--json", type=Path, help="also keep the record in this file")
+    command.add_argument("--document", type=Path, help="also put the table into this Markdown file")
     _machine_options(command)
 
 
@@ -261,6 +276,8 @@ def run_bench(options: argparse.Namespace) -> int:
     print(report(record))
     if options.json:
         _save_json(options.json, record)
+    if options.document:
+        update_document(options.document, record)
     return 0
 
 

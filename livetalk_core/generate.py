@@ -10,6 +10,7 @@ from .checkpoints.load import open_model
 from .checkpoints.model import Model
 from .config import DEFAULT_PROMPT, CorrectionConfig, StreamConfig
 from .errors import InputError
+from .kernels import Shape, choose_attention
 from .media.audio import open_audio
 from .media.image import load_image, to_reference
 from .parallel.fleet import Fleet
@@ -46,6 +47,8 @@ class Settings:
     overwrite: bool = False
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32
+    attention: str = "auto"
+    compiled: bool = False
     fleet: Fleet | None = None
     """Workers that run transformer and VAE in the place of `device`, which keeps the encoders."""
 
@@ -63,10 +66,10 @@ def prepare(settings: Settings) -> tuple[Render, Model]:
     reference = to_reference(portrait, stream.height, stream.width)
     clip = model.encode_image(reference)
     features = speech_features(sound, model.audio_encoder, plan, settings.audio_mode)
-    engine = engine_of(settings.fleet, model, settings.device, stream.shift)
+    engine = engine_of(settings, model, stream.shift)
     avatar = prepare_avatar(reference, clip, text, engine.encode, stream)
     prompts = dict(zip(changes, others, strict=True))
-    session = Session(engine, avatar, features, plan, stream, prompts)
+    session = Session(engine, avatar, features, plan, stream, prompts, ahead=True)
     inputs = {
         "model": settings.model,
         "portrait": avatar.fingerprint,
@@ -78,18 +81,29 @@ def prepare(settings: Settings) -> tuple[Render, Model]:
         "steps": stream.steps,
         "color correction": stream.color_correction,
         "correction": None if stream.correction is None else asdict(stream.correction),
+        "attention": settings.attention,
+        "compiled": settings.compiled,
         "device type": str(settings.fleet or settings.device.type),
         "dtype": str(settings.dtype),
     }
+    written_sound = open_audio(settings.audio)  # read by the writer, while the other is by the features
     render = Render(
-        session, settings.output, settings.seed, sound, inputs, resume=settings.resume, overwrite=settings.overwrite
-    )
+        session, settings.output, settings.seed, written_sound, inputs,
+        resume=settings.resume, overwrite=settings.overwrite,
+    )  # fmt: skip
     return render, model
 
 
-def engine_of(fleet: Fleet | None, model: Model, device: torch.device, shift: float) -> Engine:
+def engine_of(settings: Settings, model: Model, shift: float) -> Engine:
     """The engine: workers where there are some, else this process."""
-    return FleetEngine(fleet, shift) if fleet else LocalEngine(model.transformer, model.vae, device, shift)
+    if settings.fleet is not None:
+        if settings.attention != "auto" or settings.compiled:
+            raise InputError("--attention and --compile are for one device; leave them out, or --devices")
+        return FleetEngine(settings.fleet, shift)
+    widths = model.preset.transformer
+    shape = Shape(settings.device, settings.dtype, widths.num_heads, widths.head_dim)
+    attention = choose_attention(settings.attention, shape)
+    return LocalEngine(model.transformer, model.vae, settings.device, shift, attention, settings.compiled)
 
 
 def stream_of(default: StreamConfig, settings: Settings) -> StreamConfig:

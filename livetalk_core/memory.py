@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
 from .config import Preset
 from .models import operations
+from .models.attention import AttentionFunction, attend
 from .models.transformer import AudioContext, Context, Transformer
 from .models.vae import LATENT_CHANNELS, VAE
 from .shapes import VideoShape
@@ -78,26 +80,54 @@ class _MetaOperations:
 
 def memory_of(preset: Preset, height: int, width: int, dtype: torch.dtype) -> dict[str, int]:
     """Bytes that a preset needs at a size: each part's weights, the kept context, and each part's working memory."""
-    transformer = Transformer(preset.transformer, _MetaOperations, device="meta", dtype=dtype)
-    vae = VAE(preset.vae, _MetaOperations, device="meta", dtype=dtype)
-    shape = VideoShape(preset.stream.frame_num, height, width)
-    held: list[Context | AudioContext] = []
-    context = peak_bytes(lambda: held.extend(_meta_context(transformer, preset)))
-    latent = torch.empty(1, LATENT_CHANNELS, *shape.latent, device="meta")
-    cond = torch.empty(1, preset.transformer.in_dim - LATENT_CHANNELS, *shape.latent, device="meta")
-    timestep = torch.empty(1, device="meta")
-    tail = torch.empty(1, 3, preset.stream.motion_frames, height, width, device="meta")
-    text, sound = held
+    transformer, vae = _meta_models(preset, dtype)
+    context = peak_bytes(lambda: _meta_context(transformer, preset))
+    works = meta_works(preset, height, width, dtype, _meta_attend)
     return {
         "transformer weights": weight_bytes(transformer),
         "VAE weights": weight_bytes(vae),
         "context": context,
-        "transformer step": peak_bytes(
-            lambda: transformer(latent, timestep, cond, text, sound, attention=_meta_attend)
-        ),
-        "VAE decode": peak_bytes(lambda: list(vae.decode_groups(latent))),
-        "VAE encode": peak_bytes(lambda: vae.encode(tail)),
+        **{part: peak_bytes(work) for part, work in works.items()},
     }
+
+
+def meta_works(
+    preset: Preset, height: int, width: int, dtype: torch.dtype, attention: AttentionFunction = attend
+) -> dict[str, Callable[[], Any]]:
+    """Each part's work on one chunk, on the meta device: shapes pass through it, and nothing is computed."""
+    transformer, vae = _meta_models(preset, dtype)
+    shape = VideoShape(preset.stream.frame_num, height, width)
+    latent = torch.empty(1, LATENT_CHANNELS, *shape.latent, device="meta")
+    cond = torch.empty(1, preset.transformer.in_dim - LATENT_CHANNELS, *shape.latent, device="meta")
+    tail = torch.empty(1, 3, preset.stream.motion_frames, height, width, device="meta")
+    with torch.inference_mode():
+        text, sound = _meta_context(transformer, preset)
+        time, scene = transformer.embed_timestep(torch.empty(1, device="meta")), transformer.embed_scene(cond)
+    return {
+        "transformer step": lambda: transformer.evaluate(latent, time, scene, text, sound, attention),
+        "VAE decode": lambda: list(vae.decode_groups(latent)),
+        "VAE encode": lambda: vae.encode(tail),
+    }
+
+
+def operations_of(preset: Preset, height: int, width: int, dtype: torch.dtype) -> dict[str, int]:
+    """Floating-point operations of each part's matrix products and convolutions: a multiplication and an addition each.
+
+    Counted by shape, so that they are what the mathematics needs, whichever kernels compute it.
+    """
+    counts = {}
+    for part, work in meta_works(preset, height, width, dtype).items():
+        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+            work()
+        counts[part] = counter.get_total_flops()
+    return counts
+
+
+def _meta_models(preset: Preset, dtype: torch.dtype) -> tuple[Transformer, VAE]:
+    return (
+        Transformer(preset.transformer, _MetaOperations, device="meta", dtype=dtype),
+        VAE(preset.vae, _MetaOperations, device="meta", dtype=dtype),
+    )
 
 
 def resident(needed: dict[str, int]) -> int:

@@ -21,6 +21,7 @@ RANKS = {
     "livetalk_core.config": 3,
     "livetalk_core.models": 4,
     "livetalk_core.media": 5,
+    "livetalk_core.kernels": 5,
     "livetalk_core.memory": 5,
     "livetalk_core.machine": 5,
     "livetalk_core.checkpoints": 5,
@@ -33,6 +34,7 @@ RANKS = {
     "livetalk_core.generate": 10,
     "livetalk_core.verify": 10,
     "livetalk_core.bench": 10,
+    "livetalk_core.bench_report": 10,
     "livetalk_core.runners": 11,
     "livetalk_core.fleets": 11,
     "livetalk_core.cli": 12,
@@ -45,7 +47,10 @@ LOWEST = {"livetalk_core", "livetalk_core.errors", "livetalk_core.shapes", "live
 ONLY = {"livetalk_core.media": LOWEST}
 # Parts that nobody else may import, whatever the rank, but those named.
 PRIVATE = {"livetalk_core.training": {"livetalk_core.cli"}, "nodes": {""}, "": set()}
-COMMAND_LINE = {f"livetalk_core.{name}" for name in ("info", "verify", "bench", "runners", "fleets", "cli", "__main__")}
+COMMAND_LINE = {
+    f"livetalk_core.{name}"
+    for name in ("info", "verify", "bench", "bench_report", "runners", "fleets", "cli", "__main__")
+}
 
 COMFYUI = {
     "alembic_db", "api_server", "app", "comfy", "comfy_aimdo", "comfy_api", "comfy_api_nodes", "comfy_config",

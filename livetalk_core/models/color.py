@@ -23,23 +23,26 @@ WHITE = (0.95047, 1.0, 1.08883)
 EPSILON, KAPPA = 0.008856, 903.3
 
 
+CUBES_TO_LAB = ((0, 116, 0), (500, -500, 0), (0, 200, -200))
+LAB_TO_CUBES = ((1 / 116, 1 / 500, 0), (1 / 116, 0, 0), (1 / 116, 0, -1 / 200))
+
+
 def rgb_to_lab(rgb: Tensor) -> Tensor:
     """sRGB in 0..1 -> Lab; channels last."""
     linear = torch.where(rgb > 0.04045, ((rgb.clamp(min=0) + 0.055) / 1.055) ** 2.4, rgb / 12.92)
-    xyz = (linear @ rgb.new_tensor(RGB_TO_XYZ).T / rgb.new_tensor(WHITE)).clamp(1e-8, 1.0)
-    x, y, z = torch.where(xyz > EPSILON, xyz ** (1 / 3), (KAPPA * xyz + 16) / 116).unbind(-1)
-    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=-1)
+    to_xyz = rgb.new_tensor(RGB_TO_XYZ) / rgb.new_tensor(WHITE)[:, None]
+    xyz = (linear @ to_xyz.T).clamp_(1e-8, 1.0)
+    cubes = torch.where(xyz > EPSILON, xyz ** (1 / 3), (KAPPA * xyz + 16) / 116)
+    return (cubes @ rgb.new_tensor(CUBES_TO_LAB).T).add_(rgb.new_tensor((-16, 0, 0)))
 
 
 def lab_to_rgb(lab: Tensor) -> Tensor:
     """Lab -> sRGB clamped to 0..1; channels last."""
-    lightness, a, b = lab.unbind(-1)
-    y = (lightness + 16) / 116
-    cubes = torch.stack([y + a / 500, y, y - b / 200], dim=-1)
+    cubes = (lab @ lab.new_tensor(LAB_TO_CUBES).T).add_(16 / 116)
     xyz = torch.where(cubes**3 > EPSILON, cubes**3, (116 * cubes - 16) / KAPPA)
-    linear = (xyz * lab.new_tensor(WHITE)) @ lab.new_tensor(XYZ_TO_RGB).T
+    linear = xyz @ (lab.new_tensor(XYZ_TO_RGB) * lab.new_tensor(WHITE)).T
     gamma = 1.055 * linear.clamp(min=0.0031308) ** (1 / 2.4) - 0.055
-    return torch.where(linear > 0.0031308, gamma, 12.92 * linear).clamp(0, 1)
+    return torch.where(linear > 0.0031308, gamma, 12.92 * linear).clamp_(0, 1)
 
 
 class ColorStatistics(NamedTuple):
@@ -57,7 +60,7 @@ class ColorStatistics(NamedTuple):
     def of_lab(cls, lab_BTHWC: Tensor) -> "ColorStatistics":
         """Measure Lab frames, channels last."""
         mean = lab_BTHWC.mean((2, 3), keepdim=True)
-        return cls(mean, lab_BTHWC.std((2, 3), keepdim=True, unbiased=False))
+        return cls(mean, (lab_BTHWC - mean).square_().mean((2, 3), keepdim=True).sqrt_())
 
     def to(self, device: torch.device) -> "ColorStatistics":
         """The same on another device."""
@@ -72,5 +75,6 @@ def match_color(frames: Tensor, reference: ColorStatistics, strength: float) -> 
     lab = rgb_to_lab(rgb)
     mean, std = ColorStatistics.of_lab(lab)
     std = torch.where(std < 1e-8, torch.ones_like(std), std)
-    matched = lab_to_rgb((lab - mean) * (reference.std / std) + reference.mean)
+    ratio = reference.std / std
+    matched = lab_to_rgb(torch.addcmul(reference.mean - mean * ratio, lab, ratio))
     return torch.lerp(rgb, matched, strength).movedim(-1, 1) * 2 - 1

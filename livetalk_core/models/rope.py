@@ -35,6 +35,10 @@ def grid_rotation(grid: tuple[int, int, int], head_dim: int, device: torch.devic
 def rotate(x_BLND: Tensor, rotation_2LP: Tensor) -> Tensor:
     """Turn each pair of channels of `x` [B,L,N,D] by the table's angle [2,L,D/2] (or [2,B,L,D/2])."""
     cos, sin = rotation_2LP.unsqueeze(-2)
-    even, odd = x_BLND.float().unflatten(-1, (-1, 2)).unbind(-1)
-    turned = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
+    pairs = x_BLND.float().unflatten(-1, (-1, 2))
+    if torch.compiler.is_compiling():  # what compilers fuse; complex numbers they leave alone
+        even, odd = pairs.unbind(-1)
+        turned = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
+    else:
+        turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.complex(cos, sin))
     return turned.flatten(-2).type_as(x_BLND)

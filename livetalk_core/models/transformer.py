@@ -1,8 +1,9 @@
 """The video transformer: Wan 2.1's image-to-video blocks with audio cross-attention (MultiTalk / InfiniteTalk).
 
-Parameter names are the published checkpoint's. What stays the same over steps (text and image keys
-and values: once per avatar; audio: once per chunk) is computed by `embed_context` and `embed_audio`
-and handed to every `forward`.
+Parameter names are the published checkpoint's. What stays the same over steps is computed once and handed on: by
+`embed_context` text and image keys and values, and by `embed_scene` the condition's patches and the rotary table (both
+once per avatar); by `embed_audio` keys and values of the sound (once per chunk); by `embed_timestep` each timestep's
+modulation (once per schedule). `evaluate` does the rest; `forward` does all but the contexts anew.
 
 B batch, L video tokens (frames x rows x columns), S context tokens, C width, N heads, D channels a head,
 F latent frames, h w latent rows and columns, P speakers, T audio tokens a latent frame.
@@ -18,9 +19,11 @@ from torch.nn import functional as F
 
 from ..config import TransformerConfig
 from ..errors import InputError
-from ..shapes import PATCH, TEMPORAL_STRIDE
+from ..shapes import PATCH
 from . import operations as default_operations
 from .attention import AttentionFunction, attend
+from .patches import patchify, token_masks, unpatchify
+from .projections import AudioProjection, ImageProjection
 from .rope import grid_rotation, rotate
 from .speakers import SPEAKER_POSITIONS, speaker_rotation
 from .tokens import Grid, Tokens
@@ -47,24 +50,52 @@ class AudioContext(NamedTuple):
     speakers: int
 
 
-class Step(NamedTuple):
-    """What one forward shares between its blocks."""
+class Scene(NamedTuple):
+    """What stays the same for an avatar at one size: the condition, its share of every token, the tokens' places.
 
-    modulation_B6C: Tensor
+    There is no share where the patch embedding is a layer of foreign `operations`, which only it knows how to apply.
+    """
+
+    cond_BCFhw: Tensor
+    cond_BLC: Tensor | None
+    grid: Grid
+    tokens: Tokens
+    rotation: Tensor
+    speaker_masks: Tensor | None
+
+
+class Modulation(NamedTuple):
+    """What a timestep does to one norm and the branch behind it: each [B, 1, C] in float32."""
+
+    shift_B1C: Tensor
+    factor_B1C: Tensor
+    gate_B1C: Tensor
+
+
+class TimeContext(NamedTuple):
+    """What a timestep contributes: to each block's attention and feed-forward, and to the head (its gate is 1)."""
+
+    blocks: tuple[tuple[Modulation, Modulation], ...]
+    head: Modulation
+
+
+class Step(NamedTuple):
+    """What one evaluation shares between its blocks."""
+
     rotation: Tensor
     tokens: Tokens
     speaker_masks: Tensor | None
     attention: AttentionFunction
 
 
-def modulate(x_BLC: Tensor, shift_B1C: Tensor, scale_B1C: Tensor) -> Tensor:
-    """x * (1 + scale) + shift, in float32, given back in the dtype of `x`."""
-    return (x_BLC.float() * (1 + scale_B1C) + shift_B1C).type_as(x_BLC)
+def modulate(x_BLC: Tensor, by: Modulation) -> Tensor:
+    """x * factor + shift, in float32, given back in the dtype of `x`."""
+    return torch.addcmul(by.shift_B1C, x_BLC.float(), by.factor_B1C).type_as(x_BLC)
 
 
 def gated(x_BLC: Tensor, y_BLC: Tensor, gate_B1C: Tensor) -> Tensor:
     """x + y * gate, in float32, given back in the dtype of `x`."""
-    return (x_BLC.float() + y_BLC.float() * gate_B1C).type_as(x_BLC)
+    return torch.addcmul(x_BLC.float(), y_BLC.float(), gate_B1C).type_as(x_BLC)
 
 
 def timestep_embedding(timestep_B: Tensor, channels: int) -> Tensor:
@@ -175,15 +206,28 @@ class Block(nn.Module):
         self.audio_cross_attn = AudioAttention(config, operations, **factory)
         self.norm_x = operations.LayerNorm(dim, eps=eps, **factory)
 
-    def forward(self, x_BLC: Tensor, step: Step, text: KeyValue, image: KeyValue, audio: KeyValue) -> Tensor:
-        """[B,L,C] -> [B,L,C]."""
-        modulation = self.modulation.to(x_BLC.device).float() + step.modulation_B6C
+    def modulations(self, time_B6C: Tensor) -> tuple[Modulation, Modulation]:
+        """A projected timestep's modulation of self-attention and of feed-forward."""
+        modulation = self.modulation.to(time_B6C.device).float() + time_B6C
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = modulation.chunk(6, dim=1)
-        attended, positions_BL = self.self_attn(modulate(self.norm1(x_BLC), shift, scale), step)
-        x_BLC = gated(x_BLC, attended, gate)
+        return Modulation(shift, 1 + scale, gate), Modulation(ffn_shift, 1 + ffn_scale, ffn_gate)
+
+    def forward(
+        self,
+        x_BLC: Tensor,
+        step: Step,
+        modulations: tuple[Modulation, Modulation],
+        text: KeyValue,
+        image: KeyValue,
+        audio: KeyValue,
+    ) -> Tensor:
+        """[B,L,C] -> [B,L,C]."""
+        attending, feeding = modulations
+        attended, positions_BL = self.self_attn(modulate(self.norm1(x_BLC), attending), step)
+        x_BLC = gated(x_BLC, attended, attending.gate_B1C)
         x_BLC = x_BLC + self.cross_attn(self.norm3(x_BLC), text, image, step.attention)
         x_BLC = x_BLC + self.audio_cross_attn(self.norm_x(x_BLC), audio, positions_BL, step)
-        return gated(x_BLC, self.ffn(modulate(self.norm2(x_BLC), ffn_shift, ffn_scale)), ffn_gate)
+        return gated(x_BLC, self.ffn(modulate(self.norm2(x_BLC), feeding)), feeding.gate_B1C)
 
 
 class Head(nn.Module):
@@ -195,62 +239,14 @@ class Head(nn.Module):
         self.head = operations.Linear(config.dim, PATCH * PATCH * config.out_dim, **factory)
         self.modulation = nn.Parameter(torch.empty(1, 2, config.dim, **factory))
 
-    def forward(self, x_BLC: Tensor, time_BC: Tensor) -> Tensor:
+    def modulations(self, time_BC: Tensor) -> Modulation:
+        """An embedded timestep's modulation of the norm."""
+        shift, scale = (self.modulation.to(time_BC.device).float() + time_BC[:, None]).chunk(2, dim=1)
+        return Modulation(shift, 1 + scale, torch.ones_like(shift))
+
+    def forward(self, x_BLC: Tensor, modulation: Modulation) -> Tensor:
         """[B,L,C] -> [B,L,4*out_dim] in float32."""
-        shift, scale = (self.modulation.to(x_BLC.device).float() + time_BC[:, None]).chunk(2, dim=1)
-        return self.head(modulate(self.norm(x_BLC).float(), shift, scale))
-
-
-class ImageProjection(nn.Module):
-    """Maps the vision encoder's tokens to the transformer's width."""
-
-    def __init__(self, config: TransformerConfig, operations: Any, **factory: Any) -> None:
-        super().__init__()
-        self.proj = nn.Sequential(
-            operations.LayerNorm(config.clip_dim, **factory),
-            operations.Linear(config.clip_dim, config.clip_dim, **factory),
-            nn.GELU(),
-            operations.Linear(config.clip_dim, config.dim, **factory),
-            operations.LayerNorm(config.dim, **factory),
-        )
-
-    def forward(self, clip_BSC: Tensor) -> Tensor:
-        """[B,S,clip_dim] -> [B,S,dim]."""
-        return self.proj(clip_BSC)
-
-
-class AudioProjection(nn.Module):
-    """Turns the audio frames around each latent frame into `context_tokens` tokens.
-
-    The first latent frame covers one video frame: its whole window is read. A later one covers four:
-    the first one's window up to its centre, the centres of those between, the last one's from its centre on.
-    """
-
-    def __init__(self, config: TransformerConfig, operations: Any, **factory: Any) -> None:
-        super().__init__()
-        self.window, self.tokens = config.audio_window, config.context_tokens
-        frame = config.audio_blocks * config.audio_channels
-        width, out = config.intermediate_dim, config.output_dim
-        self.proj1 = operations.Linear(self.window * frame, width, **factory)
-        self.proj1_vf = operations.Linear((self.window + TEMPORAL_STRIDE - 1) * frame, width, **factory)
-        self.proj2 = operations.Linear(width, width, **factory)
-        self.proj3 = operations.Linear(width, self.tokens * out, **factory)
-        self.norm = operations.LayerNorm(out, **factory)
-
-    def forward(self, windows: Tensor) -> Tensor:
-        """[P, 1+4(F-1), window, blocks, channels] -> [F, P*T, output_dim]."""
-        centre = self.window // 2
-        first, later = windows[:, :1], windows[:, 1:].unflatten(1, (-1, TEMPORAL_STRIDE))
-        around = [
-            later[:, :, 0, : centre + 1],
-            later[:, :, 1:-1, centre],
-            later[:, :, -1, centre:],
-        ]
-        hidden = torch.cat(
-            [self.proj1(first.flatten(2)), self.proj1_vf(torch.cat(around, dim=2).flatten(2))], dim=1
-        ).relu()
-        tokens = self.proj3(self.proj2(hidden).relu()).unflatten(-1, (self.tokens, -1))
-        return rearrange(self.norm(tokens), "p f t c -> f (p t) c")
+        return self.head(modulate(self.norm(x_BLC).float(), modulation))
 
 
 class Transformer(nn.Module):
@@ -315,6 +311,52 @@ class Transformer(nn.Module):
         tokens = self.audio_proj(windows.to(self.dtype))
         return AudioContext(tuple(block.audio_cross_attn.embed(tokens, speakers) for block in self._blocks), speakers)
 
+    def embed_timestep(self, timestep_B: Tensor) -> TimeContext:
+        """Every block's modulation at a timestep [B] in 0..1000, once per timestep."""
+        time_BC = self.time_embedding(timestep_embedding(timestep_B, self.config.freq_dim))
+        time_B6C = self.time_projection(time_BC).unflatten(1, (6, -1))
+        return TimeContext(
+            tuple(block.modulations(time_B6C) for block in self._blocks),
+            cast(Head, self.head).modulations(time_BC),
+        )
+
+    def embed_scene(self, cond_BCFhw: Tensor, masks_3hw: Tensor | None = None) -> Scene:
+        """The condition's patches [B,20,F,h,w], the rotary table and the speakers' masks, once per avatar."""
+        frames, height, width = cond_BCFhw.shape[2:]
+        grid = (frames, height // PATCH, width // PATCH)
+        tokens = self.tokens(grid)
+        rotation = grid_rotation(grid, self.config.head_dim, cond_BCFhw.device)
+        own = isinstance(self.patch_embedding, default_operations.Conv3d)
+        return Scene(
+            cond_BCFhw,
+            self._embed_patches(tokens.split(patchify(cond_BCFhw)), last=True) if own else None,
+            grid,
+            tokens,
+            tokens.split(rotation),
+            None if masks_3hw is None else token_masks(masks_3hw, grid),
+        )
+
+    def evaluate(
+        self,
+        latent_BCFhw: Tensor,
+        time: TimeContext,
+        scene: Scene,
+        context: Context,
+        audio: AudioContext,
+        attention: AttentionFunction = attend,
+    ) -> Tensor:
+        """`forward` for what has been embedded: latent [B,16,F,h,w] -> [B,16,F,h,w] float32."""
+        if (scene.speaker_masks is None) != (audio.speakers == 1):
+            raise InputError(
+                f"{audio.speakers} speaker(s) with{'out' if scene.speaker_masks is None else ''} masks; two speakers "
+                "need masks (left, right, background), one needs none"
+            )
+        x_BLC = self._begin(latent_BCFhw, scene)
+        step = Step(scene.rotation, scene.tokens, scene.speaker_masks, attention)
+        for block, *given in zip(self._blocks, time.blocks, context.text, context.image, audio.blocks, strict=True):
+            x_BLC = block(x_BLC, step, *given)
+        return unpatchify(scene.tokens.join(self.head(x_BLC, time.head)), scene.grid)
+
     def forward(
         self,
         latent_BCFhw: Tensor,
@@ -330,38 +372,19 @@ class Transformer(nn.Module):
         The clean latent is `latent - sigma * out` with sigma = timestep / 1000. `masks_3hw` (left speaker, right
         speaker, background) is needed with two speakers and refused with one.
         """
-        if (masks_3hw is None) != (audio.speakers == 1):
-            raise InputError(
-                f"{audio.speakers} speaker(s) with{'out' if masks_3hw is None else ''} masks; two speakers need masks "
-                "(left, right, background), one needs none"
-            )
-        patches = self.patch_embedding(torch.cat([latent_BCFhw, cond_BCFhw], dim=1).to(self.dtype))
-        grid = (patches.shape[2], patches.shape[3], patches.shape[4])
-        tokens = self.tokens(grid)
-        x_BLC = tokens.split(patches.flatten(2).transpose(1, 2))
-        time_BC = self.time_embedding(timestep_embedding(timestep_B, self.config.freq_dim))
-        step = Step(
-            modulation_B6C=self.time_projection(time_BC).unflatten(1, (6, -1)),
-            rotation=tokens.split(grid_rotation(grid, self.config.head_dim, x_BLC.device)),
-            tokens=tokens,
-            speaker_masks=None if masks_3hw is None else token_masks(masks_3hw, grid),
-            attention=attention,
-        )
-        for block, text, image, sound in zip(self._blocks, context.text, context.image, audio.blocks, strict=True):
-            x_BLC = block(x_BLC, step, text, image, sound)
-        return unpatchify(tokens.join(self.head(x_BLC, time_BC)), grid)
+        time, scene = self.embed_timestep(timestep_B), self.embed_scene(cond_BCFhw, masks_3hw)
+        return self.evaluate(latent_BCFhw, time, scene, context, audio, attention)
 
+    def _begin(self, latent_BCFhw: Tensor, scene: Scene) -> Tensor:
+        if scene.cond_BLC is not None:
+            patches_BLK = scene.tokens.split(patchify(latent_BCFhw))
+            return self._embed_patches(patches_BLK, last=False) + scene.cond_BLC
+        whole = self.patch_embedding(torch.cat([latent_BCFhw, scene.cond_BCFhw], dim=1).to(self.dtype))
+        return scene.tokens.split(whole.flatten(2).transpose(1, 2))
 
-def token_masks(masks_3hw: Tensor, grid: Grid) -> Tensor:
-    """Masks resized to the token grid by nearest, then > 0: [3, h, w] -> [3, rows*columns] of 0 and 1 in float32."""
-    resized = F.interpolate(masks_3hw[None].float(), size=grid[1:], mode="nearest")[0]
-    tokens = (resized > 0).flatten(1).float()
-    if not tokens.any(dim=1).all():
-        raise InputError("a speaker or background mask covers no token; each needs an area of at least 16x16 px")
-    return tokens
-
-
-def unpatchify(x_BLC: Tensor, grid: Grid) -> Tensor:
-    """Tokens' patches back to a latent: [B, L, 4*16] -> [B, 16, F, h, w]."""
-    frames, rows, columns = grid
-    return rearrange(x_BLC, "b (f r c) (p q z) -> b z f (r p) (c q)", f=frames, r=rows, c=columns, p=PATCH, q=PATCH)
+    def _embed_patches(self, patches_BLK: Tensor, last: bool) -> Tensor:
+        """The share in the patch embedding of the first input channels, or of the last with the bias: [B,L,C]."""
+        conv, values = cast(nn.Conv3d, self.patch_embedding), patches_BLK.shape[-1]
+        weight = conv.weight.flatten(1)[:, -values:] if last else conv.weight.flatten(1)[:, :values]
+        x = patches_BLK.to(self.dtype)
+        return F.linear(x, weight.to(x), conv.bias.to(x) if last and conv.bias is not None else None)

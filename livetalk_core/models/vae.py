@@ -4,16 +4,19 @@ Time flows one way: each convolution looks at its own frame and the two before i
 those between groups of frames; the call that owns a clip makes it and passes it down, so a streamed
 decode is the whole one. The first latent frame stands for one video frame, each later one for four.
 
-B batch (1 in practice), C channels, T frames in this group, H W pixels, h w latent points.
+Inside, tensors are [B,T,H,W,C]: channels last in memory, which every layer keeps and convolutions compute fastest in.
+
+B batch (1 in practice), C channels, T frames in this group, F frames of all clips, H W pixels, h w latent points.
 """
 
 import itertools
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, cast
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..config import VAEConfig
 from ..shapes import TEMPORAL_STRIDE, latent_frames
@@ -25,35 +28,62 @@ WIDTHS = (1, 2, 4, 4)
 BLOCKS_PER_LEVEL = 2
 TEMPORAL_LEVELS = (False, True, True)
 """Which of the three downsampling levels of the encoder also halve the frames; the decoder's are reversed."""
+BEGUN = 2 * (BLOCKS_PER_LEVEL + 2) - 1
+"""Layers of the decoder before its last doubling of time: small pictures, quickest when many frames are computed."""
 
 History = dict[nn.Module, Tensor]
 """The last input frames of each causal convolution."""
 
 
-def causal(conv: Any, x_BCTHW: Tensor, history: History) -> Tensor:
-    """Convolve (`conv`: a Conv3d of any `operations`) with the frames before this group: zeros at the clip's start."""
-    past_frames = conv.kernel_size[0] - 1
-    if not past_frames:
-        return conv(x_BCTHW)
-    past = history.get(conv)
-    if past is None:
-        past = x_BCTHW.new_zeros((*x_BCTHW.shape[:2], past_frames, *x_BCTHW.shape[3:]))
-    joined = torch.cat([past, x_BCTHW], dim=2)
-    history[conv] = joined[:, :, -past_frames:]
-    return conv(joined)
+def convolve(conv: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """A convolution (a layer of any `operations`) with channels last on both sides: [B,...,C] -> [B,...,C']."""
+    return conv(x.movedim(-1, 1)).movedim(1, -1)
+
+
+def causal(conv: Any, x_BTHWC: Tensor, history: History) -> Tensor:
+    """Convolve in 3D with the frames before this group: zeros at the clip's start."""
+    return _remembered(conv, torch.cat([_past(conv, x_BTHWC, history), x_BTHWC], dim=1), history)
+
+
+def activated_causal(norm: "Norm", conv: Any, x_BTHWC: Tensor, history: History) -> Tensor:
+    """`causal` of SiLU(norm(x)), which, where no gradient is asked for, is computed in its place behind the past."""
+    if torch.is_grad_enabled():
+        return causal(conv, F.silu(norm(x_BTHWC)), history)
+    past = _past(conv, x_BTHWC, history)
+    frames, past_frames = x_BTHWC.shape[1], past.shape[1]
+    joined = x_BTHWC.new_empty(len(x_BTHWC), past_frames + frames, *x_BTHWC.shape[2:])
+    joined[:, :past_frames] = past
+    F.silu(norm(x_BTHWC, out=joined[:, past_frames:]), inplace=True)
+    return _remembered(conv, joined, history)
+
+
+def _past(conv: Any, x_BTHWC: Tensor, history: History) -> Tensor:
+    if conv in history:
+        return history[conv]
+    return torch.zeros_like(x_BTHWC[:, :1]).expand(-1, conv.kernel_size[0] - 1, -1, -1, -1)
+
+
+def _remembered(conv: Any, joined_BTHWC: Tensor, history: History) -> Tensor:
+    history[conv] = joined_BTHWC[:, 1 - conv.kernel_size[0] :]
+    return convolve(conv, joined_BTHWC)
+
+
+def per_frame(conv: Callable[[Tensor], Tensor], x_BTHWC: Tensor) -> Tensor:
+    """Convolve every frame in 2D."""
+    return convolve(conv, x_BTHWC.flatten(0, 1)).unflatten(0, x_BTHWC.shape[:2])
 
 
 class Norm(nn.Module):
-    """RMS norm over the channels (dimension 1)."""
+    """RMS norm over the channels."""
 
     def __init__(self, dim: int, spatial_dims: int, **factory: Any) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.empty(dim, *[1] * spatial_dims, **factory))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, C, ...] -> [B, C, ...]."""
-        length = x.square().sum(1, keepdim=True).sqrt().clamp_min(1e-12)
-        return x * (x.shape[1] ** 0.5 / length) * self.gamma.to(x)
+    def forward(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """[..., C] -> [..., C], written to `out` where given."""
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(1e-12)
+        return torch.mul(x, x.shape[-1] ** 0.5 / length, out=out).mul_(self.gamma.to(x).flatten())
 
 
 class ResidualBlock(nn.Module):
@@ -74,11 +104,11 @@ class ResidualBlock(nn.Module):
         self.shortcut = operations.Conv3d(in_dim, out_dim, 1, **factory) if in_dim != out_dim else nn.Identity()
 
     def forward(self, x: Tensor, history: History) -> Tensor:
-        """[B,C,T,H,W] -> [B,C',T,H,W]."""
-        norm1, act, conv1, norm2, _, _, conv2 = self.residual
-        y = causal(conv1, act(norm1(x)), history)
-        y = causal(conv2, act(norm2(y)), history)
-        return self.shortcut(x) + y
+        """[B,T,H,W,C] -> [B,T,H,W,C']."""
+        norm1, _, conv1, norm2, _, _, conv2 = cast(Any, self.residual)
+        y = activated_causal(norm1, conv1, x, history)
+        y = activated_causal(norm2, conv2, y, history)
+        return convolve(self.shortcut, x) + y
 
 
 class SpatialAttention(nn.Module):
@@ -94,17 +124,10 @@ class SpatialAttention(nn.Module):
         self.proj = operations.Conv2d(dim, dim, 1, **factory)
 
     def forward(self, x: Tensor, history: History) -> Tensor:
-        """[B,C,T,H,W] -> [B,C,T,H,W]; needs no history."""
-        frames, height = x.shape[2], x.shape[3]
-        flat = rearrange(x, "b c t h w -> (b t) c h w")
-        qkv = rearrange(self.to_qkv(self.norm(flat)), "f (three c) h w -> three f (h w) 1 c", three=3)
-        out = rearrange(self.attention(*qkv), "f (h w) 1 c -> f c h w", h=height)
-        return x + rearrange(self.proj(out), "(b t) c h w -> b c t h w", t=frames)
-
-
-def per_frame(layer: nn.Module, x: Tensor) -> Tensor:
-    """Apply a 2D layer to every frame of [B,C,T,H,W]."""
-    return rearrange(layer(rearrange(x, "b c t h w -> (b t) c h w")), "(b t) c h w -> b c t h w", t=x.shape[2])
+        """[B,T,H,W,C] -> [B,T,H,W,C]; needs no history."""
+        qkv = rearrange(per_frame(self.to_qkv, self.norm(x)), "b t h w (three c) -> three (b t) (h w) 1 c", three=3)
+        out = self.attention(*qkv).reshape(x.shape)
+        return x + per_frame(self.proj, out)
 
 
 class Downsample(nn.Module):
@@ -118,13 +141,13 @@ class Downsample(nn.Module):
         self.time_conv = operations.Conv3d(dim, dim, (3, 1, 1), stride=(2, 1, 1), **factory) if temporal else None
 
     def forward(self, x: Tensor, history: History) -> Tensor:
-        """[B,C,T,H,W] -> [B,C,T or T/2,H/2,W/2]; the clip's first frame passes time unchanged."""
+        """[B,T,H,W,C] -> [B,T or T/2,H/2,W/2,C]; the clip's first frame passes time unchanged."""
         x = per_frame(self.resample, x)
         if self.time_conv is None:
             return x
         past = history.get(self.time_conv)
-        history[self.time_conv] = x[:, :, -1:]
-        return x if past is None else self.time_conv(torch.cat([past, x], dim=2))
+        history[self.time_conv] = x[:, -1:]
+        return x if past is None else convolve(self.time_conv, torch.cat([past, x], dim=1))
 
 
 class Upsample(nn.Module):
@@ -133,20 +156,36 @@ class Upsample(nn.Module):
     def __init__(self, dim: int, temporal: bool, operations: Any, **factory: Any) -> None:
         super().__init__()
         self.resample = nn.Sequential(
-            nn.Upsample(scale_factor=(2.0, 2.0), mode="nearest-exact"),
+            nn.Identity(),  # nearest doubling in the published layout: done by the convolution
             operations.Conv2d(dim, dim // 2, 3, padding=1, **factory),
         )
         self.time_conv = operations.Conv3d(dim, 2 * dim, (3, 1, 1), **factory) if temporal else None
 
     def forward(self, x: Tensor, history: History) -> Tensor:
-        """[B,C,T,H,W] -> [B,C/2,T or 2T,2H,2W]; the clip's first frame is not doubled, nor seen by later ones."""
+        """[B,T,H,W,C] -> [B,T or 2T,2H,2W,C/2]; the clip's first frame is not doubled, nor seen by later ones."""
         if self.time_conv is not None:
             if self.time_conv in history:
                 doubled = causal(self.time_conv, x, history)
-                x = rearrange(doubled, "b (two c) t h w -> b c (t two) h w", two=2)
+                x = rearrange(doubled, "b t h w (two c) -> b (t two) h w c", two=2)
             else:
-                history[self.time_conv] = torch.zeros_like(x).expand(-1, -1, 2, -1, -1)
-        return per_frame(self.resample, x)
+                history[self.time_conv] = torch.zeros_like(x).expand(-1, 2, -1, -1, -1)
+        return per_frame(self._double, x)
+
+    def _double(self, x_FCHW: Tensor) -> Tensor:
+        """Each pixel becomes four, then the convolution: [F,C,H,W] -> [F,C/2,2H,2W].
+
+        Of nine taps on doubled pixels, those that meet the same pixel are added beforehand. Four are left: those of a
+        transposed convolution. Where `conv` does not pad its rows, `before` has added the row beyond either border.
+        """
+        before, conv = cast(tuple[nn.Module, nn.Conv2d], tuple(self.resample))
+        x_FCHW = before(x_FCHW)
+        taps = F.pad(conv.weight.to(x_FCHW), (1, 1, 1, 1))
+        taps = taps[..., 1:, :] + taps[..., :-1, :]
+        taps = taps[..., 1:] + taps[..., :-1]
+        kernel = taps.flip(2, 3).transpose(0, 1).contiguous(memory_format=torch.channels_last)
+        bias = None if conv.bias is None else conv.bias.to(x_FCHW)
+        rows, columns = cast(tuple[int, int], conv.padding)
+        return F.conv_transpose2d(x_FCHW, kernel, bias, stride=2, padding=(3 - 2 * rows, 3 - 2 * columns))
 
 
 class Encoder(nn.Module):
@@ -168,7 +207,8 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor, history: History) -> Tensor:
         """[B,3,T,H,W] -> [B,32,t,h,w]; T is 1 for the clip's first frame, then multiples of 4."""
-        return _run(self.conv1, (*self.downsamples, *self.middle), self.head, x, history)
+        x = _run((*self.downsamples, *self.middle), causal(self.conv1, x.movedim(1, -1).contiguous(), history), history)
+        return _finish(self.head, x, history)
 
 
 class Decoder(nn.Module):
@@ -191,7 +231,16 @@ class Decoder(nn.Module):
 
     def forward(self, z: Tensor, history: History) -> Tensor:
         """[B,16,t,h,w] -> [B,3,T,H,W]; the clip's first latent frame must come alone."""
-        return _run(self.conv1, (*self.middle, *self.upsamples), self.head, z, history)
+        return self.finish(self.begin(z, history), history)
+
+    def begin(self, z: Tensor, history: History) -> Tensor:
+        """[B,16,t,h,w] -> [B,t or 2t,2h,2w,C]: all but the last doubling of time. The clip's first must come alone."""
+        x = causal(self.conv1, z.movedim(1, -1).contiguous(), history)
+        return _run((*self.middle, *self.upsamples[:BEGUN]), x, history)
+
+    def finish(self, begun: Tensor, history: History) -> Tensor:
+        """The rest, for any part of what was begun: [B,2t,2h,2w,C] -> [B,3,4t,8h,8w]."""
+        return _finish(self.head, _run(self.upsamples[BEGUN:], begun, history), history)
 
 
 def _middle(dim: int, operations: Any, **factory: Any) -> nn.ModuleList:
@@ -209,12 +258,15 @@ def _head(in_dim: int, out_dim: int, operations: Any, **factory: Any) -> nn.Sequ
     return nn.Sequential(Norm(in_dim, 3, **factory), nn.SiLU(), conv)
 
 
-def _run(conv: Any, levels: tuple[nn.Module, ...], head: nn.Sequential, x: Tensor, history: History) -> Tensor:
-    x = causal(conv, x, history)
+def _run(levels: Iterable[nn.Module], x_BTHWC: Tensor, history: History) -> Tensor:
     for level in levels:
-        x = level(x, history)
-    norm, act, out = head
-    return causal(out, act(norm(x)), history)
+        x_BTHWC = level(x_BTHWC, history)
+    return x_BTHWC
+
+
+def _finish(head: nn.Sequential, x_BTHWC: Tensor, history: History) -> Tensor:
+    norm, _, conv = cast(Any, head)
+    return activated_causal(norm, conv, x_BTHWC, history).movedim(-1, 1)
 
 
 class VAE(nn.Module):
@@ -256,9 +308,10 @@ class VAE(nn.Module):
         history: History = {}
         mean, std = self._scale(latent_BCThw)
         latent = self.conv2((latent_BCThw * std + mean).to(self.dtype))
-        for z in latent.split(1, dim=2):
-            frames = self.decoder(z, history)
-            yield frames.clamp(-1, 1) if clamp else frames
+        for z in (part for part in latent.tensor_split([1], dim=2) if part.shape[2]):
+            for begun in self.decoder.begin(z, history).split(TEMPORAL_STRIDE // 2, dim=1):
+                frames = self.decoder.finish(begun, history)
+                yield frames.clamp(-1, 1) if clamp else frames
 
     def decode(self, latent_BCThw: Tensor) -> Tensor:
         """Latent [B,16,n+1,h,w] -> video [B,3,4n+1,8h,8w] in -1..1."""

@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..models.attention import attend
-from ..models.vae import LATENT_CHANNELS, VAE, Downsample, SpatialAttention
+from ..models.vae import LATENT_CHANNELS, VAE, Downsample, SpatialAttention, Upsample
 from ..shapes import SPATIAL_STRIDE, TEMPORAL_STRIDE, LatentShape, latent_frames
 from .collectives import Group, gather_uneven, send_edges
 from .mesh import new_groups
@@ -120,7 +120,8 @@ class SplitVAE:
         first, last = x[..., :1, :], x[..., -1:, :]
         if self._current is None:
             return torch.zeros_like(first), torch.zeros_like(last)
-        return send_edges(first, last, self._current.working)
+        above, below = send_edges(first.movedim(1, -1), last.movedim(1, -1), self._current.working)
+        return above.movedim(-1, 1), below.movedim(-1, 1)
 
     def attend(self, q_TLND: Tensor, k_TLND: Tensor, v_TLND: Tensor) -> Tensor:
         """Attention of this rank's tokens to those of all rows."""
@@ -166,5 +167,8 @@ def _exchange_borders(vae: VAE, split: SplitVAE) -> None:
             pad, conv = cast(Any, module.resample)
             pad.padding = (0, 1, 0, 0)  # left, right, top, bottom
             conv.register_forward_pre_hook(below)
+        elif isinstance(module, Upsample):
+            before: nn.Module = cast(Any, module.resample)[0]
+            before.register_forward_pre_hook(above_and_below)
         elif isinstance(module, SpatialAttention):
             module.attention = split.attend

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,9 +11,13 @@ from torch import Tensor
 from ..errors import OutputError
 from ..media.audio import AudioSource
 from ..media.video import VideoWriter, partial_path
+from .background import Background
 from .session import ChunkEnd, Frames, Session
 from .sidecar import Sidecar
 from .state import StreamState
+
+WAITING_GROUPS = 4
+"""Groups of frames that may wait to be encoded."""
 
 
 class Upscaler(Protocol):
@@ -48,23 +53,27 @@ class Render:
     upscaler: Upscaler | None = None
 
     def run(self) -> Iterator[Frames | ChunkEnd]:
-        """Render to the end. Yields the session's events once they are written; may be closed at any time.
+        """Render to the end. Yields frames as they come, a chunk's end once it is on disk; may be closed at any time.
 
-        Where it stops early, the partial file and its sidecar stay, and the partial plays.
+        Frames are copied from their device and encoded on another thread while the next ones are computed. Where it
+        stops early, the partial file and its sidecar stay, and the partial plays.
         """
         sidecar = Sidecar(self.output, self.inputs)
         writer, state = self._open(sidecar)
+        background = Background(WAITING_GROUPS)
         try:
             for event in self.session.run(state):
                 if isinstance(event, Frames):
                     event = self._enlarged(event)
-                    writer.write(event.pixels)
+                    background.submit(partial(_write, writer, event))
                 else:
+                    background.drain()
                     sidecar.save(event.state, writer.end_chunk())
                 yield event
             writer.finish()
             sidecar.remove()
         finally:
+            background.close()
             writer.close()
 
     def _enlarged(self, event: Frames) -> Frames:
@@ -73,17 +82,21 @@ class Render:
     def _open(self, sidecar: Sidecar) -> tuple[VideoWriter, StreamState]:
         scale = 1 if self.upscaler is None else self.upscaler.scale
         height, width = (scale * side for side in self.session.avatar.size)
-        partial = partial_path(self.output)
+        unfinished = partial_path(self.output)
         check_output(self.output, self.resume, self.overwrite)
-        if self.resume and partial.exists() and sidecar.exists:
+        if self.resume and unfinished.exists() and sidecar.exists:
             state, checkpoint = sidecar.load()
             return VideoWriter.resume(self.output, checkpoint, height, width, self.sound, self.overwrite), state
-        partial.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
         sidecar.remove()
         writer = VideoWriter.create(
             self.output, height, width, self.sound, dict(self.metadata), overwrite=self.overwrite
         )
         return writer, self.session.start(self.seed)
+
+
+def _write(writer: VideoWriter, event: Frames) -> None:
+    writer.write(event.pixels)
 
 
 def check_output(output: Path, resume: bool, overwrite: bool) -> None:

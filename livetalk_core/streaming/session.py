@@ -1,6 +1,8 @@
 """The loop: for each chunk, noise -> latent -> frames -> colour -> tail re-encoded."""
 
 from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple, Protocol
@@ -48,6 +50,14 @@ class ChunkEnd(NamedTuple):
     state: StreamState
 
 
+class ChunkInputs(NamedTuple):
+    """What a chunk needs that no other chunk decides: windows of its sound, and its noise."""
+
+    chunk: Chunk
+    audio: Tensor
+    noise: Tensor
+
+
 def ignore_step(_: int) -> None:
     """The step callback of a caller that does not watch."""
 
@@ -57,7 +67,8 @@ class Session:
     """One stream: an avatar, its speech and the engine that computes it.
 
     `prompts` maps a chunk index to text tokens [L,text_dim] that hold from that chunk on. `noise` makes a noise
-    source of a seed. `on_step` is called after each denoising step.
+    source of a seed. `on_step` is called after each denoising step. With `ahead`, `run` has the next chunk's features
+    and noise computed on another thread meanwhile: nothing else may use the features or their sound then.
     """
 
     engine: Engine
@@ -68,6 +79,7 @@ class Session:
     prompts: Mapping[int, Tensor] = field(default_factory=dict)
     noise: Callable[[int], NoiseSource] = seeded_noise
     on_step: Callable[[int], None] = ignore_step
+    ahead: bool = False
 
     def __post_init__(self) -> None:
         self._colors = ColorStatistics.of(self.avatar.reference.float().cpu())
@@ -78,21 +90,42 @@ class Session:
 
     def run(self, state: StreamState) -> Iterator[Frames | ChunkEnd]:
         """All chunks from `state` on: frames as they are decoded, and a `ChunkEnd` after each chunk."""
-        while state.next_chunk < self.plan.count:
-            chunk = self.plan.chunk(state.next_chunk)
-            state = yield from self.decode(state, self.sample(state))
-            yield ChunkEnd(chunk, state)
+        inputs = self._inputs_ahead(state) if self.ahead else self._all_inputs(state)
+        with closing(inputs):
+            for given in inputs:
+                state = yield from self.decode(state, self._denoise(state, given))
+                yield ChunkEnd(given.chunk, state)
 
     def sample(self, state: StreamState) -> Tensor:
         """The latent [16,F,h,w] of the next chunk."""
-        chunk = self.plan.chunk(state.next_chunk)
-        shape = VideoShape(chunk.frames, *self.avatar.size).latent
-        noise = self.noise(state.seed)(chunk.index, (self.stream.steps, 16, *shape))
-        avatar = self._avatar_at(chunk.index)
-        motion = state.motion
+        return self._denoise(state, self._inputs(state.seed, state.next_chunk))
+
+    def _denoise(self, state: StreamState, given: ChunkInputs) -> Tensor:
+        avatar, motion = self._avatar_at(given.chunk.index), state.motion
         if self._corrector is not None:
-            motion = self._corrector.motion(chunk.index, motion, state.review)
-        return self.engine.denoise(avatar, self.features.for_chunk(chunk), motion, noise, self.on_step)
+            motion = self._corrector.motion(given.chunk.index, motion, state.review)
+        return self.engine.denoise(avatar, given.audio, motion, given.noise, self.on_step)
+
+    @torch.inference_mode()
+    def _inputs(self, seed: int, index: int) -> ChunkInputs:
+        chunk = self.plan.chunk(index)
+        shape = VideoShape(chunk.frames, *self.avatar.size).latent
+        noise = self.noise(seed)(index, (self.stream.steps, 16, *shape))
+        return ChunkInputs(chunk, self.features.for_chunk(chunk), noise)
+
+    def _all_inputs(self, state: StreamState) -> Generator[ChunkInputs, None, None]:
+        for index in range(state.next_chunk, self.plan.count):
+            yield self._inputs(state.seed, index)
+
+    def _inputs_ahead(self, state: StreamState) -> Generator[ChunkInputs, None, None]:
+        """As `_all_inputs`, each computed on a thread while the one before is in use."""
+        with ThreadPoolExecutor(1) as pool:
+            coming = pool.submit(self._inputs, state.seed, state.next_chunk)
+            for index in range(state.next_chunk, self.plan.count):
+                given = coming.result()
+                if index + 1 < self.plan.count:
+                    coming = pool.submit(self._inputs, state.seed, index + 1)
+                yield given
 
     def decode(self, state: StreamState, latent: Tensor, lead: int = 0) -> Generator[Frames, None, StreamState]:
         """The chunk's own frames, group by group, colour-matched; returns the state after it.

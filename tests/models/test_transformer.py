@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from livetalk_core.config import TransformerConfig
 from livetalk_core.errors import InputError
+from livetalk_core.models import operations
 from livetalk_core.models.transformer import Transformer
 
 CONFIG = TransformerConfig(
@@ -89,9 +91,55 @@ def test_masks_and_speakers_must_agree(model: Transformer) -> None:
         evaluate(model, inputs(0, speakers=2), torch.zeros(3, 8, 6))
 
 
+def test_kept_parts_give_what_forward_gives(model: Transformer) -> None:
+    """Scene and timestep embedded beforehand, the step then: bit for bit the same."""
+    x = inputs(0)
+    context, audio = model.embed_context(x["text"], x["clip"]), model.embed_audio(x["audio"])
+    time, scene = model.embed_timestep(torch.tensor([750.0])), model.embed_scene(x["cond"])
+    assert torch.equal(model.evaluate(x["latent"], time, scene, context, audio), evaluate(model, x))
+    other = model.embed_timestep(torch.tensor([500.0]))
+    assert not torch.equal(model.evaluate(x["latent"], other, scene, context, audio), evaluate(model, x))
+
+
+class ForeignOperations:
+    """Layers whose patch embedding only the layer itself may apply, as ComfyUI's."""
+
+    Linear, LayerNorm, RMSNorm = operations.Linear, operations.LayerNorm, operations.RMSNorm
+    Conv3d = torch.nn.Conv3d
+
+
+def test_foreign_patch_embedding_gives_the_same(model: Transformer) -> None:
+    foreign = Transformer(CONFIG, ForeignOperations).requires_grad_(False)
+    foreign.load_state_dict(model.state_dict())
+    called = []
+    foreign.patch_embedding.register_forward_hook(lambda *_: called.append(1))
+    torch.testing.assert_close(evaluate(foreign, inputs(0)), evaluate(model, inputs(0)), rtol=1e-4, atol=1e-5)
+    assert called
+
+
 def test_bfloat16_is_close(model: Transformer) -> None:
     half = Transformer(CONFIG, dtype=torch.bfloat16).requires_grad_(False)
     half.load_state_dict(model.state_dict())
     expected, found = evaluate(model, inputs(0)), evaluate(half, inputs(0))
     assert found.dtype == torch.float32
     assert (found - expected).norm() / expected.norm() < 0.05
+
+
+@pytest.mark.parametrize("speakers", [1, 2])
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_a_step_is_one_graph_from_chunk_to_chunk(model: Transformer, speakers: int, backend: str) -> None:
+    """No graph break (`fullgraph`), no second compilation for other chunks and timesteps, and the same numbers."""
+    torch.compiler.reset()
+    counter = CompileCounterWithBackend(backend)
+    compiled = torch.compile(model.evaluate, backend=counter, fullgraph=True, dynamic=False)
+    masks = torch.zeros(3, 8, 6)
+    masks[0, :, :2] = masks[1, :, 4:] = masks[2, :, 2:4] = 1
+    with torch.inference_mode():
+        for chunk, timestep in ((0, 1000.0), (0, 750.0), (1, 1000.0)):
+            x = inputs(chunk, speakers)
+            context, audio = model.embed_context(x["text"], x["clip"]), model.embed_audio(x["audio"])
+            time = model.embed_timestep(torch.tensor([timestep]))
+            scene = model.embed_scene(x["cond"], masks if speakers == 2 else None)
+            found, wanted = (run(x["latent"], time, scene, context, audio) for run in (compiled, model.evaluate))
+            torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    assert counter.frame_count == 1

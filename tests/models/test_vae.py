@@ -45,12 +45,38 @@ def test_decoding_is_causal() -> None:
 def test_one_group_of_many_equals_group_by_group() -> None:
     """The history carries all that matters: later frames may come in any grouping."""
     latent = torch.randn(1, 16, 4, 2, 2, generator=torch.Generator().manual_seed(1))
-    history: dict = {}
     z = VAE_4.conv2(latent)
-    whole = torch.cat([VAE_4.decoder(part, history) for part in z.split([1, 3], dim=2)], dim=2)
-    history = {}
-    single = torch.cat([VAE_4.decoder(part, history) for part in z.split(1, dim=2)], dim=2)
-    torch.testing.assert_close(whole, single, rtol=1e-4, atol=1e-5)
+
+    def decode(begun: list[int], finished: list[int]) -> torch.Tensor:
+        history: dict = {}
+        features = torch.cat([VAE_4.decoder.begin(part, history) for part in z.split(begun, dim=2)], dim=1)
+        return torch.cat([VAE_4.decoder.finish(part, history) for part in features.split(finished, dim=1)], dim=2)
+
+    single = decode([1, 1, 1, 1], [1, 2, 2, 2])
+    for begun, finished in (([1, 3], [1, 6]), ([1, 2, 1], [1, 1, 4, 1])):
+        torch.testing.assert_close(decode(begun, finished), single, rtol=1e-4, atol=1e-5)
+
+
+def test_every_convolution_finds_channels_last() -> None:
+    """No layer on the way gives up the layout: each would cost a copy, and the next one its speed."""
+    vae, strides = random_vae(), []
+    for module in (*vae.encoder.modules(), *vae.decoder.modules()):
+        if isinstance(module, torch.nn.Conv3d):
+            module.register_forward_pre_hook(lambda _, arguments: strides.append(arguments[0].stride(1)))
+    with torch.inference_mode():
+        vae.encode(vae.decode(torch.randn(1, 16, 3, 2, 2)))
+    assert len(strides) > 100 and set(strides) == {1}
+
+
+def test_gradients_reach_the_latent_and_every_weight() -> None:
+    """With gradients the layers take other paths; the result is the same."""
+    vae, latent = random_vae().requires_grad_(True), torch.randn(1, 16, 2, 2, 2, requires_grad=True)
+    decoded = vae.decode(latent)
+    decoded.square().mean().backward()
+    assert latent.grad is not None and latent.grad.abs().max() > 0
+    assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in vae.decoder.parameters())
+    with torch.inference_mode():
+        torch.testing.assert_close(vae.decode(latent), decoded, rtol=1e-4, atol=1e-4)
 
 
 def test_first_latent_of_a_clip_is_the_portrait_alone() -> None:

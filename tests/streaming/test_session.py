@@ -7,6 +7,7 @@ import torch
 
 from livetalk_core.config import CorrectionConfig
 from livetalk_core.errors import Cancelled
+from livetalk_core.streaming.engine import LocalEngine
 from livetalk_core.streaming.session import ChunkEnd, Frames
 
 TOTAL = 14
@@ -90,13 +91,17 @@ def test_a_prompt_holds_from_its_chunk_on(session):
     assert not torch.equal(a[:, kept:], b[:, kept:])
 
 
-def test_context_is_computed_once(session, monkeypatch):
+@pytest.mark.parametrize(
+    ("part", "times"), [("embed_context", 1), ("embed_scene", 1), ("embed_timestep", 2), ("embed_audio", 3)]
+)
+def test_nothing_is_embedded_twice(session, monkeypatch, part, times):
+    """Three chunks of two steps: contexts once per avatar, timesteps once each, sound once per chunk."""
     calls = []
-    embed = session.engine.transformer.embed_context
-    monkeypatch.setattr(session.engine.transformer, "embed_context", lambda *a: calls.append(1) or embed(*a))
-    session.engine._context = None
-    list(session.run(session.start(0)))
-    assert len(calls) == 1
+    engine = LocalEngine(session.engine.transformer, session.engine.vae)
+    embed = getattr(engine.transformer, part)
+    monkeypatch.setattr(engine.transformer, part, lambda *a: calls.append(1) or embed(*a))
+    list(replace(session, engine=engine).run(session.start(0)))
+    assert len(calls) == times
 
 
 def test_the_callback_can_stop_a_chunk_between_steps(session):
@@ -116,3 +121,31 @@ def test_global_random_state_is_neither_used_nor_changed(session):
     before = torch.get_rng_state()
     list(session.run(session.start(0)))
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_inputs_made_ahead_change_nothing(session):
+    plain, ahead = (frames_of(replace(session, ahead=way).run(session.start(5))) for way in (False, True))
+    assert torch.equal(plain, ahead)
+
+
+def test_next_chunks_sound_is_encoded_while_this_one_is_computed(session):
+    asked = []
+
+    class Watched:
+        def for_chunk(self, chunk):
+            asked.append(chunk.index)
+            return session.features.for_chunk(chunk)
+
+    events = replace(session, features=Watched(), ahead=True).run(session.start(0))
+    next(events)
+    events.close()  # waits for the thread
+    assert asked == [0, 1]
+
+
+def test_an_error_of_the_features_is_the_sessions(session):
+    class Broken:
+        def for_chunk(self, chunk):
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        list(replace(session, features=Broken(), ahead=True).run(session.start(0)))

@@ -1,0 +1,77 @@
+"""The attention switch: what is probed, what takes a kernel's place, and what is said about it."""
+
+import types
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from livetalk_core import kernels
+from livetalk_core.errors import InputError
+from livetalk_core.models.attention import attend
+
+CPU = torch.device("cpu")
+SHAPE = kernels.Shape(CPU, torch.float32, 2, 16)
+
+
+def on_cpu(monkeypatch, module, **functions):
+    """Let a package of these functions be importable, and its kernels run on a CPU."""
+    monkeypatch.setattr(kernels, "KERNELS", {k: v._replace(gpu_only=False) for k, v in kernels.KERNELS.items()})
+    monkeypatch.setitem(kernels.importlib.sys.modules, module, types.SimpleNamespace(**functions))
+
+
+def in_heads_first(q, k, v):
+    return F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
+
+
+def test_default_on_a_cpu_is_pytorchs_own():
+    assert kernels.choose_attention("auto", SHAPE) is attend
+    assert kernels.choose_attention("sdpa", SHAPE) is attend
+
+
+@pytest.mark.parametrize("name", ["cudnn", "flash2", "flash3", "xformers", "sage"])
+def test_a_kernel_of_gpus_falls_back_with_one_line(name, caplog):
+    assert kernels.choose_attention(name, SHAPE) is attend
+    (message,) = caplog.messages
+    assert f"attention {name!r} cannot be used here" in message and "needs a CUDA device" in message
+    assert "\n" not in message
+
+
+def test_a_missing_package_is_named(monkeypatch, caplog):
+    monkeypatch.setattr(kernels, "KERNELS", {"sage": kernels.KERNELS["sage"]._replace(gpu_only=False)})
+    monkeypatch.setitem(kernels.importlib.sys.modules, "sageattention", None)
+    assert kernels.choose_attention("sage", SHAPE) is attend
+    assert "sageattention" in caplog.text
+
+
+def test_a_kernel_that_agrees_is_used(monkeypatch, caplog):
+    on_cpu(monkeypatch, "sageattention", sageattn=lambda q, k, v, tensor_layout: in_heads_first(q, k, v))
+    parts = kernels._random_parts((5, 7), SHAPE)
+    attention = kernels.choose_attention("sage", SHAPE)
+    assert attention is not attend and not caplog.messages
+    torch.testing.assert_close(attention(*parts), attend(*parts))
+
+
+def test_a_kernel_with_a_second_result_is_used(monkeypatch):
+    on_cpu(monkeypatch, "flash_attn_interface", flash_attn_func=lambda q, k, v: (in_heads_first(q, k, v), None))
+    parts = kernels._random_parts((5, 7), SHAPE)
+    torch.testing.assert_close(kernels.choose_attention("flash3", SHAPE)(*parts), attend(*parts))
+
+
+@pytest.mark.parametrize("scale", [0.9, float("nan")])
+def test_a_kernel_that_gives_other_numbers_is_refused(monkeypatch, caplog, scale):
+    on_cpu(monkeypatch, "flash_attn", flash_attn_func=lambda q, k, v: scale * in_heads_first(q, k, v))
+    assert kernels.choose_attention("flash2", SHAPE) is attend
+    assert "its error against softmax" in caplog.text
+
+
+def test_an_unknown_name_is_refused():
+    with pytest.raises(InputError, match="attention 'fast'; the kernels: auto, sdpa"):
+        kernels.choose_attention("fast", SHAPE)
+
+
+@pytest.mark.gpu
+def test_default_on_a_gpu_agrees():
+    shape = kernels.Shape(torch.device("cuda"), torch.bfloat16, 4, 128)
+    parts = kernels._random_parts((300, 300), shape)
+    torch.testing.assert_close(kernels.choose_attention("auto", shape)(*parts), attend(*parts), atol=2e-2, rtol=0)
