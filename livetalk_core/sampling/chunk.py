@@ -25,6 +25,11 @@ def seeded_noise(seed: int) -> NoiseSource:
     return draw
 
 
+def each_step(motion: Tensor, steps: int) -> Tensor:
+    """Clean latents [16,k,h,w], the same in every step, or already one for each: [steps,16,k,h,w]."""
+    return motion if motion.ndim == 5 else motion.expand(steps, *motion.shape)
+
+
 def sample(
     predict: Predict, motion: Tensor, noise: Tensor, sigmas: Sequence[float], on_step: Callable[[int], None]
 ) -> Tensor:
@@ -34,7 +39,7 @@ def sample(
     After each step the estimate is noised again to the next level with fresh noise (no ODE solver: the
     student is distilled for this). `on_step` is called with the number of steps done; it may raise to stop.
     """
-    motions = motion if motion.ndim == noise.ndim else motion.expand(len(noise), *motion.shape)
+    motions = each_step(motion, len(noise))
     clean = motions.shape[2]
     latent = noise[0].clone()
     for step, (sigma, next_sigma) in enumerate(itertools.pairwise(sigmas)):

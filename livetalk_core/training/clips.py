@@ -25,16 +25,13 @@ from ..media.audio import WHITELIST, AudioSource, open_audio
 from ..media.image import check_bounds, to_reference
 from ..shapes import FRAMES_PER_SECOND, SAMPLE_RATE, SAMPLES_PER_FRAME, check_size
 from .chance import generator_of
-from .data import TAKE_FRAMES
+from .data import TAKE_FRAMES, Footage, Size
 from .mouth import standardize
 
 SUFFIXES = {".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts"}
 CHUNK_FRAMES = 33
 MOST_DECODED = 4000
 """Pictures decoded in search of a window: more lie between two key frames of no sensible video."""
-
-Size = tuple[int, int]
-"""Height and width in pixels."""
 
 
 class Clip(NamedTuple):
@@ -62,6 +59,11 @@ class ClipTake(NamedTuple):
         places = [self.start + int(place) for place in index]
         pictures = read_frames(self.clip, places)
         return torch.cat([to_reference(picture, *self.clip.size)[0] for picture in pictures], dim=1)
+
+    def film(self, index: Tensor) -> Footage:
+        """The frames of windows `index` [W,T], each ascending; where mouth and eyes are is not known."""
+        video = torch.stack([self.video(window) for window in index])
+        return Footage(video, torch.ones_like(video[:, :1]))
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,12 @@ class ClipSource:
     def sizes(self) -> Counter[Size]:
         """How many clips each bucket holds."""
         return Counter(clip.size for clip in self.clips)
+
+    @property
+    def turns(self) -> tuple[Size, ...]:
+        """Every clip's size, in an order decided by the seed: in turn, they serve each bucket by its clips."""
+        order = torch.randperm(len(self.clips), generator=generator_of("turns", self.seed))
+        return tuple(self.clips[int(index)].size for index in order)
 
     def take(self, index: int, size: Size | None = None) -> ClipTake:
         """Take number `index`, always the same, of all clips or of those of one bucket; longer clips come oftener."""

@@ -5,7 +5,7 @@ as the model reads them: those in `assets` make the embedded model.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from .distill import Distillation
 from .encoders import AudioTask, ImageTask
 from .espeak import make_corpus
 from .flow import Denoiser
-from .latents import Encoders, Pool, Preparation, save_texts
+from .latents import Encoders, Pool, Preparation, least_frames, save_texts
 from .plot import plot_record
 from .settings import Settings
 from .speech import SpeechFolder
@@ -161,16 +161,24 @@ def fill_speech(settings: Settings) -> Iterator[Path]:
     yield settings.data.speech
 
 
-def fill_pool(settings: Settings) -> Iterator[Path]:
-    """Prepare takes; yields every shard."""
+def fill_pool(settings: Settings) -> Iterator[Path | str]:
+    """Prepare takes, drawn or of clips; yields which clips are used and left out, then every shard."""
     run, data = Run(settings), settings.data
+    preparation = Preparation(data.takes, data.sizes, run.stream.frame_num, data.windows)
+    if data.clips is None:
+        scene = run.source.scene
+    else:
+        from .clips import ClipSource  # here, so that machines without PyAV can train on drawn takes
+
+        clips = ClipSource.open(data.clips, data.sizes, data.seed, least=least_frames(preparation.frames))
+        yield str(clips)
+        preparation, scene = replace(preparation, sizes=clips.turns, kind="clips-"), clips.take
     encoders = Encoders(
         run.vae(), *(run.part(load, False) for load in (run.model.load_audio_encoder, run.model.load_image_encoder))
     )
-    preparation = Preparation(data.takes, data.sizes, run.stream.frame_num, data.windows)
     data.pool.mkdir(parents=True, exist_ok=True)
     save_texts(data.pool, run.model.encode_texts(DEFAULT_PROMPT, *data.prompts))
-    yield from preparation.fill(data.pool, run.source, encoders)
+    yield from preparation.fill(data.pool, scene, encoders)
 
 
 PREPARATIONS = {"speech": fill_speech, "prepare": fill_pool}

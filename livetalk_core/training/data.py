@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..shapes import SAMPLES_PER_FRAME
+from .faces import picture_grid
 from .features import Pose
 from .looks import Looks, draw_looks
 from .motion import move
@@ -20,6 +21,12 @@ from .speech import SpeechFolder
 
 TAKE_FRAMES = 200
 """Frames of a take: 8 s, the sound that the model's live mode hears."""
+FEATURE_RADIUS = 0.12
+"""Of the weight around mouth and eyes; a picture's short side is 1.64."""
+FEATURE_WEIGHT = 6.0
+
+Size = tuple[int, int]
+"""Height and width in pixels."""
 
 
 class Take(NamedTuple):
@@ -33,6 +40,34 @@ class Take(NamedTuple):
     def mouth(self) -> Mouth:
         """The true course of the mouth, [T] each."""
         return Mouth(self.pose.opening, self.pose.width)
+
+
+class Footage(NamedTuple):
+    """Windows of takes: `video` [B,3,T,H,W] in -1..1, and how much each point counts, `weight` [B,1,T,H,W]."""
+
+    video: Tensor
+    weight: Tensor
+
+
+class DrawnScene(NamedTuple):
+    """A take that is drawn in one size."""
+
+    take: Take
+    size: Size
+
+    @property
+    def frames(self) -> int:
+        """How many there are."""
+        return len(self.take.pose.x)
+
+    @property
+    def sound(self) -> Tensor:
+        """See `Take`."""
+        return self.take.sound
+
+    def film(self, index: Tensor) -> Footage:
+        """The frames of windows `index` [W,T]."""
+        return film([self.take] * len(index), index, self.size)
 
 
 @dataclass(frozen=True)
@@ -50,8 +85,12 @@ class TakeSource:
         sound = self.speech.draw(name, self.frames * SAMPLES_PER_FRAME, vary=self.name == "train")
         return Take(draw_looks([name]), move(mouth_of(sound, self.frames), *name), sound)
 
+    def scene(self, index: int, size: Size) -> DrawnScene:
+        """Take number `index`, to be drawn in a size."""
+        return DrawnScene(self.take(index), size)
 
-def draw_frames(takes: list[Take], index: Tensor, size: tuple[int, int], device: torch.device | str = "cpu") -> Clip:
+
+def draw_frames(takes: list[Take], index: Tensor, size: Size, device: torch.device | str = "cpu") -> Clip:
     """Frames `index` [B,T] of B takes: a `Clip` whose frames are [B*T,3,H,W], drawn on `device`."""
     fields = vars(takes[0].looks)
     looks = Looks(**{name: torch.cat([getattr(take.looks, name) for take in takes]) for name in fields})
@@ -59,7 +98,22 @@ def draw_frames(takes: list[Take], index: Tensor, size: tuple[int, int], device:
     return render(looks.to(device), Pose(**poses).to(device), *size)
 
 
-def video(takes: list[Take], index: Tensor, size: tuple[int, int], device: torch.device | str = "cpu") -> Tensor:
+def film(takes: list[Take], index: Tensor, size: Size) -> Footage:
+    """Frames `index` [B,T] of B takes, mouth and eyes weighed more."""
+    clip = draw_frames(takes, index, size)
+    parts = (clip.frames, _feature_weight(clip.places, size))
+    return Footage(*(part.unflatten(0, index.shape).transpose(1, 2) for part in parts))
+
+
+def _feature_weight(places: Tensor, size: Size) -> Tensor:
+    """1 in a picture, more around mouth and eyes ([N,3,2] from the picture's centre): [N,1,H,W]."""
+    x, y = picture_grid(*size, places.device)
+    dx, dy = x - places[..., 0, None, None], y - places[..., 1, None, None]
+    spots = torch.exp(-(dx**2 + dy**2) / FEATURE_RADIUS**2)
+    return 1 + FEATURE_WEIGHT * spots.sum(1, keepdim=True).clamp(max=1)
+
+
+def video(takes: list[Take], index: Tensor, size: Size, device: torch.device | str = "cpu") -> Tensor:
     """Frames `index` [B,T] of B takes as the models read them: [B,3,T,H,W] in -1..1."""
     return draw_frames(takes, index, size, device).frames.unflatten(0, index.shape).transpose(1, 2).contiguous()
 

@@ -10,10 +10,10 @@ take, F latent frames, T frames of a take), and `texts.safetensors` with encoded
 - reference [A,3,H,W]: the reference frame, bytes; cond [A,16,F,h,w]: its condition latent; clip [A,S,clip_dim].
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from safetensors import safe_open
@@ -25,14 +25,28 @@ from ..errors import InputError
 from ..models.audio_encoder import AudioEncoder
 from ..models.image_encoder import ImageEncoder
 from ..models.vae import VAE
-from ..shapes import PATCH, SPATIAL_STRIDE, TEMPORAL_STRIDE
+from ..shapes import PATCH, SAMPLE_RATE, SPATIAL_STRIDE, TEMPORAL_STRIDE, frames_of_samples
 from .chance import generator_of
-from .data import Take, TakeSource, draw_frames
+from .data import Footage, Size
 from .trainer import Batch
-from .vae import feature_weight, moments
+from .vae import moments
 
 TEXTS = "texts.safetensors"
-Size = tuple[int, int]
+
+
+class Scene(Protocol):
+    """One person speaking, drawn or filmed: `frames` that can be shown, and the standardised 16 kHz `sound` [S], at
+    least as long and the same length in all scenes of a shard."""
+
+    @property
+    def frames(self) -> int: ...
+
+    @property
+    def sound(self) -> Tensor: ...
+
+    def film(self, index: Tensor) -> Footage:
+        """The frames of windows `index` [W,T], each ascending."""
+        ...
 
 
 class Encoders(NamedTuple):
@@ -51,25 +65,29 @@ def encode_window(vae: VAE, frames_BCTHW: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def prepare_take(take: Take, encoders: Encoders, size: Size, frames: int, windows: int, seed: int) -> Batch:
-    """One take's tensors as in a shard, but for the first dimension."""
+def prepare_take(scene: Scene, encoders: Encoders, frames: int, windows: int, seed: int) -> Batch:
+    """One take's tensors as in a shard, but for the first dimension. It must be `least_frames` long."""
     chance = generator_of("windows", seed)
-    last = len(take.pose.x) - frames
+    last = scene.frames - frames
     reference = int(torch.randint(last + 1, (), generator=chance))
     starts = torch.tensor([reference, *_elsewhere(reference, frames, last, windows - 1, chance)])
-    clip = draw_frames([take], (starts[:, None] + torch.arange(frames)).reshape(1, -1), size)
-    video = clip.frames.unflatten(0, (windows, frames)).transpose(1, 2)
-    portrait = torch.zeros(1, 3, frames, *size)
+    video, weight = scene.film(starts[:, None] + torch.arange(frames))
+    portrait = torch.zeros_like(video[:1])
     portrait[:, :, 0] = video[0, :, 0]
     return {
         "latents": encode_window(encoders.vae, video).half(),
         "starts": starts,
-        "weights": _latent_weights(clip.places, size, windows).half(),
-        "sound": encoders.audio.embed(take.sound, len(take.pose.x)).half(),
+        "weights": _latent_weights(weight[:, 0]).half(),
+        "sound": encoders.audio.embed(scene.sound, frames_of_samples(len(scene.sound), SAMPLE_RATE)).half(),
         "reference": ((video[0, :, 0] + 1) * 127.5).round().clamp(0, 255).byte(),
         "cond": encode_window(encoders.vae, portrait)[0].half(),
         "clip": encoders.image.embed(encoders.image.preprocess(portrait))[0].half(),
     }
+
+
+def least_frames(frames: int) -> int:
+    """How long a take must be, so that a window of `frames` fits beside any reference frame."""
+    return 2 * frames
 
 
 def _elsewhere(reference: int, frames: int, last: int, count: int, chance: torch.Generator) -> list[int]:
@@ -78,9 +96,8 @@ def _elsewhere(reference: int, frames: int, last: int, count: int, chance: torch
     return [free[int(choice)] for choice in torch.randint(len(free), (count,), generator=chance)]
 
 
-def _latent_weights(places: Tensor, size: Size, windows: int) -> Tensor:
-    """Weights of mouth and eyes at latent resolution, the frames of a latent frame averaged: [W,F,h,w]."""
-    weight = feature_weight(places, size).unflatten(0, (windows, -1))[:, :, 0]
+def _latent_weights(weight: Tensor) -> Tensor:
+    """Weights [W,T,H,W] at latent resolution, the frames of a latent frame averaged: [W,F,h,w], 1 on average."""
     pooled = F.avg_pool2d(weight, SPATIAL_STRIDE)
     later = pooled[:, 1:].unflatten(1, (-1, TEMPORAL_STRIDE)).mean(2)
     weight = torch.cat([pooled[:, :1], later], dim=1)
@@ -89,31 +106,35 @@ def _latent_weights(places: Tensor, size: Size, windows: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Preparation:
-    """How a folder is filled: `takes` takes in shards of `shard`, their sizes in turn."""
+    """How a folder is filled: `takes` takes in shards of `shard`, their sizes in turn; `kind` is part of their names,
+    so that drawn and filmed takes can share a folder."""
 
     takes: int
     sizes: tuple[Size, ...] = ((128, 128),)
     frames: int = 33
     windows: int = 4
     shard: int = 16
+    kind: str = ""
 
     def __post_init__(self) -> None:
         for side in (side for size in self.sizes for side in size):
             if side % (SPATIAL_STRIDE * PATCH):
                 raise InputError(f"size {side}; every side must be a multiple of {SPATIAL_STRIDE * PATCH}")
 
-    def fill(self, folder: Path, source: TakeSource, encoders: Encoders, first: int = 0) -> Iterator[Path]:
-        """Write the shards that are missing, from take `first` on; yields each as it is done."""
+    def fill(
+        self, folder: Path, scene: Callable[[int, Size], Scene], encoders: Encoders, first: int = 0
+    ) -> Iterator[Path]:
+        """Write the shards that are missing, from take `first` on; yields each as it is done.
+
+        `scene` gives a take by its number, in a size.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         for number, start in enumerate(range(first, first + self.takes, self.shard), first // self.shard):
             size = self.sizes[number % len(self.sizes)]
-            path = folder / f"{size[0]}x{size[1]}-{number:05d}.safetensors"
+            path = folder / f"{size[0]}x{size[1]}-{self.kind}{number:05d}.safetensors"
             if not path.exists():
                 takes = range(start, min(start + self.shard, first + self.takes))
-                made = [
-                    prepare_take(source.take(index), encoders, size, self.frames, self.windows, index)
-                    for index in takes
-                ]
+                made = [prepare_take(scene(index, size), encoders, self.frames, self.windows, index) for index in takes]
                 temporary = path.with_suffix(".part")
                 save_file({name: torch.stack([one[name] for one in made]).contiguous() for name in made[0]}, temporary)
                 temporary.rename(path)

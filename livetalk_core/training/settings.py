@@ -20,13 +20,14 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class Data:
     """Where takes come from. `speech`: a folder of recordings, and the `minutes` to make; `seed`: of faces and motion;
-    `pool`: the folder of prepared takes, and how it is filled (`latents.Preparation`); `prompts` are encoded beside
-    the default one."""
+    `clips`: a folder of videos with sound to prepare in place of drawn takes; `pool`: the folder of prepared takes, and
+    how it is filled (`latents.Preparation`); `prompts` are encoded beside the default one."""
 
     speech: Path = Path("training-data/speech")
     pool: Path = Path("training-data/pool")
     minutes: float = 40.0
     seed: int = 1
+    clips: Path | None = None
     takes: int = 512
     windows: int = 4
     sizes: tuple[tuple[int, int], ...] = ((128, 128),)

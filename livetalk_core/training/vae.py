@@ -17,14 +17,10 @@ from torch.nn import functional as F
 from ..models.vae import LATENT_CHANNELS, VAE, History
 from ..shapes import SPATIAL_STRIDE
 from .chance import generator_of
-from .data import TakeSource, draw_frames
-from .faces import picture_grid
+from .data import TakeSource, film
 from .strips import save_strip
 from .trainer import Batch, Losses
 
-FEATURE_RADIUS = 0.12
-"""Of the weight around mouth and eyes; a picture's short side is 1.64."""
-FEATURE_WEIGHT = 6.0
 KL_WEIGHT, EDGE_WEIGHT, CHANGE_WEIGHT, COLOR_WEIGHT = 1e-5, 1.0, 1.0, 20.0
 
 
@@ -68,12 +64,9 @@ class VAETask:
         chance = generator_of("vae", self.source.seed, step)
         takes = [self.source.take(step * phase.clips + clip) for clip in range(phase.clips)]
         starts = torch.randint(self.source.frames - phase.frames, (phase.clips, 1), generator=chance)
-        clip = draw_frames(takes, starts + torch.arange(phase.frames), (self.size, self.size))
-        weight = feature_weight(clip.places, (self.size, self.size))
-        shape = (phase.clips, phase.frames)
-        video = torch.cat([clip.frames, weight], dim=1).unflatten(0, shape).transpose(1, 2)
+        weighed = torch.cat(film(takes, starts + torch.arange(phase.frames), (self.size, self.size)), dim=1)
         corner = torch.randint(self.size - phase.crop + 1, (phase.clips, 2), generator=chance).tolist()
-        crops = [v[:, :, y : y + phase.crop, x : x + phase.crop] for v, (y, x) in zip(video, corner, strict=True)]
+        crops = [v[:, :, y : y + phase.crop, x : x + phase.crop] for v, (y, x) in zip(weighed, corner, strict=True)]
         video, weight = torch.stack(crops).split((3, 1), dim=1)
         return {"video": video.contiguous(), "weight": weight.contiguous()}
 
@@ -97,20 +90,11 @@ class VAETask:
     def sample(self, folder: Path, step: int) -> None:
         """Two held-out clips above their reconstructions."""
         takes = [self.source.take(-1 - index) for index in range(2)]
-        index = torch.arange(17).expand(2, -1)
-        video = draw_frames(takes, index, (self.size, self.size)).frames.unflatten(0, (2, 17)).transpose(1, 2)
+        video = film(takes, torch.arange(17).expand(2, -1), (self.size, self.size)).video
         network = self.networks["vae"]
         decoded = decode(network, moments(network, video)[0]).float()
         rows = [clip[:, ::4] for pair in zip(video, decoded, strict=True) for clip in pair]
         save_strip(folder / f"sample-{step:07d}.png", rows)
-
-
-def feature_weight(places: Tensor, size: tuple[int, int]) -> Tensor:
-    """1 in a picture, more around mouth and eyes ([N,3,2] from the picture's centre): [N,1,H,W]."""
-    x, y = picture_grid(*size, places.device)
-    dx, dy = x - places[..., 0, None, None], y - places[..., 1, None, None]
-    spots = torch.exp(-(dx**2 + dy**2) / FEATURE_RADIUS**2)
-    return 1 + FEATURE_WEIGHT * spots.sum(1, keepdim=True).clamp(max=1)
 
 
 def moments(vae: VAE, video_BCTHW: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,13 +6,30 @@ import av
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from livetalk_core.cli import main
 from livetalk_core.errors import InputError
 from livetalk_core.training.clips import ClipSource, read_frames, survey
 from livetalk_core.training.data import TAKE_FRAMES
 
 RATE = 16_000
 BUCKETS = ((64, 64), (96, 64))
+SMALL = ((32, 32), (48, 32))
+CONFIG = """
+[data]
+clips = "{clips}"
+pool = "{output}/pool"
+takes = 2
+windows = 2
+sizes = [[32, 32], [48, 32]]
+[task]
+clips = 1
+[schedule]
+steps = 2
+workers = 0
+log_every = 1
+"""
 
 
 def write_clip(
@@ -53,7 +70,7 @@ def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("clips")
     write_clip(folder / "a.mp4", 3)
     write_clip(folder / "fast.mp4", 2, fps=50)
-    write_clip(folder / "tall.mp4", 2, height=128, width=80)
+    write_clip(folder / "tall.mp4", 3, height=128, width=80)
     write_clip(folder / "silent.mp4", 2, sound=False)
     write_clip(folder / "short.mp4", 0.8)
     write_clip(folder / "tiny.mp4", 2, height=48, width=48)
@@ -106,6 +123,7 @@ def test_sound_and_picture_are_in_step(source):
 
 def test_each_clip_has_the_bucket_of_its_aspect(source):
     assert source.sizes == {(64, 64): 2, (96, 64): 1}
+    assert sorted(source.turns) == [(64, 64), (64, 64), (96, 64)]
     take = source.take(5, (96, 64))
     assert take.clip.path.name == "tall.mp4"
     assert take.video(torch.arange(2)).shape == (3, 2, 96, 64)
@@ -118,3 +136,45 @@ def test_takes_are_decided_by_seed_and_index(folder):
     takes = [(one.take(index), two.take(index)) for index in range(6)]
     assert all(a[:3] == b[:3] and torch.equal(a.sound, b.sound) for a, b in takes)
     assert len({a[:2] for a, _ in takes}) > 2
+
+
+@pytest.fixture(scope="module")
+def prepared(folder, tmp_path_factory) -> Path:
+    """A folder with a configuration that names the clips."""
+    output = tmp_path_factory.mktemp("prepared")
+    (output / "config.toml").write_text(CONFIG.format(clips=folder, output=output))
+    return output
+
+
+def train(prepared: Path, stage: str, *options: str) -> int:
+    return main(["train", stage, "--config", str(prepared / "config.toml"), *options])
+
+
+def test_clips_are_prepared_and_trained_on(prepared, folder, capsys):
+    assert train(prepared, "prepare") == 0
+    printed = capsys.readouterr().out
+    assert "2 clips" in printed and "5 left out" in printed
+    assert "fast.mp4: it is 50 frames long at 25 a second; at least 66 are needed" in printed
+    source = ClipSource.open(folder, SMALL, seed=1, least=66)
+    size = source.turns[0]
+    _check_shard(prepared / f"pool/{size[0]}x{size[1]}-clips-00000.safetensors", source, size)
+    assert train(prepared, "adapt", "--output", str(prepared / "run")) == 0
+    assert len((prepared / "run/record.jsonl").read_text().splitlines()) == 2
+
+
+def _check_shard(shard: Path, source: ClipSource, size: tuple[int, int]) -> None:
+    """Its takes are the source's: the reference frame is as bright as the clip is at that moment."""
+    tensors = load_file(shard)
+    assert tensors["weights"].eq(1).all()
+    assert tensors["sound"].shape[1] == TAKE_FRAMES
+    assert tensors["latents"].shape[1:] == (2, 16, 9, size[0] // 8, size[1] // 8)
+    for row, reference in enumerate(tensors["reference"].float()):
+        frame = source.take(row, size).start + int(tensors["starts"][row, 0])
+        assert float(reference.mean()) == pytest.approx(level(frame / 25), abs=4)
+
+
+def test_a_folder_without_clips_is_refused_before_anything_is_made(tmp_path, capsys):
+    (tmp_path / "config.toml").write_text(CONFIG.format(clips=tmp_path, output=tmp_path))
+    assert train(tmp_path, "prepare") == 1
+    assert "videos with sound are needed" in capsys.readouterr().err
+    assert not (tmp_path / "pool").exists()

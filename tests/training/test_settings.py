@@ -4,6 +4,7 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from livetalk_core.errors import InputError
 from livetalk_core.training.settings import read_settings
@@ -43,4 +44,5 @@ def test_a_plot_shows_a_record(tmp_path):
     from livetalk_core.training.plot import plot_record
 
     (tmp_path / "record.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.0, "rate": 0.1}\n')
-    assert plot_record(tmp_path).read_bytes().startswith(b"\x89PNG")
+    with Image.open(plot_record(tmp_path)) as picture:
+        assert picture.size == (810, 414), "two charts below each other: loss and rate"

@@ -46,7 +46,7 @@ def vae():
 def pool(source, vae, tmp_path_factory) -> Pool:
     folder = tmp_path_factory.mktemp("pool")
     encoders = Encoders(vae, nano.audio_encoder("cpu"), nano.image_encoder("cpu", torch.float32))
-    made = list(Preparation(3, (SIZE,), windows=2, shard=2).fill(folder, source, encoders))
+    made = list(Preparation(3, (SIZE,), windows=2, shard=2).fill(folder, source.scene, encoders))
     assert [path.name for path in made] == ["48x32-00000.safetensors", "48x32-00001.safetensors"]
     save_texts(folder, [torch.ones(5, 32), torch.zeros(7, 32)])
     return Pool(folder, 32)

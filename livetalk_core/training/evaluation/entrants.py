@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ...checkpoints.header import check
 from ...checkpoints.load import open_model
 from ...checkpoints.model import Model
+from ...config import CorrectionConfig
 from ...errors import InputError
 from ...streaming.avatar import Avatar
 from ...streaming.engine import Engine, LocalEngine, OnStep
@@ -22,7 +23,8 @@ from .performers import DrawnPerformer, ModelPerformer, Performer
 DRAWN = "drawn"
 """In place of a model: the generator's own frames through the VAE of `nano`."""
 SETTINGS: dict[str, Callable[[str], Any]] = {
-    "transformer": Path, "vae": Path, "steps": int, "guidance": float, "color": float, "disturbance": float,
+    "transformer": Path, "vae": Path, "steps": int, "guidance": float, "color": float, "correction": float,
+    "disturbance": float,
 }  # fmt: skip
 
 
@@ -32,7 +34,8 @@ class Entrant:
 
     transformer, vae: a file of weights (a training checkpoint's) in place of the model's. steps: of sampling.
     guidance: sample as a teacher, along the flow, guided by so much (1: not guided); without it as a student.
-    color: strength of the colour step. disturbance: deviation of noise added to each chunk's latent.
+    color: strength of the colour step. correction: strength of retrospective correction, 0: off.
+    disturbance: deviation of noise added to each chunk's latent.
     """
 
     model: str = "nano"
@@ -41,6 +44,7 @@ class Entrant:
     steps: int | None = None
     guidance: float | None = None
     color: float | None = None
+    correction: float = 0.0
     disturbance: float = 0.0
 
     @classmethod
@@ -74,6 +78,7 @@ class Entrant:
             default,
             steps=default.steps if self.steps is None else self.steps,
             color_correction=default.color_correction if self.color is None else self.color,
+            correction=CorrectionConfig(strength=self.correction) if self.correction else None,
         )
         engine = self._engine(model, device, stream.shift)
         return ModelPerformer(model, Disturbed(engine, self.disturbance) if self.disturbance else engine, stream)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ...models.transformer import AudioContext, Context, Transformer
+from ...sampling.chunk import each_step
 from ...sampling.schedule import sigmas
 from ...streaming.avatar import Avatar
 from ...streaming.engine import Codec, LocalEngine, OnStep
@@ -30,16 +31,16 @@ class GuidedEngine(LocalEngine):
         ways = [self._inputs(avatar, audio)]
         if self.guidance != 1:
             ways.append(self._inputs(avatar, torch.zeros_like(audio)))
-        cond, motion = avatar.cond.to(self.device)[None], motion.to(self.device)
-        clean, latent = motion.shape[1], noise[0].to(self.device).clone()
+        cond, motions = avatar.cond.to(self.device)[None], each_step(motion.to(self.device), len(noise))
+        clean, latent = motions.shape[2], noise[0].to(self.device).clone()
         for step, (sigma, next_sigma) in enumerate(itertools.pairwise(sigmas(len(noise), self.shift))):
-            latent[:, :clean] = motion
+            latent[:, :clean] = motions[step]
             time = torch.full((1,), 1000 * sigma, device=self.device)
             outs = [self.transformer(latent[None], time, cond, *way)[0] for way in ways]
             velocity = torch.lerp(outs[-1], outs[0], self.guidance)
             latent = latent + (next_sigma - sigma) * velocity
             on_step(step + 1)
-        latent[:, :clean] = motion
+        latent[:, :clean] = motions[-1]
         return latent
 
     def _inputs(self, avatar: Avatar, audio: Tensor) -> tuple[Context, AudioContext]:

@@ -1,7 +1,5 @@
 """The evaluation for people: a table, a contact sheet, charts."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...shapes import FRAMES_PER_SECOND
+from ..plot import charts
 from .evaluate import MISMATCHED, Row
 from .metrics import Scores
 
@@ -55,13 +54,13 @@ def save_plots(folder: Path, rows: list[Row]) -> None:
     """`over_time.png`, each score of `OVER_TIME` window by window, and `mouth.png`, a mouth with its sound."""
     folder.mkdir(parents=True, exist_ok=True)
     played = [row for row in rows if row.name != MISMATCHED]
-    with _figure(folder / "over_time.png", len(OVER_TIME)) as axes:
+    with charts(folder / "over_time.png", len(OVER_TIME), "seconds") as axes:
         for axis, metric in zip(axes, OVER_TIME, strict=True):
             for row in played:
                 _plot_over_time(axis, row, metric)
             axis.set_ylabel(metric.replace("_", "\n"), fontsize=8)
         axes[0].legend(fontsize=8)
-    with _figure(folder / "mouth.png", 1) as (axis,):
+    with charts(folder / "mouth.png", 1, "seconds") as (axis,):
         count = EXAMPLE_SECONDS * FRAMES_PER_SECOND
         courses = {"sound": rows[0].wanted[0].mouth.opening}
         courses |= {row.name: row.outcomes[0].course.measures.opening for row in played}
@@ -69,22 +68,6 @@ def save_plots(folder: Path, rows: list[Row]) -> None:
             axis.plot(torch.arange(len(course))[:count] / FRAMES_PER_SECOND, course[:count], label=name)
         axis.set_ylabel("mouth opening", fontsize=8)
         axis.legend(fontsize=8)
-
-
-@contextmanager
-def _figure(path: Path, count: int) -> Iterator[Any]:
-    """`count` axes below each other over the same seconds; saved to `path` at the end."""
-    import matplotlib  # here: only plots need it
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(count, 1, figsize=(9, 1 + 1.8 * count), sharex=True, squeeze=False)
-    yield axes[:, 0]
-    axes[-1, 0].set_xlabel("seconds")
-    figure.tight_layout()
-    figure.savefig(path, dpi=90)
-    pyplot.close(figure)
 
 
 def _plot_over_time(axis: Any, row: Row, metric: str) -> None:

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from livetalk_core.checkpoints import nano
+from livetalk_core.config import CorrectionConfig
 from livetalk_core.errors import CheckpointError, InputError
 from livetalk_core.sampling.chunk import seeded_noise
 from livetalk_core.streaming.engine import LocalEngine
@@ -41,9 +42,13 @@ def test_what_is_no_setting_is_named(text):
 
 
 def test_settings_reach_the_stream():
-    performer = Entrant.parse("nano,steps=7,color=0.5").open(CPU, torch.float32)
+    performer = Entrant.parse("nano,steps=7,color=0.5,correction=0.25").open(CPU, torch.float32)
     assert isinstance(performer, ModelPerformer)
     assert (performer.stream.steps, performer.stream.color_correction) == (7, 0.5)
+    assert performer.stream.correction == CorrectionConfig(strength=0.25)
+    assert Entrant.parse("nano,correction=0").open(CPU, torch.float32).stream.correction is None
+    with pytest.raises(InputError, match="strength 2"):
+        Entrant.parse("nano,correction=2").open(CPU, torch.float32)
 
 
 def test_weights_of_a_checkpoint_take_the_place_of_the_models(tmp_path):
@@ -77,6 +82,20 @@ def test_guidance_goes_away_from_the_unheard(chunk):
     outs = [GuidedEngine(transformer, vae, "cpu", 5.0, g).denoise(*first_step) for g in (0.0, 1.0, 2.0)]
     assert torch.allclose(outs[2], 2 * outs[1] - outs[0], atol=1e-3)
     assert not torch.allclose(twice, plain, atol=1e-3)
+
+
+@pytest.mark.parametrize("text", ["nano,steps=2", "nano,steps=2,guidance=1"])
+def test_clean_latents_may_differ_from_step_to_step(chunk, text):
+    engine = Entrant.parse(text).open(CPU, torch.float32).engine
+    avatar, audio, motion, noise, on_step = chunk
+    plain, same, corrected = (
+        engine.denoise(avatar, audio, clean, noise, on_step)
+        for clean in (motion, torch.stack([motion, motion]), torch.stack([motion, motion + 1]))
+    )
+    clean = motion.shape[1]
+    assert torch.equal(plain, same)
+    assert torch.allclose(corrected[:, :clean], motion + 1)
+    assert not torch.allclose(corrected[:, clean:], plain[:, clean:], atol=1e-3)
 
 
 def test_one_unguided_step_is_the_students(chunk):
