@@ -326,7 +326,8 @@ class Transformer(nn.Module):
         grid = (frames, height // PATCH, width // PATCH)
         tokens = self.tokens(grid)
         rotation = grid_rotation(grid, self.config.head_dim, cond_BCFhw.device)
-        own = isinstance(self.patch_embedding, default_operations.Conv3d)
+        # A weight that is split over ranks is there only while its layer runs.
+        own = isinstance(self.patch_embedding, default_operations.Conv3d) and hasattr(self.patch_embedding, "weight")
         return Scene(
             cond_BCFhw,
             self._embed_patches(tokens.split(patchify(cond_BCFhw)), last=True) if own else None,
