@@ -10,7 +10,6 @@ from .checkpoints.configs import LIVETALK, identify, transformer_config
 from .checkpoints.header import Checkpoint, open_checkpoint
 from .checkpoints.keys import transformer as transformer_keys
 from .checkpoints.load import TRANSFORMER, find
-from .checkpoints.nano import is_trained
 from .config import PRESETS, Preset
 from .machine import available_memory, describe
 from .memory import memory_of, resident
@@ -62,9 +61,8 @@ def _contents(checkpoint: Checkpoint) -> list[str]:
 
 def _model(preset: Preset) -> list[str]:
     config = preset.transformer
-    note = " (untrained)" if preset.name == "nano" and not is_trained() else ""
     return [
-        f"model:   {preset.name}{note}: {config.num_layers} blocks, {config.dim} wide, {config.num_heads} heads; "
+        f"model:   {preset.name}: {config.num_layers} blocks, {config.dim} wide, {config.num_heads} heads; "
         f"{preset.stream.width}x{preset.stream.height} px, chunks of {preset.stream.frame_num} frames"
     ]
 

@@ -30,13 +30,12 @@ class EmbeddedModel(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """What ComfyUI shows."""
-        state = "trained" if nano.is_trained() else "untrained"
         return io.Schema(
             node_id="LiveTalkEmbeddedModel",
             display_name="LiveTalk Embedded Model",
             category="LiveTalk",
-            description=f"The small model that ships with LiveTalk ({nano.NAME}, {state}), with all its parts: runs on "
-            "a CPU, needs no download.",
+            description=f"The small model that ships with LiveTalk ({nano.NAME}), with all its parts: runs on a CPU, "
+            "needs no download.",
             search_aliases=["nano", "load model", "talking avatar"],
             inputs=[],
             outputs=[
@@ -49,7 +48,6 @@ class EmbeddedModel(io.ComfyNode):
     @classmethod
     def execute(cls) -> io.NodeOutput:
         """Build all parts."""
-        host.say(f"embedded model {embedded_name()}")
         vae = host.stock_vae(nano.vae("cpu", torch.float32).state_dict())
         return io.NodeOutput(embedded_transformer(), vae, hosted(nano.audio_encoder("cpu")))
 
@@ -112,16 +110,11 @@ class LoadAudioEncoder(io.ComfyNode):
         return io.NodeOutput(hosted(load_audio_encoder(host.model_path(AUDIO_ENCODERS, encoder_name), "cpu")))
 
 
-def embedded_name() -> str:
-    """The embedded model's name, with what it is worth."""
-    return nano.NAME if nano.is_trained() else f"{nano.NAME} (untrained)"
-
-
 def embedded_transformer(disable_dynamic: bool = False) -> Any:
     """The embedded MODEL; ComfyUI calls this again where it needs a copy of its own."""
     weights = nano.transformer("cpu", torch.float32).state_dict()
     reload = (embedded_transformer, ())
-    return host.build_model(embedded_name(), nano.PRESET.transformer, weights, reload, disable_dynamic)
+    return host.build_model(nano.NAME, nano.PRESET.transformer, weights, reload, disable_dynamic)
 
 
 def file_transformer(path: str, disable_dynamic: bool = False) -> Any:

@@ -223,7 +223,6 @@ def open_model(name: str | Path, device: Device, dtype: torch.dtype) -> Model:
     check_widths(preset)
     return Model(
         name=folder.resolve().name,
-        trained=True,
         preset=replace(preset, stream=PRESETS["14b"].stream),
         tokenizer=FolderTokenizer(files[TOKENIZER]),
         load_transformer=lambda: transformer.load(device, dtype),

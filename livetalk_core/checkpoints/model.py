@@ -24,7 +24,6 @@ class Model:
     """
 
     name: str
-    trained: bool
     preset: Preset
     tokenizer: Tokenizer
     load_transformer: Callable[[], Transformer]
@@ -34,7 +33,7 @@ class Model:
     load_text_encoder: Callable[[], TextEncoder]
 
     def __str__(self) -> str:
-        return self.name if self.trained else f"{self.name} (untrained)"
+        return self.name
 
     @cached_property
     def transformer(self) -> Transformer:

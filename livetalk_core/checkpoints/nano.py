@@ -1,4 +1,7 @@
-"""The embedded model: the preset `nano`, from `livetalk_core/assets` where its weights are, else from a fixed seed."""
+"""The embedded model: the preset `nano`, its weights from `livetalk_core/assets`.
+
+A part without a file there (the text encoder) has weights from a fixed seed, which training begins with, too.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -33,11 +36,6 @@ def asset(part: str) -> Path:
     return ASSETS / f"{NAME}_{part}.safetensors"
 
 
-def is_trained() -> bool:
-    """Whether trained weights of the transformer are in the pack."""
-    return asset("transformer").is_file()
-
-
 def seeded(name: str, shape: torch.Size, like: Tensor) -> Tensor:
     """Random values of one weight, the same wherever and whenever they are made.
 
@@ -54,12 +52,16 @@ def seeded(name: str, shape: torch.Size, like: Tensor) -> Tensor:
     return values.to(like.dtype)
 
 
+def first_weights(part: str, model: nn.Module) -> dict[str, Tensor]:
+    """The weights that a part has before any training."""
+    return {name: seeded(f"{part}.{name}", tensor.shape, tensor) for name, tensor in model.state_dict().items()}
+
+
 def weights(part: str, model: nn.Module) -> dict[str, Tensor]:
     """The weights of a part, for a model on any device, meta included."""
-    needed = model.state_dict()
-    path = asset(part)
+    needed, path = model.state_dict(), asset(part)
     if not path.is_file():
-        return {name: seeded(f"{part}.{name}", tensor.shape, tensor) for name, tensor in needed.items()}
+        return first_weights(part, model)
     found = load_file(path)
     check(needed, found, str(path))
     return found
@@ -99,10 +101,9 @@ def text_encoder(device: Device, dtype: torch.dtype) -> TextEncoder:
 
 
 def open_nano(device: Device, dtype: torch.dtype) -> Model:
-    """All parts; the name says `untrained` until trained weights are in the pack."""
+    """All parts."""
     return Model(
         name=NAME,
-        trained=is_trained(),
         preset=PRESET,
         tokenizer=ByteTokenizer(),
         load_transformer=lambda: transformer(device, dtype),

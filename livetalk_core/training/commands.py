@@ -18,6 +18,7 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
     checkpoint_wrapper,
 )
 
+from ..checkpoints import nano
 from ..checkpoints.load import open_model
 from ..checkpoints.model import Model
 from ..config import DEFAULT_PROMPT
@@ -62,16 +63,19 @@ class Run:
         length = self.model.preset.transformer.text_len
         return Pool(self.settings.data.pool, length, self.settings.schedule.seed)
 
-    def part(self, load: Callable[[], Any], trained: bool) -> Any:
+    def part(self, name: str, trained: bool) -> Any:
         """A part of the model that computes in the run's dtype; a trained one has its gradients on."""
-        part = load().requires_grad_(trained).train(trained)
+        part = getattr(self.model, f"load_{name}")()
+        if trained and self.settings.fresh:
+            part.load_state_dict(nano.first_weights(name, part))
+        part.requires_grad_(trained).train(trained)
         if hasattr(part, "dtype"):
             part.dtype = self.dtype
         return part
 
     def transformer(self, trained: bool) -> Denoiser:
         """The transformer that the run begins with."""
-        transformer = self.part(lambda: Denoiser.of(self.model.load_transformer()), trained)
+        transformer = Denoiser.of(self.part("transformer", trained)).requires_grad_(trained).train(trained)
         if self.settings.init is not None:
             transformer.load_state_dict(averaged(self.settings.init, "transformer"))
         if self.settings.checkpointing and trained:
@@ -82,7 +86,7 @@ class Run:
 
     def vae(self) -> VAE:
         """The frozen VAE."""
-        return self.part(self.model.load_vae, False)
+        return self.part("vae", False)
 
 
 def averaged(folder: Path, name: str) -> dict[str, torch.Tensor]:
@@ -105,7 +109,7 @@ def made(kind: Callable[..., Any], run: Run, *parts: Any) -> Any:
 
 def vae_task(run: Run) -> Task:
     """The VAE from its first weights, or its decoder from the model's."""
-    vae = run.part(run.model.load_vae, True)
+    vae = run.part("vae", True)
     return made(
         VAETask, run, vae if run.settings.task.get("decoder_only") else prepare(vae), run.source, run.settings.phases
     )
@@ -113,12 +117,12 @@ def vae_task(run: Run) -> Task:
 
 def audio_task(run: Run) -> Task:
     """The audio encoder."""
-    return made(AudioTask, run, run.part(run.model.load_audio_encoder, True), run.source)
+    return made(AudioTask, run, run.part("audio_encoder", True), run.source)
 
 
 def image_task(run: Run) -> Task:
     """The image encoder."""
-    return made(ImageTask, run, run.part(run.model.load_image_encoder, True), run.source)
+    return made(ImageTask, run, run.part("image_encoder", True), run.source)
 
 
 def adapt_task(run: Run) -> Task:
@@ -173,9 +177,7 @@ def fill_pool(settings: Settings) -> Iterator[Path | str]:
         clips = ClipSource.open(data.clips, data.sizes, data.seed, least=least_frames(preparation.frames))
         yield str(clips)
         preparation, scene = replace(preparation, sizes=clips.turns, kind="clips-"), clips.take
-    encoders = Encoders(
-        run.vae(), *(run.part(load, False) for load in (run.model.load_audio_encoder, run.model.load_image_encoder))
-    )
+    encoders = Encoders(run.vae(), run.part("audio_encoder", False), run.part("image_encoder", False))
     data.pool.mkdir(parents=True, exist_ok=True)
     save_texts(data.pool, run.model.encode_texts(DEFAULT_PROMPT, *data.prompts))
     yield from preparation.fill(data.pool, scene, encoders)

@@ -37,12 +37,14 @@ class Data:
 @dataclass(frozen=True)
 class Settings:
     """One run. `model` is the name or folder of the parts that it begins with, `init` a run's folder whose averaged
-    weights replace the trained part's. `dtype` is what is computed in; weights are float32. `phases` are the VAE's;
-    `task` has the task's own settings, such as `clips`, `guidance` or `chunks`."""
+    weights replace the trained part's; a `fresh` run begins with `nano`'s weights from before any training. `dtype` is
+    what is computed in; weights are float32. `phases` are the VAE's; `task` has the task's own settings, such as
+    `clips`, `guidance` or `chunks`."""
 
     schedule: Schedule
     model: str = "nano"
     init: Path | None = None
+    fresh: bool = False
     dtype: str = "bfloat16"
     checkpointing: bool = False
     data: Data = field(default_factory=Data)

@@ -99,7 +99,6 @@ def test_render_workflow_gives_the_whole_talk(server, talk):
     lines = [text for text in outcome.texts if text.endswith(" left")]
     assert [line.split(",")[0] for line in lines] == [f"{n} of 153 frames" for n in (33, 61, 89, 117, 145, 153)]
     assert outcome.progress[-1] == (ids["LiveTalkRender"], chunks * STEPS, chunks * STEPS)
-    assert any("untrained" in text for text in outcome.texts)
 
 
 def test_cancel_stops_within_a_step_and_resume_goes_on(server, talk):

@@ -9,8 +9,6 @@ from tests.nodes.test_schema import WIDGETS
 
 LOCALES = Path(__file__).resolve().parents[2] / "locales"
 LANGUAGES = ("en", "zh", "ja", "ko")
-TRAINED = ", untrained)"
-"""What the embedded model's description says of this build, and its translations leave out."""
 
 
 def words(language):
@@ -26,7 +24,7 @@ def keys(entry):
 
 def described(schema):
     """What the schema says, in the form of the locale files."""
-    entry = {"display_name": schema.display_name, "description": schema.description.replace(TRAINED, ")")}
+    entry = {"display_name": schema.display_name, "description": schema.description}
     inputs = {socket.id: {"name": socket.id, "tooltip": socket.options["tooltip"]} for socket in schema.inputs}
     outputs = {
         str(n): {"name": socket.options["display_name"], "tooltip": socket.options["tooltip"]}

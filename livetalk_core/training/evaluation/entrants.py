@@ -86,7 +86,7 @@ class Entrant:
     def _model(self, device: torch.device, dtype: torch.dtype) -> Model:
         model = open_model("nano" if self.model == DRAWN else self.model, device, dtype)
         if self.transformer is not None:
-            model = replace(model, load_transformer=_other(self.transformer, model.load_transformer), trained=True)
+            model = replace(model, load_transformer=_other(self.transformer, model.load_transformer))
         if self.vae is not None:
             model = replace(model, load_vae=_other(self.vae, model.load_vae))
         return model
