@@ -152,7 +152,8 @@ class TestRender:
         frames = frames_of(path)
         assert frames.shape == (70, 64, 64, 3)
         written, made = grey(frames), grey(torch.cat(chunks[0]).numpy() * 255)
-        assert np.abs(written - made).mean() < np.abs(written - np.roll(made, 1, axis=0)).mean() / 3
+        errors = [np.abs(written - np.roll(made, shift, axis=0)).mean() for shift in (-1, 0, 1)]
+        assert errors[1] < 0.8 * min(errors[0], errors[2]), "each frame in its place"
         with av.open(str(path)) as video:
             assert video.metadata["workflow"] and video.metadata["prompt"]
             assert abs(video.streams.audio[0].duration * video.streams.audio[0].time_base - 2.8) < 0.05
