@@ -32,13 +32,15 @@ def caching_server(request, comfyui, base):
 
 
 def small(prompt):
-    """The same graph for small files: stand-ins for two loaders, a small picture."""
+    """The same graph for small files and no GPU: stand-ins for two loaders, a small picture."""
     prompt = copy.deepcopy(prompt)
     for node in prompt.values():
         if node["class_type"] in STAND_INS:
             node |= {"class_type": STAND_INS[node["class_type"]], "inputs": {}}
         if node["class_type"] == "LiveTalkAvatar":
             node["inputs"] |= {"width": 64, "height": 64}
+        if node["class_type"] == "LiveTalkDevices":
+            node["inputs"]["devices"] = "cpu x2"
         if node["class_type"].startswith("LiveTalk") and "steps" in node["inputs"]:
             node["inputs"]["steps"] = 1
     return prompt
@@ -66,6 +68,7 @@ def videos(server, outcomes):
     [
         ("livetalk_quick_start", 64),
         ("livetalk_14b_24gb", 64),
+        ("livetalk_14b_several_gpus", 64),
         ("livetalk_any_length_upscaled", 256),
         ("livetalk_two_speakers", 64),
         ("livetalk_job", 256),
