@@ -13,6 +13,8 @@ pytestmark = [pytest.mark.comfyui, pytest.mark.slow]
 CACHES = {"default": (), "classic": ("--cache-classic",), "none": ("--cache-none",)}
 FRAMES = 153
 """Of the demo's speech at 25 per second, rounded up."""
+IMAGES = 2
+"""The render node's output that holds all frames."""
 STAND_INS = {"CLIPLoader": "LiveTalkTestCLIPLoader", "CLIPVisionLoader": "LiveTalkTestCLIPVisionLoader"}
 
 
@@ -83,6 +85,35 @@ def test_workflow_runs_to_its_end(caching_server, name, width):
     assert not list(path.parent.glob("*.partial*"))
     with av.open(str(path)) as container:
         assert set(container.metadata) >= {"workflow", "prompt"}
+
+
+def test_workers_give_the_frames_of_one_process(comfyui, base):
+    """The same render twice in one prompt, by ComfyUI itself and by two workers."""
+    server = ComfyServer(comfyui, base)
+    try:
+        outcome = server.run(both_ways(prompt_of(server, "livetalk_quick_start")), timeout=600)
+    finally:
+        server.close()
+    assert not outcome.error, outcome.error
+    frames, apart = outcome.outputs["apart"]["apart"]
+    assert frames == FRAMES
+    assert apart <= 1e-3
+
+
+def both_ways(prompt):
+    """A render's prompt with a second render on workers, and how far their frames are apart."""
+    ids = {node["class_type"]: number for number, node in prompt.items()}
+    alone = prompt[ids["LiveTalkRender"]]
+    alone["inputs"] |= {"collect_images": True, "filename_prefix": "video/alone"}
+    spread = copy.deepcopy(alone)
+    spread["inputs"] |= {"model": ["devices", 0], "filename_prefix": "video/spread"}
+    devices = {"model": alone["inputs"]["model"], "devices": "cpu x2", "shard_weights": False}
+    images = {"first": [ids["LiveTalkRender"], IMAGES], "second": ["spread", IMAGES]}
+    return prompt | {
+        "devices": {"class_type": "LiveTalkDevices", "inputs": devices},
+        "spread": spread,
+        "apart": {"class_type": "LiveTalkTestApart", "inputs": images},
+    }
 
 
 def test_loop_workflow_runs_where_there_are_loops(caching_server):
