@@ -163,6 +163,30 @@ def large() -> list[Node]:
     return [*large_loaders(), *large_avatar(), large_speech(), made, text]
 
 
+SEVERAL_GPUS = f"""## The 14B model on several GPUs (Linux, WSL)
+
+{files(TEXT_ENCODER, VISION_ENCODER, VAE)}
+- `{AUDIO_ENCODER}` in `models/audio_encoders`
+- `{TRANSFORMER}` in `models/diffusion_models`
+
+*LiveTalk Devices* runs the model on all GPUs of this machine (`auto`), or on those you name (`cuda:0,cuda:1`): the \
+same video, sooner. Turn on `shard_weights` where the weights do not fit into one card. Its help page says more.
+"""
+
+
+def several_gpus() -> list[Node]:
+    """The 14B model on all GPUs of a machine."""
+    spread = {"devices": "auto", "shard_weights": False}
+    made = render(1220, ("vae", 0), "video/LiveTalk_several_gpus", model=("devices", 0))
+    made.pos = (1220, 240)
+    return [
+        *large_loaders(), *large_avatar(), large_speech(),
+        Node("devices", "LiveTalkDevices", (1220, 60), spread, {"model": ("model", 0)}, (400, 110)),
+        made,
+        note(SEVERAL_GPUS, (40, 820), (1120, 230)),
+    ]  # fmt: skip
+
+
 ANY_LENGTH = f"""## A talk of any length, each chunk upscaled
 
 {files(UPSCALER)}
@@ -303,6 +327,7 @@ def speakers() -> list[Node]:
 WORKFLOWS = {
     "livetalk_quick_start": quick_start,
     "livetalk_14b_24gb": large,
+    "livetalk_14b_several_gpus": several_gpus,
     "livetalk_any_length_upscaled": any_length,
     "livetalk_loop_interpolation": loop,
     "livetalk_job": job,

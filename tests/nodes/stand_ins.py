@@ -1,7 +1,8 @@
 """A custom node pack for tests in a real ComfyUI.
 
 It stands in for the two loaders that cannot take small files (CLIPLoader, CLIPVisionLoader: their models' widths are
-fixed), and shows the sockets of Start and End Loop where core is too old to have them. Not part of LiveTalk.
+fixed), compares images, and shows the sockets of Start and End Loop where core is too old to have them. Not part of
+LiveTalk.
 """
 
 import sys
@@ -71,6 +72,22 @@ class SmallClipVisionLoader(io.ComfyNode):
         return io.NodeOutput(clip)
 
 
+class Apart(io.ComfyNode):
+    """How far two batches of images are apart, unrounded by any file."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """What ComfyUI shows."""
+        sockets = [io.Image.Input("first"), io.Image.Input("second")]
+        return io.Schema("LiveTalkTestApart", category="tests", inputs=sockets, is_output_node=True)
+
+    @classmethod
+    def execute(cls, first: torch.Tensor, second: torch.Tensor) -> io.NodeOutput:
+        """The number of images, and the largest difference of [N,H,W,3] in 0..1, for the browser."""
+        assert first.shape == second.shape, f"{tuple(first.shape)} and {tuple(second.shape)}"
+        return io.NodeOutput(ui={"apart": [len(first), (first - second).abs().max().item()]})
+
+
 class StartLoopSockets(io.ComfyNode):
     """The sockets of core's Start Loop, for a frontend to draw."""
 
@@ -133,9 +150,9 @@ class StandIns(ComfyExtension):
     """What ComfyUI asks for the nodes."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        """The two loaders, and the loop's sockets where core has none."""
+        """The two loaders, the comparison, and the loop's sockets where core has none."""
         loops = [] if "StartLoop" in core_nodes.NODE_CLASS_MAPPINGS else [StartLoopSockets, EndLoopSockets]
-        return [SmallClipLoader, SmallClipVisionLoader, *loops]
+        return [SmallClipLoader, SmallClipVisionLoader, Apart, *loops]
 
 
 async def comfy_entrypoint() -> StandIns:

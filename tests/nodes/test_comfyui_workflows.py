@@ -13,6 +13,8 @@ pytestmark = [pytest.mark.comfyui, pytest.mark.slow]
 CACHES = {"default": (), "classic": ("--cache-classic",), "none": ("--cache-none",)}
 FRAMES = 153
 """Of the demo's speech at 25 per second, rounded up."""
+IMAGES = 2
+"""The render node's output that holds all frames."""
 STAND_INS = {"CLIPLoader": "LiveTalkTestCLIPLoader", "CLIPVisionLoader": "LiveTalkTestCLIPVisionLoader"}
 
 
@@ -32,13 +34,15 @@ def caching_server(request, comfyui, base):
 
 
 def small(prompt):
-    """The same graph for small files: stand-ins for two loaders, a small picture."""
+    """The same graph for small files and no GPU: stand-ins for two loaders, a small picture."""
     prompt = copy.deepcopy(prompt)
     for node in prompt.values():
         if node["class_type"] in STAND_INS:
             node |= {"class_type": STAND_INS[node["class_type"]], "inputs": {}}
         if node["class_type"] == "LiveTalkAvatar":
             node["inputs"] |= {"width": 64, "height": 64}
+        if node["class_type"] == "LiveTalkDevices":
+            node["inputs"]["devices"] = "cpu x2"
         if node["class_type"].startswith("LiveTalk") and "steps" in node["inputs"]:
             node["inputs"]["steps"] = 1
     return prompt
@@ -66,6 +70,7 @@ def videos(server, outcomes):
     [
         ("livetalk_quick_start", 64),
         ("livetalk_14b_24gb", 64),
+        ("livetalk_14b_several_gpus", 64),
         ("livetalk_any_length_upscaled", 256),
         ("livetalk_two_speakers", 64),
         ("livetalk_job", 256),
@@ -80,6 +85,35 @@ def test_workflow_runs_to_its_end(caching_server, name, width):
     assert not list(path.parent.glob("*.partial*"))
     with av.open(str(path)) as container:
         assert set(container.metadata) >= {"workflow", "prompt"}
+
+
+def test_workers_give_the_frames_of_one_process(comfyui, base):
+    """The same render twice in one prompt, by ComfyUI itself and by two workers."""
+    server = ComfyServer(comfyui, base)
+    try:
+        outcome = server.run(both_ways(prompt_of(server, "livetalk_quick_start")), timeout=600)
+    finally:
+        server.close()
+    assert not outcome.error, outcome.error
+    frames, apart = outcome.outputs["apart"]["apart"]
+    assert frames == FRAMES
+    assert apart <= 1e-3
+
+
+def both_ways(prompt):
+    """A render's prompt with a second render on workers, and how far their frames are apart."""
+    ids = {node["class_type"]: number for number, node in prompt.items()}
+    alone = prompt[ids["LiveTalkRender"]]
+    alone["inputs"] |= {"collect_images": True, "filename_prefix": "video/alone"}
+    spread = copy.deepcopy(alone)
+    spread["inputs"] |= {"model": ["devices", 0], "filename_prefix": "video/spread"}
+    devices = {"model": alone["inputs"]["model"], "devices": "cpu x2", "shard_weights": False}
+    images = {"first": [ids["LiveTalkRender"], IMAGES], "second": ["spread", IMAGES]}
+    return prompt | {
+        "devices": {"class_type": "LiveTalkDevices", "inputs": devices},
+        "spread": spread,
+        "apart": {"class_type": "LiveTalkTestApart", "inputs": images},
+    }
 
 
 def test_loop_workflow_runs_where_there_are_loops(caching_server):

@@ -63,6 +63,6 @@ class TestWorkflow:
             assert all(model["url"].startswith("https://huggingface.co/") for model in models)
 
 
-def test_every_node_but_that_for_several_gpus_is_shown_in_a_workflow():
+def test_every_node_is_shown_in_a_workflow():
     shown = {node["type"] for path in WORKFLOWS for node in load(path)["nodes"]}
-    assert set(WIDGETS) - shown == {"LiveTalkDevices"}
+    assert set(WIDGETS) <= shown
