@@ -188,12 +188,12 @@ PREPARATIONS = {"speech": fill_speech, "prepare": fill_pool}
 
 
 def export(stage: str, settings: Settings, folder: Path, output: Path) -> Path:
-    """A run's averaged weights as the model reads them, in float16; the VAE's latents are calibrated first."""
+    """A run's averaged weights as the model reads them, in float16; latents are calibrated where the encoder was trained."""
     name = {"vae": "vae", "audio": "audio_encoder", "image": "image_encoder", "adapt": "transformer"}.get(
         stage, "student"
     )
     weights = averaged(folder, name)
-    if stage == "vae":
+    if stage == "vae" and not settings.task.get("decoder_only"):
         weights = _calibrated(Run(settings), weights)
     save_file({key: value.half().contiguous() for key, value in weights.items()}, output)
     return output
