@@ -188,7 +188,7 @@ PREPARATIONS = {"speech": fill_speech, "prepare": fill_pool}
 
 
 def export(stage: str, settings: Settings, folder: Path, output: Path) -> Path:
-    """A run's averaged weights as the model reads them, in float16; latents are calibrated where the encoder was trained."""
+    """A run's averaged weights as the model reads them, in float16; latents of a new encoder are calibrated."""
     name = {"vae": "vae", "audio": "audio_encoder", "image": "image_encoder", "adapt": "transformer"}.get(
         stage, "student"
     )
