@@ -16,7 +16,7 @@ from ..models.audio_encoder import windows
 from ..models.vae import VAE
 from ..sampling.schedule import sigmas
 from .chance import generator_of
-from .flow import Condition, Denoiser, estimate, noised, random_levels, spread
+from .flow import SHIFT, Condition, Denoiser, noised, random_levels, sample, spread
 from .latents import Pool
 from .strips import save_strip
 from .trainer import Batch, Losses
@@ -67,7 +67,8 @@ class Adaptation:
         given = condition_of(batch, batch["latent"][:, :, :1])
         rows = [batch["latent"]]
         for steps in (4, 20):
-            rows.append(sample_chunk(self.networks["transformer"], given, steps, generator_of("sample")))
+            levels = sigmas(steps, SHIFT)
+            rows.append(sample(self.networks["transformer"], given, levels, generator_of("sample")))
         clips = [decode_normalized(self.vae, row)[:, :, ::4].clamp(-1, 1) for row in rows]
         save_strip(folder / f"sample-{step:07d}.png", [clip[take] for take in range(2) for clip in clips])
 
@@ -91,16 +92,6 @@ def dropped(given: Condition, audio: float, image: float, chance: torch.Generato
         cond=given.cond * spread(kept_image),
         clip=given.clip * kept_image[:, None, None],
     )
-
-
-def sample_chunk(denoiser: Denoiser, given: Condition, steps: int, chance: torch.Generator) -> Tensor:
-    """The latent [B,16,F,h,w] of a chunk by the stream's own sampler: estimate, then noise anew."""
-    shape = (len(given.cond), 16, *given.cond.shape[2:])
-    latent, motion = torch.randn(shape, generator=chance), given.motion.shape[2]
-    for sigma, following in zip(*(sigmas(steps, 5.0)[i:][:steps] for i in (0, 1)), strict=True):
-        latent = estimate(denoiser, latent, torch.full((shape[0],), sigma), given)
-        latent = noised(latent, torch.randn(shape, generator=chance), torch.full((shape[0],), following))
-    return torch.cat([given.motion, latent[:, :, motion:]], dim=2)
 
 
 def decode_normalized(vae: VAE, latent: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from ..sampling.schedule import sigmas
 from ..shapes import TEMPORAL_STRIDE, latent_frames
 from .adapt import decode_normalized
 from .chance import generator_of
-from .flow import Condition, Denoiser, estimate, guided_estimate, noised, random_levels, spread
+from .flow import Condition, Denoiser, estimate, guided_estimate, noised, random_levels, sample, spread
 from .latents import Pool, encode_window
 from .strips import save_strip
 from .trainer import Batch, Losses
@@ -131,14 +131,8 @@ class Distillation:
         return torch.cat([given.motion, made[:, :, given.motion.shape[2] :]], dim=2)
 
     def _sample(self, given: Condition, steps: int, noise: torch.Generator) -> Tensor:
-        """The first `steps` steps of the stream's sampler; after all of them, the clean latent."""
-        shape = (len(given.cond), given.motion.shape[1], *given.cond.shape[2:])
-        latent = torch.randn(shape, generator=noise)
-        for step in range(steps):
-            sigma_B, following_B = (torch.full((shape[0],), self.levels[step + later]) for later in (0, 1))
-            latent = estimate(self.networks["student"], latent, sigma_B, given)
-            latent = noised(latent, torch.randn(shape, generator=noise), following_B)
-        return torch.cat([given.motion, latent[:, :, given.motion.shape[2] :]], dim=2)
+        """The student's latent after the first `steps` steps of the stream's sampler; after all, the clean one."""
+        return sample(self.networks["student"], given, self.levels[: steps + 1], noise)
 
     @torch.no_grad()
     def sample(self, folder: Path, step: int) -> None:

@@ -4,6 +4,8 @@ A batch's samples have audio of their own: their audio tokens lie behind each ot
 attention within latent frames reads them. B samples, F latent frames, h w latent points.
 """
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -76,6 +78,17 @@ def guided_estimate(denoiser: Denoiser, latent: Tensor, sigma_B: Tensor, given: 
     if scale == 1:
         return heard
     return torch.lerp(estimate(denoiser, latent, sigma_B, given.without(audio=True)), heard, scale)
+
+
+def sample(denoiser: Denoiser, given: Condition, levels: Sequence[float], chance: torch.Generator) -> Tensor:
+    """A batch of latents [B,16,F,h,w] by the stream's own sampler: from level to level, estimate, then noise anew."""
+    batch, channels, motion = given.motion.shape[:3]
+    shape = (batch, channels, *given.cond.shape[2:])
+    latent = torch.randn(shape, generator=chance)
+    for sigma, following in pairwise(levels):
+        latent = estimate(denoiser, latent, torch.full((batch,), sigma), given)
+        latent = noised(latent, torch.randn(shape, generator=chance), torch.full((batch,), following))
+    return torch.cat([given.motion, latent[:, :, motion:]], dim=2)
 
 
 def spread(sigma_B: Tensor) -> Tensor:
