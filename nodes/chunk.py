@@ -50,6 +50,12 @@ class SampleChunk(io.ComfyNode):
                     optional=True,
                     tooltip="From the Decode Chunk of the chunk before. Leave it empty for the first chunk.",
                 ),
+                CorrectionSocket.Input(
+                    "correction",
+                    optional=True,
+                    tooltip="What keeps the talk from drifting, from LiveTalk Correction; the same for all chunks. "
+                    "Decode Chunk then uses it too.",
+                ),
                 seed_input(),
                 steps_input(),
             ],
@@ -63,13 +69,20 @@ class SampleChunk(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: Any, avatar: Avatar, speech: Speech, seed: int, steps: int, state: ChunkState | None = None
+        cls,
+        model: Any,
+        avatar: Avatar,
+        speech: Speech,
+        seed: int,
+        steps: int,
+        state: ChunkState | None = None,
+        correction: Correction | None = None,
     ) -> io.NodeOutput:
         """The latent of the chunk that follows `state`, and the state to decode it with."""
         check_fit(host.require_livetalk(model), avatar, speech)
         if state is not None:
             check_continues(state, avatar, speech)
-        stream = StreamConfig(*avatar.size, steps=steps)
+        stream = (correction or Correction()).stream(avatar, steps=steps)
         plan = speech.plan(stream)
         progress = host.Progress(steps)
         engine = fleet.engine_for(model, on_estimate=progress.on_estimate)
@@ -123,7 +136,7 @@ class DecodeChunk(io.ComfyNode):
                 CorrectionSocket.Input(
                     "correction",
                     optional=True,
-                    tooltip="What keeps the talk from drifting, from LiveTalk Correction; the same for all chunks.",
+                    tooltip="Only to set the colours here; what LiveTalk Sample Chunk got holds otherwise.",
                 ),
                 io.Boolean.Input(
                     "overlap",
@@ -148,7 +161,7 @@ class DecodeChunk(io.ComfyNode):
         """The chunk's new frames [n,H,W,3] in 0..1, and the state of the stream after it."""
         if not state.sampled:
             raise InputError("this state's chunk is decoded already; connect the state of LiveTalk Sample Chunk")
-        stream = replace(state.stream, color_correction=(correction or Correction()).color)
+        stream = decoding_stream(state, correction)
         engine = host.HostEngine(vae=vae)
         session = Session(engine, state.avatar, state.speech.features(state.plan), state.plan, stream)
         images: list[Tensor] = []
@@ -157,6 +170,18 @@ class DecodeChunk(io.ComfyNode):
             images.insert(0, images[0][:1])
         after = replace(after, motion=after.motion.cpu())
         return io.NodeOutput(torch.cat(images), replace(state, state=after, sampled=False))
+
+
+def decoding_stream(state: ChunkState, correction: Correction | None) -> StreamConfig:
+    """The stream that the chunk was sampled in, with the colours of `correction` where one is given."""
+    if correction is None:
+        return state.stream
+    if correction.retrospection not in (None, state.stream.correction):
+        raise InputError(
+            f"retrospection {correction.retrospection.strength} here, but not in LiveTalk Sample Chunk, which has to "
+            "correct what it starts from: connect LiveTalk Correction there"
+        )
+    return replace(state.stream, color_correction=correction.color)
 
 
 def chunk_latent(latent: dict[str, Any], state: ChunkState) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..livetalk_core.config import StreamConfig, TransformerConfig
+from ..livetalk_core.config import CorrectionConfig, StreamConfig, TransformerConfig
 from ..livetalk_core.errors import InputError
 from ..livetalk_core.media.audio import AudioSource
 from ..livetalk_core.shapes import FRAMES_PER_SECOND, frames_of_samples
@@ -85,10 +85,11 @@ class Correction:
     """How a stream is kept from drifting away from its portrait."""
 
     color: float = 1.0
+    retrospection: CorrectionConfig | None = None
 
     def stream(self, avatar: Avatar, **settings: Any) -> StreamConfig:
         """The stream of an avatar with this correction and other `settings`."""
-        return StreamConfig(*avatar.size, color_correction=self.color, **settings)
+        return StreamConfig(*avatar.size, color_correction=self.color, correction=self.retrospection, **settings)
 
 
 @dataclass(frozen=True, eq=False)

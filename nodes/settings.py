@@ -4,8 +4,12 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..livetalk_core.config import CorrectionConfig
 from .handles import Correction, CorrectionSocket, Prompt, PromptsSocket
 from .inputs import embedded_text, prompt_tokens
+
+RETROSPECTION = CorrectionConfig()
+"""Its defaults."""
 
 
 class LaterPrompt(io.ComfyNode):
@@ -65,7 +69,7 @@ class SetCorrection(io.ComfyNode):
             display_name="LiveTalk Correction",
             category="LiveTalk",
             description="What keeps a talk from drifting away from its portrait. Without this node the defaults hold.",
-            search_aliases=["color match", "colour correction", "drift", "retrospection"],
+            search_aliases=["color match", "colour correction", "drift", "retrospective correction"],
             inputs=[
                 io.Float.Input(
                     "color_correction",
@@ -75,14 +79,52 @@ class SetCorrection(io.ComfyNode):
                     step=0.05,
                     tooltip="How far each frame's colours are pulled towards the portrait's: 1 fully (stops drift of "
                     "colour), 0 not at all.",
-                )
+                ),
+                io.Float.Input(
+                    "retrospection",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="Looks back at the last chunks and undoes so much of what has drifted from the portrait "
+                    "(brightness, contrast, sharpness): 0 off, 1 fully. The settings below are for it alone.",
+                ),
+                io.Float.Input(
+                    "threshold",
+                    default=RETROSPECTION.threshold,
+                    min=0.0,
+                    max=2.0,
+                    step=0.01,
+                    advanced=True,
+                    tooltip="Smaller drift is left alone. 0.1 is about a tenth of the picture's own contrast.",
+                ),
+                io.Int.Input(
+                    "interval",
+                    default=RETROSPECTION.interval,
+                    min=1,
+                    max=1000,
+                    advanced=True,
+                    tooltip="Look back every so many chunks (a chunk is about 1.1 s).",
+                ),
+                io.Int.Input(
+                    "lookback",
+                    default=RETROSPECTION.lookback,
+                    min=1,
+                    max=100,
+                    advanced=True,
+                    tooltip="How many of the last chunks are looked at together: fewer react sooner, more tell drift "
+                    "from movement.",
+                ),
             ],
             outputs=[
-                CorrectionSocket.Output(display_name="correction", tooltip="For LiveTalk Render or Decode Chunk.")
+                CorrectionSocket.Output(display_name="correction", tooltip="For LiveTalk Render or Sample Chunk.")
             ],
         )
 
     @classmethod
-    def execute(cls, color_correction: float) -> io.NodeOutput:
-        """The settings."""
-        return io.NodeOutput(Correction(color_correction))
+    def execute(
+        cls, color_correction: float, retrospection: float, threshold: float, interval: int, lookback: int
+    ) -> io.NodeOutput:
+        """The settings; at strength 0 retrospection does not run at all."""
+        config = CorrectionConfig(interval, lookback, threshold, retrospection) if retrospection else None
+        return io.NodeOutput(Correction(color_correction, config))

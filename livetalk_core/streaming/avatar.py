@@ -18,7 +18,8 @@ class Avatar:
 
     reference [1,3,1,H,W] in -1..1: the portrait, resized and cropped. cond [20,F,h,w]: 4 mask channels (one where
     the frame is given) and the encoded portrait followed by grey frames. clip [1,S,clip_dim]: image tokens.
-    text [L,text_dim]: prompt tokens. masks [3,h,w] for two speakers: left, right, background.
+    text [L,text_dim]: prompt tokens. masks [3,h,w] for two speakers: left, right, background. held [16,k,h,w]: the
+    portrait held still for the frames that a chunk hands on, which retrospective correction compares with.
     """
 
     reference: Tensor
@@ -26,6 +27,7 @@ class Avatar:
     clip: Tensor
     text: Tensor
     masks: Tensor | None = None
+    held: Tensor | None = None
 
     @property
     def first_motion(self) -> Tensor:
@@ -73,4 +75,5 @@ def prepare_avatar(
     latent = encode(video)
     mask = torch.zeros(TEMPORAL_STRIDE, *shape, device=latent.device, dtype=latent.dtype)
     mask[:, 0] = 1
-    return Avatar(reference, torch.cat([mask, latent]), clip, text, masks)
+    held = encode(reference[0].expand(-1, stream.motion_frames, -1, -1))
+    return Avatar(reference, torch.cat([mask, latent]), clip, text, masks, held)

@@ -152,8 +152,8 @@ class Session:
         """Reviews the stream against its portrait; none where correction is off."""
         if self.stream.correction is None:
             return None
-        held = self.avatar.reference[0].expand(-1, self.stream.motion_frames, -1, -1)
-        return Corrector.of(self.stream.correction, self.engine.encode(held).cpu(), self.stream.steps)
+        assert self.avatar.held is not None, "`prepare_avatar` made it"
+        return Corrector.of(self.stream.correction, self.avatar.held.float().cpu(), self.stream.steps)
 
     def _avatar_at(self, index: int) -> Avatar:
         changes = [start for start in self.prompts if start <= index]

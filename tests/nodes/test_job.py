@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tests.nodes.fake_host import Blocked, Interrupted
-from tests.nodes.test_stream import decode, frames_of, grey, parts, render, sample  # noqa: F401 - `parts` is a fixture
+from tests.nodes.test_stream import correction_of, decode, frames_of, grey, parts, render, sample  # noqa: F401 - `parts` is a fixture
 
 
 @pytest.fixture
@@ -19,8 +19,8 @@ def start(nodes, parts, **changes):  # noqa: F811
     return nodes["LiveTalkJobStart"][0].execute(**inputs).args
 
 
-def chunk(nodes, parts, state):  # noqa: F811
-    latent, sampled = sample(nodes, parts, state=state)
+def chunk(nodes, parts, state, **changes):  # noqa: F811
+    latent, sampled = sample(nodes, parts, state=state, **changes)
     return decode(nodes, parts, latent, sampled)
 
 
@@ -134,3 +134,16 @@ def test_refuses_another_speech_and_names_that_are_none(nodes, parts, host, erro
 def test_is_never_what_it_was(nodes):
     value = nodes["LiveTalkJobStart"][0].fingerprint_inputs()
     assert value != value
+
+
+def test_retrospection_outlives_the_prompt(nodes, parts, host):  # noqa: F811
+    """Its memory of the last chunks is in the job's file."""
+    correction = correction_of(nodes, 1.0, retrospection=1.0)
+    state, job = start(nodes, parts)
+    images, after = chunk(nodes, parts, state, correction=correction)
+    end(nodes, job, after, images)
+    resumed, _ = start(nodes, parts, resume=True)
+    assert torch.equal(resumed.state.review, after.state.review)
+    at_once, kept = (chunk(nodes, parts, given, correction=correction)[0] for given in (after, resumed))
+    assert torch.equal(at_once, kept)
+    assert not torch.equal(at_once, chunk(nodes, parts, resumed)[0])

@@ -23,7 +23,7 @@ WIDGETS = {
     "LiveTalkDecodeChunk": ["overlap"],
     "LiveTalkRender": ["seed", "filename_prefix", "resume", "steps", "collect_images"],
     "LiveTalkPrompt": ["prompt", "from_second"],
-    "LiveTalkCorrection": ["color_correction"],
+    "LiveTalkCorrection": ["color_correction", "retrospection", "threshold", "interval", "lookback"],
     "LiveTalkJobStart": ["filename_prefix", "resume", "job"],
     "LiveTalkJobEnd": [],
 }

@@ -52,8 +52,10 @@ def render(nodes, parts, **changes):
     return nodes["LiveTalkRender"][0].execute(**(inputs | changes))
 
 
-def correction_of(nodes, color):
-    return nodes["LiveTalkCorrection"][0].execute(color_correction=color).args[0]
+def correction_of(nodes, color, retrospection=0.0):
+    """The node's settings; retrospection at every chunk, whatever the drift."""
+    settings = {"retrospection": retrospection, "threshold": 0.0, "interval": 1, "lookback": 1}
+    return nodes["LiveTalkCorrection"][0].execute(color_correction=color, **settings).args[0]
 
 
 def frames_of(path):
@@ -112,6 +114,32 @@ class TestChunks:
         latent, sampled, _ = chunks[1][0]
         plain, _ = decode(nodes, parts, latent, sampled, correction=correction_of(nodes, 0.0))
         assert (plain - chunks[0][0]).abs().max() > 0.01
+
+    def test_retrospection_reaches_the_next_chunk_as_in_the_core(self, nodes, parts, chunks, pack):
+        """Sample Chunk alone is given it; what Decode Chunk hands on carries the review."""
+        correction = correction_of(nodes, 1.0, retrospection=1.0)
+        latent, sampled = sample(nodes, parts, correction=correction)
+        first, state = decode(nodes, parts, latent, sampled)
+        latent, sampled = sample(nodes, parts, correction=correction, state=state)
+        second, _ = decode(nodes, parts, latent, sampled)
+        assert torch.equal(first, chunks[0][0])
+        assert not torch.equal(second, chunks[0][1])
+        session = pack("livetalk_core.streaming.session")
+        plan, stream = state.plan, state.stream
+        engine = pack("livetalk_core.streaming.engine").LocalEngine(parts["model"], parts["vae"])
+        whole = session.Session(engine, parts["avatar"], parts["speech"].features(plan), plan, stream)
+        frames = [e.frames for e in whole.run(whole.start(5)) if isinstance(e, session.Frames) and e.chunk.index == 1]
+        expected = (torch.cat(frames, dim=1).permute(1, 2, 3, 0) + 1) / 2
+        assert (second - expected).abs().max() < 1e-3
+
+    def test_retrospection_is_off_by_default(self, nodes, chunks):
+        assert correction_of(nodes, 1.0).retrospection is None
+        assert all(state.state.review is None for _, _, state in chunks[1])
+
+    def test_refuse_retrospection_where_only_decoding_knows_of_it(self, nodes, parts, chunks, errors):
+        latent, sampled, _ = chunks[1][0]
+        with pytest.raises(errors.InputError, match="connect LiveTalk Correction there"):
+            decode(nodes, parts, latent, sampled, correction=correction_of(nodes, 1.0, retrospection=0.5))
 
     def test_progress_counts_steps(self, nodes, parts, host):
         sample(nodes, parts, steps=3)
