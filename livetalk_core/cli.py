@@ -17,7 +17,7 @@ from . import __version__
 from .bench import bench
 from .bench_report import report, update_document
 from .checkpoints.convert import convert
-from .config import DEFAULT_PROMPT, PRESETS, CorrectionConfig
+from .config import DEFAULT_NEGATIVE_PROMPT, DEFAULT_PROMPT, PRESETS, CorrectionConfig, Guidance
 from .errors import Cancelled, InputError, LiveTalkError, OutputError
 from .fleets import fleet_of, fleet_options
 from .generate import Settings, prepare
@@ -108,6 +108,11 @@ def _generate_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--audio", type=Path, required=True, help="the speech: any sound or video file")
     command.add_argument("--output", type=Path, default=Path("talk.mp4"), help="the video (default: talk.mp4)")
     command.add_argument("--model", default="nano", help="'nano' (embedded) or a folder of weights (default: nano)")
+    command.add_argument(
+        "--patch", type=Path, metavar="FILE",
+        help="an InfiniteTalk patch for --model, then a folder of Wan 2.1 I2V 14B; sampled as its makers do: "
+        "40 steps, guided, 81 frames a chunk",
+    )  # fmt: skip
     command.add_argument("--prompt", default=DEFAULT_PROMPT, help="what is seen")
     command.add_argument(
         "--prompt-at", nargs=2, action="append", default=[], metavar=("SECONDS", "PROMPT"),
@@ -118,7 +123,14 @@ def _generate_options(command: argparse.ArgumentParser) -> None:
         "--audio-mode", choices=MODES, default="window", help="how speech is encoded (default: window)"
     )
     command.add_argument("--size", type=size, help="WIDTHxHEIGHT in pixels, multiples of 16 (default: the model's)")
-    command.add_argument("--steps", type=int, help="sampling steps (default: 4)")
+    command.add_argument("--steps", type=int, help="sampling steps (default: 4, with --patch 40)")
+    command.add_argument(
+        "--guidance", type=float, nargs=2, metavar=("TEXT", "AUDIO"),
+        help="sample weights that are not distilled, guided by prompt and by sound; 1: not (with --patch: 5 4)",
+    )  # fmt: skip
+    command.add_argument(
+        "--negative-prompt", default=DEFAULT_NEGATIVE_PROMPT, help="what guidance by text leads away from"
+    )
     command.add_argument("--color-correction", type=float, help="0 (off) to 1 (default: 1)")
     command.add_argument(
         "--correction",
@@ -144,6 +156,8 @@ def _generate(options: argparse.Namespace, device: torch.device, dtype: torch.dt
     settings = Settings(
         image=options.image, audio=options.audio, output=options.output, model=options.model, prompt=options.prompt,
         prompts_at=tuple((_seconds(at), prompt) for at, prompt in options.prompt_at), seed=options.seed,
+        negative_prompt=options.negative_prompt, patch=options.patch,
+        guidance=Guidance(*options.guidance) if options.guidance else None,
         audio_mode=options.audio_mode, size=options.size, steps=options.steps,
         color_correction=options.color_correction,
         correction=CorrectionConfig(strength=options.correction) if options.correction else None,

@@ -7,6 +7,8 @@ from .shapes import check_size, latent_frames
 
 DEFAULT_PROMPT = "A person is talking. Only the foreground characters are moving, the background remains static."
 """The reference's own."""
+DEFAULT_NEGATIVE_PROMPT = "blurred, overexposed, low quality, deformed face, subtitles, a still picture"
+"""What guidance by text leads away from."""
 
 WAN_LATENT_MEAN = (
     -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
@@ -124,12 +126,29 @@ class CorrectionConfig:
 
 
 @dataclass(frozen=True)
+class Guidance:
+    """Guidance by prompt and by sound (sampling/guidance.py), for weights that are not distilled; 1 is none.
+
+    A step takes one evaluation of the model with none of them, two with one, three with both.
+    """
+
+    text: float = 1.0
+    audio: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.text <= 100 and 0 <= self.audio <= 100):
+            raise InputError(f"guidance {self.text} by text, {self.audio} by audio; needs 0 to 100 (1: none)")
+
+
+@dataclass(frozen=True)
 class StreamConfig:
     """How the video is cut into chunks and each chunk is sampled.
 
     A chunk has `frame_num` frames, of which the first `motion_frames` repeat the end of the chunk
     before. `shift` stretches the timesteps; `color_correction` in 0..1 pulls every frame's Lab
-    mean and deviation towards the reference image. `correction` is off where it is None.
+    mean and deviation towards the reference image. `correction` is off where it is None. `guidance`
+    is for weights that are not distilled: they go along the flow by Euler's steps, from the first
+    noise alone; where it is None, every step takes fresh noise, as the distilled weights do.
     """
 
     height: int = 768
@@ -140,6 +159,7 @@ class StreamConfig:
     shift: float = 5.0
     color_correction: float = 1.0
     correction: CorrectionConfig | None = None
+    guidance: Guidance | None = None
 
     def __post_init__(self) -> None:
         check_size(self.height, self.width)
@@ -156,6 +176,10 @@ class StreamConfig:
     def new_frames(self) -> int:
         """Frames that each chunk after the first adds to the video."""
         return self.frame_num - self.motion_frames
+
+
+INFINITETALK = StreamConfig(frame_num=81, motion_frames=9, steps=40, shift=7.0, guidance=Guidance(5.0, 4.0))
+"""What InfiniteTalk's weights were made for (its own settings for 480p)."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ def fleet_options(command: argparse.ArgumentParser) -> None:
 
 def fleet_of(options: argparse.Namespace, dtype: torch.dtype) -> Fleet | None:
     """The workers that the options ask for, if any."""
-    setup = engine_setup(options.model, dtype, options.shard_weights)
+    setup = engine_setup(options.model, dtype, options.shard_weights, patch=options.patch)
     if options.listen:
         if not options.ranks or options.ranks < 1 or options.devices:
             raise InputError("--listen needs --ranks, how many workers will connect, and no --devices")

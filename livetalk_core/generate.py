@@ -5,10 +5,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from .checkpoints.load import open_model
 from .checkpoints.model import Model
-from .config import DEFAULT_PROMPT, CorrectionConfig, StreamConfig
+from .config import DEFAULT_NEGATIVE_PROMPT, DEFAULT_PROMPT, CorrectionConfig, Guidance, StreamConfig
 from .errors import InputError
 from .kernels import Shape, choose_attention
 from .media.audio import open_audio
@@ -35,14 +36,17 @@ class Settings:
     audio: Path
     output: Path
     model: str = "nano"
+    patch: Path | None = None
     prompt: str = DEFAULT_PROMPT
     prompts_at: tuple[tuple[float, str], ...] = ()
+    negative_prompt: str = DEFAULT_NEGATIVE_PROMPT
     seed: int = 0
     audio_mode: str = "window"
     size: tuple[int, int] | None = None
     steps: int | None = None
     color_correction: float | None = None
     correction: CorrectionConfig | None = None
+    guidance: Guidance | None = None
     resume: bool = False
     overwrite: bool = False
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -57,16 +61,18 @@ def prepare(settings: Settings) -> tuple[Render, Model]:
     """Read and check all inputs, load the model, and make the avatar: ready to `run`."""
     check_output(settings.output, settings.resume, settings.overwrite)
     portrait, sound = load_image(settings.image), open_audio(settings.audio)
-    model = open_model(settings.model, settings.device, settings.dtype)
+    model = open_model(settings.model, settings.device, settings.dtype, settings.patch)
     stream = stream_of(model.preset.stream, settings)
     total = frames_of_samples(sound.samples, sound.sample_rate)
     plan = ChunkPlan.of(total, stream, live=settings.audio_mode == "stream")
     changes = {_chunk_at(seconds, plan): prompt for seconds, prompt in settings.prompts_at}
-    text, *others = model.encode_texts(settings.prompt, *changes.values())
+    by_text = stream.guidance is not None and stream.guidance.text != 1
+    text, *others = model.encode_texts(settings.prompt, *changes.values(), *[settings.negative_prompt] * by_text)
+    negative = others.pop() if by_text else None
     reference = to_reference(portrait, stream.height, stream.width)
     clip = model.encode_image(reference)
     features = speech_features(sound, model.audio_encoder, plan, settings.audio_mode)
-    engine = engine_of(settings, model, stream.shift)
+    engine = engine_of(settings, model, stream, negative)
     avatar = prepare_avatar(reference, clip, text, engine.encode, stream)
     prompts = dict(zip(changes, others, strict=True))
     session = Session(engine, avatar, features, plan, stream, prompts, ahead=True)
@@ -81,6 +87,8 @@ def prepare(settings: Settings) -> tuple[Render, Model]:
         "steps": stream.steps,
         "color correction": stream.color_correction,
         "correction": None if stream.correction is None else asdict(stream.correction),
+        "guidance": None if stream.guidance is None else [asdict(stream.guidance), settings.negative_prompt],
+        "patch": None if settings.patch is None else str(settings.patch),
         "attention": settings.attention,
         "compiled": settings.compiled,
         "device type": str(settings.fleet or settings.device.type),
@@ -94,23 +102,26 @@ def prepare(settings: Settings) -> tuple[Render, Model]:
     return render, model
 
 
-def engine_of(settings: Settings, model: Model, shift: float) -> Engine:
-    """The engine: workers where there are some, else this process."""
+def engine_of(settings: Settings, model: Model, stream: StreamConfig, negative: Tensor | None) -> Engine:
+    """The engine: workers where there are some, else this process. `negative`: tokens of the negative prompt."""
     if settings.fleet is not None:
         if settings.attention != "auto" or settings.compiled:
             raise InputError("--attention and --compile are for one device; leave them out, or --devices")
-        return FleetEngine(settings.fleet, shift)
+        return FleetEngine(settings.fleet, stream.shift, guidance=stream.guidance, negative=negative)
     widths = model.preset.transformer
     shape = Shape(settings.device, settings.dtype, widths.num_heads, widths.head_dim)
     attention = choose_attention(settings.attention, shape)
-    return LocalEngine(model.transformer, model.vae, settings.device, shift, attention, settings.compiled)
+    return LocalEngine(
+        model.transformer, model.vae, settings.device, stream.shift, attention, settings.compiled,
+        stream.guidance, negative,
+    )  # fmt: skip
 
 
 def stream_of(default: StreamConfig, settings: Settings) -> StreamConfig:
     """The model's stream with the settings that were given."""
     height, width = settings.size or (default.height, default.width)
-    given = {"steps": settings.steps, "color_correction": settings.color_correction, "correction": settings.correction}
-    changes = {name: value for name, value in given.items() if value is not None}
+    names = ("steps", "color_correction", "correction", "guidance")
+    changes = {name: value for name in names if (value := getattr(settings, name)) is not None}
     return replace(default, height=height, width=width, **changes)
 
 

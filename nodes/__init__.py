@@ -4,6 +4,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .chunk import DecodeChunk, SampleChunk
 from .fleet import Devices
+from .guidance import SetGuidance
 from .inputs import EncodeSpeech, MakeAvatar
 from .job import JobEnd, JobStart
 from .loaders import EmbeddedModel, LoadAudioEncoder, LoadModel
@@ -17,7 +18,7 @@ class LiveTalkExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """All nodes, in the order of a graph."""
         return [
-            EmbeddedModel, LoadModel, LoadAudioEncoder, Devices,
+            EmbeddedModel, LoadModel, SetGuidance, LoadAudioEncoder, Devices,
             EncodeSpeech, MakeAvatar, LaterPrompt, SetCorrection,
             Render,
             SampleChunk, DecodeChunk, JobStart, JobEnd,

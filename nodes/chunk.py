@@ -15,6 +15,7 @@ from ..livetalk_core.streaming.avatar import Avatar
 from ..livetalk_core.streaming.session import Frames, Session
 from ..livetalk_core.streaming.state import StreamState
 from . import fleet, host
+from .guidance import guidance_of
 from .handles import (
     AvatarSocket,
     ChunkState,
@@ -82,7 +83,7 @@ class SampleChunk(io.ComfyNode):
         check_fit(host.require_livetalk(model), avatar, speech)
         if state is not None:
             check_continues(state, avatar, speech)
-        stream = (correction or Correction()).stream(avatar, steps=steps)
+        stream = (correction or Correction()).stream(avatar, steps=steps, guidance=guidance_of(model))
         plan = speech.plan(stream)
         progress = host.Progress(steps)
         engine = fleet.engine_for(model, on_estimate=progress.on_estimate)

@@ -19,6 +19,7 @@ from ..livetalk_core.parallel.fleet import Fleet, local_fleet
 from ..livetalk_core.streaming.engine import Engine
 from ..livetalk_core.streaming.fleet_engine import FleetEngine, OtherVAE, engine_setup
 from . import host
+from .guidance import guided_by
 from .loaders import whole_model
 
 KEY = "livetalk_devices"
@@ -29,6 +30,7 @@ class Spread:
     """What workers load, and on which devices."""
 
     source: str
+    patch: str | None
     devices: tuple[str, ...]
     shard_weights: bool
 
@@ -49,7 +51,7 @@ class Running:
         """The fleet of `spread`; another one is ended first."""
         if self.fleet is None or self.spread != spread:
             self.end()
-            setup = engine_setup(spread.source, spread.dtype, spread.shard_weights, own_vae=False)
+            setup = engine_setup(spread.source, spread.dtype, spread.shard_weights, False, spread.patch)
             self.spread, self.fleet = spread, local_fleet(spread.devices, "engine", fields=setup)
             weakref.finalize(model, self.end, spread)
         self.fleet.poll = host.check_cancelled
@@ -100,8 +102,9 @@ class Devices(io.ComfyNode):
         host.require_livetalk(model)
         _, origin = model.cached_patcher_init
         source = str(whole_model(Path(origin[0]))) if origin else nano.NAME
+        patch = origin[1] or None if origin else None
         marked = model.clone()
-        marked.set_attachments(KEY, Spread(source, tuple(parse_devices(devices)), shard_weights))
+        marked.set_attachments(KEY, Spread(source, patch, tuple(parse_devices(devices)), shard_weights))
         return io.NodeOutput(marked)
 
 
@@ -110,9 +113,10 @@ def engine_for(model: Any, vae: Any = None, **options: Any) -> Engine:
 
     `options` are what `host.HostEngine` takes besides.
     """
-    found = model.get_attachment(KEY)
+    found, guided = model.get_attachment(KEY), guided_by(model)
+    ways = {} if guided is None else {"guidance": guided.guidance, "negative": guided.negative}
     if found is None:
-        return host.HostEngine(model, vae, **options)
+        return host.HostEngine(model, vae, **options, **ways)
     if model.patches:
         raise InputError(
             f"this MODEL has {len(model.patches)} patched weights (a LoRA?), which the workers on "
@@ -120,10 +124,11 @@ def engine_for(model: Any, vae: Any = None, **options: Any) -> Engine:
         )
     other = None if vae is None else OtherVAE(weakref.ref(vae.first_stage_model), vae.get_sd)
     shift = model.get_model_object("model_sampling").shift
-    return FleetEngine(RUNNING.of(found, model.model), shift, other)
+    return FleetEngine(RUNNING.of(found, model.model), shift, other, **ways)
 
 
 def name(model: Any) -> str:
-    """The devices of a MODEL, for what a resumed render must not change; empty where none are set."""
-    found = model.get_attachment(KEY)
-    return "" if found is None else f", {', '.join(found.devices)}"
+    """The devices and the negative prompt of a MODEL, for what a resumed render must not change; empty without."""
+    found, guided = model.get_attachment(KEY), guided_by(model)
+    devices = "" if found is None else f", {', '.join(found.devices)}"
+    return devices + ("" if guided is None else guided.identity)

@@ -12,13 +12,16 @@ from comfy_api.latest import io
 
 from ..livetalk_core.checkpoints import configs, keys, nano
 from ..livetalk_core.checkpoints.header import INDEX_ENDING, open_checkpoint
-from ..livetalk_core.checkpoints.load import load_audio_encoder, transformer_part
-from ..livetalk_core.config import TransformerConfig
+from ..livetalk_core.checkpoints.load import load_audio_encoder, patched, transformer_part
+from ..livetalk_core.config import INFINITETALK, StreamConfig, TransformerConfig
 from ..livetalk_core.models.audio_encoder import AudioEncoder
 from . import host
+from .guidance import Guided, mark
 from .handles import AudioEncoderSocket, HostedAudioEncoder
 
 TRANSFORMERS = "diffusion_models"
+PATCHES = "model_patches"
+NO_PATCH = "none"
 AUDIO_ENCODERS = "audio_encoders"
 QUANTISED = ".comfy_quant"
 """Ending of the tensors by which ComfyUI marks a quantised layer."""
@@ -62,24 +65,37 @@ class LoadModel(io.ComfyNode):
             node_id="LiveTalkLoadModel",
             display_name="LiveTalk Load Model",
             category="LiveTalk",
-            description="Loads a LiveTalk (SoulX-FlashTalk) transformer. VAE, text and vision encoder come from stock "
-            "loaders.",
-            search_aliases=["flashtalk", "soulx", "diffusion model", "unet loader"],
+            description="Loads a LiveTalk (SoulX-FlashTalk) transformer, or Wan 2.1 I2V 14B with an InfiniteTalk "
+            "patch. VAE, text and vision encoder come from stock loaders.",
+            search_aliases=["flashtalk", "soulx", "diffusion model", "unet loader", "infinitetalk", "multitalk"],
             inputs=[
                 io.Combo.Input(
                     "model_name",
                     options=host.model_files(TRANSFORMERS),
                     tooltip="A file in models/diffusion_models: published, merged, ComfyUI-prefixed or FP8-scaled. "
                     "Of shards, choose any one.",
+                ),
+                io.Combo.Input(
+                    "model_patch",
+                    options=[NO_PATCH, *host.model_files(PATCHES)],
+                    default=NO_PATCH,
+                    tooltip="An InfiniteTalk patch in models/model_patches, for a Wan 2.1 I2V 14B model, which has no "
+                    "audio layers. Such weights need 40 steps and LiveTalk Guidance, or a speed LoRA.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(
+                    display_name="model",
+                    tooltip="For LiveTalk Render or Sample Chunk; with a patch, LiveTalk Guidance.",
                 )
             ],
-            outputs=[io.Model.Output(display_name="model", tooltip="For LiveTalk Render or Sample Chunk.")],
         )
 
     @classmethod
-    def execute(cls, model_name: str) -> io.NodeOutput:
-        """Check the file's header, then load it."""
-        return io.NodeOutput(file_transformer(str(host.model_path(TRANSFORMERS, model_name))))
+    def execute(cls, model_name: str, model_patch: str) -> io.NodeOutput:
+        """Check the files' headers, then load them."""
+        patch = "" if model_patch == NO_PATCH else str(host.model_path(PATCHES, model_patch))
+        return io.NodeOutput(file_transformer(str(host.model_path(TRANSFORMERS, model_name)), patch))
 
 
 class LoadAudioEncoder(io.ComfyNode):
@@ -117,13 +133,22 @@ def embedded_transformer(disable_dynamic: bool = False) -> Any:
     return host.build_model(nano.NAME, nano.PRESET.transformer, weights, reload, disable_dynamic)
 
 
-def file_transformer(path: str, disable_dynamic: bool = False) -> Any:
-    """The MODEL in a file, or in the shards that it is one of; ComfyUI calls this again for a copy of its own."""
-    source = whole_model(Path(path))
-    config, files = transformer_config(source), open_checkpoint(source).files
-    weights = host.read_weights(files)
-    name = f"{source.name}, {sum(file.stat().st_size for file in files)} bytes"
-    return host.build_model(name, config, weights, (file_transformer, (path,)), disable_dynamic)
+def file_transformer(path: str, patch: str = "", disable_dynamic: bool = False) -> Any:
+    """The MODEL in a file, or in the shards that it is one of; ComfyUI calls this again for a copy of its own.
+
+    With the path of an InfiniteTalk `patch`, the file is a Wan 2.1 model; the MODEL says that it is not distilled.
+    """
+    source, added = whole_model(Path(path)), Path(patch) if patch else None
+    config = transformer_config(source, added)
+    checkpoint = open_checkpoint(source) if added is None else patched(source, added)
+    weights = host.read_weights(checkpoint.files)
+    size = sum(file.stat().st_size for file in checkpoint.files)
+    name = f"{source.name}{f' with {added.name}' if added else ''}, {size} bytes"
+    shift = INFINITETALK.shift if added else StreamConfig.shift
+    model = host.build_model(name, config, weights, (file_transformer, (path, patch)), disable_dynamic, shift)
+    if added:
+        mark(model, Guided())
+    return model
 
 
 def whole_model(path: Path) -> Path:
@@ -133,13 +158,13 @@ def whole_model(path: Path) -> Path:
     return index if index.exists() else path
 
 
-def transformer_config(path: Path) -> TransformerConfig:
+def transformer_config(path: Path, patch: Path | None = None) -> TransformerConfig:
     """Widths of the transformer in a file whose header fits; layers in ComfyUI's own formats are left to ComfyUI."""
-    checkpoint = open_checkpoint(path)
+    checkpoint = open_checkpoint(path) if patch is None else patched(path, patch)
     quantised = "_quantization_metadata" in checkpoint.metadata or any(name.endswith(QUANTISED) for name in checkpoint)
     if quantised:
         return configs.transformer_config(checkpoint, keys.transformer(checkpoint.header()))
-    return transformer_part(path).config
+    return transformer_part(path, patch=patch).config
 
 
 def hosted(encoder: AudioEncoder) -> HostedAudioEncoder:

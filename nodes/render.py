@@ -15,6 +15,7 @@ from ..livetalk_core.streaming.render import Render as CoreRender
 from ..livetalk_core.streaming.session import Frames, Session
 from ..livetalk_core.streaming.sidecar import ENDING, Sidecar
 from . import fleet, host
+from .guidance import guidance_of
 from .handles import (
     AvatarSocket,
     Correction,
@@ -102,7 +103,7 @@ class Render(io.ComfyNode):
     ) -> io.NodeOutput:
         """Render to the end; on Cancel or failure the partial file stays and its path is said."""
         check_fit(host.require_livetalk(model), avatar, speech, prompts)
-        stream = (correction or Correction()).stream(avatar, steps=steps)
+        stream = (correction or Correction()).stream(avatar, steps=steps, guidance=guidance_of(model))
         plan = speech.plan(stream)
         upscaler = None if upscale_model is None else host.Upscaler(upscale_model, avatar.reference)
         output = host.OutputFile(filename_prefix, stream.width, stream.height)

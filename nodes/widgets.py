@@ -23,9 +23,10 @@ def steps_input() -> io.Int.Input:
         "steps",
         default=4,
         min=1,
-        max=16,
+        max=100,
         advanced=True,
-        tooltip="Denoising steps per chunk. The model is distilled for 4; 2 is twice as fast and less exact.",
+        tooltip="Denoising steps per chunk. The model is distilled for 4; 2 is twice as fast and less exact. Wan 2.1 "
+        "with an InfiniteTalk patch needs 40, or what its speed LoRA is for.",
     )
 
 

@@ -134,6 +134,8 @@ BAD_INPUTS = {
     "no such model": (None, ["--model", "nowhere"], "no model at nowhere"),
     "an odd size": (None, ["--size", "100x64"], "multiples of 16: the nearest is 96x64"),
     "no steps": (None, ["--steps", "0"], "0 sampling steps"),
+    "no such patch": (None, ["--patch", "nowhere"], "nano takes no patch nowhere"),
+    "guidance below zero": (None, ["--guidance", "-1", "2"], "guidance -1.0 by text, 2.0 by audio"),
     "too much color": (None, ["--color-correction", "2"], "needs 0"),
     "no such device": (None, ["--device", "tpu9"], "device 'tpu9' cannot be used"),
     "not an mp4": (None, ["--output", "talk.avi"], "ends in .mp4"),

@@ -12,7 +12,7 @@ from livetalk_core.fleets import fleet_of, fleet_options
 def fleet(*arguments):
     parser = argparse.ArgumentParser()
     fleet_options(parser)
-    return fleet_of(argparse.Namespace(model="nano", **vars(parser.parse_args(arguments))), torch.float32)
+    return fleet_of(argparse.Namespace(model="nano", patch=None, **vars(parser.parse_args(arguments))), torch.float32)
 
 
 def test_without_options_there_is_none():

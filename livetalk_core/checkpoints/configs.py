@@ -24,10 +24,12 @@ IMAGE_HEAD_DIMS = {1280: 80}
 """Channels per head by width (ViT-H); 64 for all others."""
 
 LIVETALK = "a LiveTalk video transformer"
+WAN = "a Wan video transformer without LiveTalk's audio layers (an InfiniteTalk patch can add them)"
+AUDIO_PATCH = "a patch of audio layers alone (InfiniteTalk, MultiTalk)"
 WAV2VEC2 = "a Wav2Vec2 audio encoder"
 KINDS = (
     ("audio_proj.proj1.weight", LIVETALK),
-    ("blocks.0.cross_attn.norm_k.weight", "a Wan video transformer without LiveTalk's audio layers"),
+    ("blocks.0.cross_attn.norm_k.weight", WAN),
     ("decoder.middle.0.residual.0.gamma", "a Wan 2.1 VAE"),
     ("feature_extractor.conv_layers.0.conv.weight", WAV2VEC2),
     ("visual.cls_embedding", "a CLIP vision encoder"),
@@ -52,8 +54,10 @@ AUDIO_SUPPORTED = {
 
 def identify(weights: Mapping[str, Tensor]) -> str:
     """What kind of model these weights are, in words."""
-    found = (kind for ending, kind in KINDS if any(name.endswith(ending) for name in weights))
-    return next(found, "no model that LiveTalk knows")
+    found = [kind for ending, kind in KINDS if any(name.endswith(ending) for name in weights)]
+    if found[:1] == [LIVETALK] and WAN not in found:
+        return AUDIO_PATCH
+    return found[0] if found else "no model that LiveTalk knows"
 
 
 class Shapes:

@@ -100,6 +100,11 @@ def open_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(path, files)
 
 
+def joined(model: Checkpoint, patch: Checkpoint) -> Checkpoint:
+    """A model with the weights that a patch adds to it, or puts in the place of its own."""
+    return Checkpoint(model.path, (*model.files, *patch.files))
+
+
 def _weights_in(folder: Path) -> Path:
     indices, files = sorted(folder.glob(f"*{INDEX_ENDING}")), sorted(folder.glob("*.safetensors"))
     found = indices or files

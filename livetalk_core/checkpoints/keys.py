@@ -14,6 +14,8 @@ from torch import Tensor
 
 PREFIXES = ("model.diffusion_model.", "diffusion_model.")
 """What ComfyUI's files put before a transformer's keys."""
+ALIASES = {"multitalk_audio_proj.": "audio_proj."}
+"""Beginnings of keys that some files name otherwise, and ours: audio layers merged by the Wan video wrapper."""
 SCALES = (".scale_weight", ".weight_scale")
 """Endings of the scale of an FP8 weight, ComfyUI's older and newer."""
 MARKERS = ("scaled_fp8", "spiece_model")
@@ -148,11 +150,17 @@ def prefix_of(weights: Mapping[str, Tensor]) -> str:
     return next((prefix for prefix in PREFIXES if any(name.startswith(prefix) for name in weights)), "")
 
 
+def transformer_name(name: str) -> str:
+    """What we call a transformer's weight: without a file's prefix, with one name for each layer."""
+    short = next((name.removeprefix(prefix) for prefix in PREFIXES if name.startswith(prefix)), name)
+    return next((own + short.removeprefix(alias) for alias, own in ALIASES.items() if short.startswith(alias)), short)
+
+
 def transformer(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The transformer's weights without prefix; the scale of an FP8 weight becomes `scale_weight`."""
-    prefix, result = prefix_of(weights), {}
+    result: dict[str, Tensor] = {}
     for name in weights:
-        short = name.removeprefix(prefix)
+        short = transformer_name(name)
         if is_marker(short):
             continue
         base = base_of_scale(short)

@@ -12,7 +12,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..config import PRESETS, Preset
+from ..config import INFINITETALK, PRESETS, Preset
 from ..errors import CheckpointError
 from ..models import operations as default_operations
 from ..models.audio_encoder import AudioEncoder
@@ -21,7 +21,7 @@ from ..models.text_encoder import FolderTokenizer, TextEncoder
 from ..models.transformer import Transformer
 from ..models.vae import VAE
 from . import configs, keys, nano
-from .header import CONVERT, INDEX_ENDING, Checkpoint, check, json_object, open_checkpoint
+from .header import CONVERT, INDEX_ENDING, Checkpoint, check, joined, json_object, open_checkpoint
 from .model import Model
 
 M = TypeVar("M", bound=nn.Module)
@@ -40,12 +40,17 @@ class Part(Generic[M]):
         infer: Callable[[Checkpoint, Mapping[str, Tensor]], Any],
         build: Callable[[Any, torch.dtype], M],
         keeps_fp8: bool = False,
+        patch: Path | None = None,
     ) -> None:
-        self.checkpoint, self._rename, self._build, self._keeps_fp8 = open_checkpoint(path), rename, build, keeps_fp8
+        self._rename, self._build, self._keeps_fp8 = rename, build, keeps_fp8
+        self.checkpoint = open_checkpoint(path) if patch is None else patched(path, patch)
         _check_quantization(self.checkpoint)
         self._header = rename(self.checkpoint.header())
         self.config = infer(self.checkpoint, self._header)
-        check(self._empty(torch.float32).state_dict(), self._header, f"{path}, {configs.identify(self._header)},")
+        check(self._empty(torch.float32).state_dict(), self._header, self._name(path, patch))
+
+    def _name(self, path: Path, patch: Path | None) -> str:
+        return f"{path}, {configs.identify(self._header)}," if patch is None else f"{path} with the patch {patch}"
 
     def _empty(self, dtype: torch.dtype) -> M:
         """The model on the meta device, with room for the file's FP8 scales."""
@@ -85,14 +90,31 @@ def _check_quantization(checkpoint: Checkpoint) -> None:
         )
 
 
-def transformer_part(path: Path, operations: Any = default_operations) -> Part[Transformer]:
-    """The video transformer: one file, an index of shards, or a folder; plain, ComfyUI-prefixed or FP8-scaled."""
+def patched(path: Path, patch: Path) -> Checkpoint:
+    """A Wan 2.1 model and the audio layers that `patch` adds; a `CheckpointError` where they are anything else."""
+    model, added = open_checkpoint(path), open_checkpoint(patch)
+    for checkpoint, needed, remedy in (
+        (model, configs.WAN, "choose a Wan 2.1 image-to-video 14B model, or leave the patch out"),
+        (added, configs.AUDIO_PATCH, "choose an InfiniteTalk or MultiTalk patch"),
+    ):
+        found = configs.identify(keys.transformer(checkpoint.header()))
+        if found != needed:
+            raise CheckpointError(f"{checkpoint.path} is {found}; needed is {needed}: {remedy}")
+    return joined(model, added)
+
+
+def transformer_part(path: Path, operations: Any = default_operations, patch: Path | None = None) -> Part[Transformer]:
+    """The video transformer: one file, an index of shards, or a folder; plain, ComfyUI-prefixed or FP8-scaled.
+
+    With `patch`, `path` is a Wan 2.1 image-to-video model and the patch brings its audio layers (InfiniteTalk).
+    """
     return Part(
         path,
         keys.transformer,
         configs.transformer_config,
         lambda config, dtype: Transformer(config, operations, dtype=dtype),
         keeps_fp8=True,
+        patch=patch,
     )
 
 
@@ -203,27 +225,29 @@ def _single(found: list[Path], place: Place) -> Path:
     return found[0]
 
 
-def open_model(name: str | Path, device: Device, dtype: torch.dtype) -> Model:
+def open_model(name: str | Path, device: Device, dtype: torch.dtype, patch: Path | None = None) -> Model:
     """The embedded model by its name (`nano`), or a folder, or the transformer's file in such a folder.
 
     Everything is found and checked here; weights are read when a part is first used. The audio encoder is
-    float32 whatever `dtype` is.
+    float32 whatever `dtype` is. `patch` is a file of audio layers for a folder of Wan 2.1, which has none.
     """
     if str(name) == nano.NAME:
+        if patch is not None:
+            raise CheckpointError(f"{nano.NAME} takes no patch {patch}; needed is a folder of Wan 2.1: give it")
         return nano.open_nano(device, dtype)
     path = Path(name)
     if not path.exists():
         raise CheckpointError(f"no model at {path}; needed is {nano.NAME!r}, or a folder of weights")
     folder = path if path.is_dir() else path.parent
     files = {place: find(folder, place) for place in (TEXT_ENCODER, TOKENIZER, IMAGE_ENCODER, VAE_FILE, AUDIO_ENCODER)}
-    transformer = transformer_part(find(folder, TRANSFORMER) if path.is_dir() else path)
+    transformer = transformer_part(find(folder, TRANSFORMER) if path.is_dir() else path, patch=patch)
     vae, text = vae_part(files[VAE_FILE]), text_encoder_part(files[TEXT_ENCODER])
     audio, image = audio_encoder_part(files[AUDIO_ENCODER]), image_encoder_part(files[IMAGE_ENCODER])
     preset = Preset(folder.name, transformer.config, vae.config, audio.config, image.config, text.config)
     check_widths(preset)
     return Model(
         name=folder.resolve().name,
-        preset=replace(preset, stream=PRESETS["14b"].stream),
+        preset=replace(preset, stream=PRESETS["14b"].stream if patch is None else INFINITETALK),
         tokenizer=FolderTokenizer(files[TOKENIZER]),
         load_transformer=lambda: transformer.load(device, dtype),
         load_vae=lambda: vae.load(device, dtype),

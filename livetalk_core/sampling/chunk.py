@@ -31,22 +31,34 @@ def each_step(motion: Tensor, steps: int) -> Tensor:
 
 
 def sample(
-    predict: Predict, motion: Tensor, noise: Tensor, sigmas: Sequence[float], on_step: Callable[[int], None]
+    predict: Predict,
+    motion: Tensor,
+    noise: Tensor,
+    sigmas: Sequence[float],
+    on_step: Callable[[int], None],
+    fresh_noise: bool = True,
 ) -> Tensor:
     """Denoise one chunk from `noise` [steps,16,F,h,w]; `motion` [16,k,h,w] stays clean in front, the same in every
     step, or another in each [steps,16,k,h,w].
 
     After each step the estimate is noised again to the next level with fresh noise (no ODE solver: the
-    student is distilled for this). `on_step` is called with the number of steps done; it may raise to stop.
+    student is distilled for this). Without `fresh_noise` it is Euler's step along the flow instead, for weights that
+    are not distilled; only the first noise is read. `on_step` is called with the number of steps done; it may raise to
+    stop.
     """
-    motions = each_step(motion, len(noise))
+    steps = len(sigmas) - 1
+    motions = each_step(motion, steps)
     clean = motions.shape[2]
     latent = noise[0].clone()
     for step, (sigma, next_sigma) in enumerate(itertools.pairwise(sigmas)):
         latent[:, :clean] = motions[step]
         estimate = predict(latent, sigma)
-        last = step + 1 == len(noise)
-        latent = estimate.clone() if last else (1 - next_sigma) * estimate + next_sigma * noise[step + 1]
+        if step + 1 == steps:
+            latent = estimate.clone()
+        elif fresh_noise:
+            latent = (1 - next_sigma) * estimate + next_sigma * noise[step + 1]
+        else:
+            latent = estimate + next_sigma / sigma * (latent - estimate)
         on_step(step + 1)
     latent[:, :clean] = motions[-1]
     return latent

@@ -7,9 +7,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ..config import Guidance
+from ..errors import InputError
 from ..models.attention import AttentionFunction, attend
-from ..models.transformer import Context, Scene, TimeContext, Transformer
+from ..models.transformer import AudioContext, Context, Scene, TimeContext, Transformer
 from ..sampling.chunk import sample
+from ..sampling.guidance import guided
 from ..sampling.schedule import sigmas
 from .avatar import Avatar
 
@@ -23,7 +26,8 @@ class Engine(Protocol):
     def denoise(self, avatar: Avatar, audio: Tensor, motion: Tensor, noise: Tensor, on_step: OnStep) -> Tensor:
         """Audio windows [P,frames,5,blocks,channels], clean latents [16,k,h,w], noise [steps,16,F,h,w] -> latent.
 
-        The clean latents may differ from step to step: [steps,16,k,h,w].
+        The clean latents may differ from step to step: [steps,16,k,h,w]. An engine with guidance reads the first noise
+        alone.
         """
         ...
 
@@ -48,11 +52,31 @@ class Codec(Protocol):
         ...
 
 
+def prompts(avatar: Avatar, guidance: Guidance | None, negative: Tensor | None) -> dict[bool, Tensor]:
+    """True: the avatar's text tokens; False: those of the negative prompt, where guidance compares with it."""
+    if guidance is None or guidance.text == 1:
+        return {True: avatar.text}
+    if negative is None:
+        raise InputError(
+            f"guidance by text {guidance.text} without a negative prompt; it compares with one: give it, or set text "
+            "guidance to 1"
+        )
+    return {True: avatar.text, False: negative}
+
+
+def voices(audio: Tensor, guidance: Guidance | None) -> dict[bool, Tensor]:
+    """True: the chunk's audio windows; False: zeros, where guidance compares with silence."""
+    if guidance is None or guidance.audio == 1:
+        return {True: audio}
+    return {True: audio, False: torch.zeros_like(audio)}
+
+
 class LocalEngine:
     """One device, or one of several ranks that all run the same session on split models.
 
     What an avatar and the schedule contribute to every step is kept until another avatar, prompt or schedule comes.
-    `compiled` has torch.compile make one graph of the whole step, once per size.
+    `compiled` has torch.compile make one graph of the whole step, once per size. `guidance` is as in `StreamConfig`;
+    guidance by text needs `negative`, the tokens [L,text_dim] of a negative prompt.
     """
 
     def __init__(
@@ -63,10 +87,13 @@ class LocalEngine:
         shift: float = 5.0,
         attention: AttentionFunction = attend,
         compiled: bool = False,
+        guidance: Guidance | None = None,
+        negative: Tensor | None = None,
     ) -> None:
         self.transformer, self.vae, self.device, self.shift = transformer, vae, torch.device(device), shift
         self.attention, self.compiled = attention, compiled
-        self._context: tuple[Tensor, Tensor, Context] | None = None
+        self.guidance, self.negative = guidance, negative
+        self._contexts: dict[bool, tuple[Tensor, Tensor, Context]] = {}
         self._scene: tuple[Avatar, Scene] | None = None
         self._times: dict[float, TimeContext] = {}
 
@@ -74,14 +101,17 @@ class LocalEngine:
     def denoise(self, avatar: Avatar, audio: Tensor, motion: Tensor, noise: Tensor, on_step: OnStep) -> Tensor:
         """See `Engine.denoise`."""
         levels = sigmas(len(noise), self.shift)
-        context, scene, times = self._embed(avatar), self._embed_scene(avatar), self._embed_times(levels[:-1])
-        sound = self.transformer.embed_audio(audio.to(self.device))
+        scene, times = self._embed_scene(avatar), self._embed_times(levels[:-1])
+        contexts, sounds = self._embed_texts(avatar), self._embed_sounds(audio.to(self.device))
 
-        def predict(latent: Tensor, sigma: float) -> Tensor:
-            found = self._evaluate(latent[None], times[sigma], scene, context, sound, self.attention)
+        def estimate(latent: Tensor, sigma: float, text: bool, sound: bool) -> Tensor:
+            found = self._evaluate(latent[None], times[sigma], scene, contexts[text], sounds[sound], self.attention)
             return latent - sigma * found[0]
 
-        return sample(predict, motion.to(self.device), noise.to(self.device), levels, on_step)
+        fresh = self.guidance is None
+        start = noise if fresh else noise[:1]
+        predict = guided(estimate, self.guidance)
+        return sample(predict, motion.to(self.device), start.to(self.device), levels, on_step, fresh)
 
     @torch.inference_mode()
     def decode(self, latent: Tensor) -> Iterator[Tensor]:
@@ -99,11 +129,20 @@ class LocalEngine:
         evaluate = self.transformer.evaluate
         return torch.compile(evaluate, fullgraph=True, dynamic=False) if self.compiled else evaluate
 
-    def _embed(self, avatar: Avatar) -> Context:
-        if self._context is None or self._context[0] is not avatar.text or self._context[1] is not avatar.clip:
-            context = self.transformer.embed_context(avatar.text.to(self.device)[None], avatar.clip.to(self.device))
-            self._context = (avatar.text, avatar.clip, context)
-        return self._context[2]
+    def _embed_texts(self, avatar: Avatar) -> dict[bool, Context]:
+        """The avatar's prompt, and without it the negative one where guidance asks for it."""
+        texts = prompts(avatar, self.guidance, self.negative)
+        return {given: self._embed(given, text, avatar.clip) for given, text in texts.items()}
+
+    def _embed(self, given: bool, text: Tensor, clip: Tensor) -> Context:
+        kept = self._contexts.get(given)
+        if kept is None or kept[0] is not text or kept[1] is not clip:
+            context = self.transformer.embed_context(text.to(self.device)[None], clip.to(self.device))
+            self._contexts[given] = kept = (text, clip, context)
+        return kept[2]
+
+    def _embed_sounds(self, audio: Tensor) -> dict[bool, AudioContext]:
+        return {given: self.transformer.embed_audio(sound) for given, sound in voices(audio, self.guidance).items()}
 
     def _embed_scene(self, avatar: Avatar) -> Scene:
         if self._scene is None or self._scene[0].cond is not avatar.cond or self._scene[0].masks is not avatar.masks:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..checkpoints import nano
 from ..checkpoints.load import TRANSFORMER, VAE_FILE, find, transformer_part, vae_part
-from ..config import VAEConfig
+from ..config import Guidance, VAEConfig
 from ..errors import InputError
 from ..machine import available_memory
 from ..memory import weight_bytes
@@ -35,13 +35,14 @@ class EngineRunner:
     def __init__(self, engine: LocalEngine, dtype: torch.dtype) -> None:
         self.engine, self.dtype = engine, dtype
         self._avatar: Avatar | None = None
+        self._negative: Tensor | None = None
 
     @classmethod
     def of(cls, setup: Job) -> "EngineRunner":
         """The runner of a set-up as `engine_setup` makes it."""
         fields, device = setup.fields, setup.device
         dtype = getattr(torch, fields["dtype"])
-        transformer = load_transformer(fields["model"], dtype, device, fields["sharded"])
+        transformer = load_transformer(fields["model"], dtype, device, fields["sharded"], fields["patch"])
         split = split_sequence(transformer, Mesh.of(transformer.config.num_heads))
         runner = cls(LocalEngine(split, NO_VAE, device), dtype)
         if fields["own_vae"]:
@@ -61,8 +62,12 @@ class EngineRunner:
         news = named(job.tensors, AVATAR)
         self._avatar = Avatar(**news) if news else self._avatar
         assert self._avatar is not None, "it comes with the first chunk"
+        guidance = job.fields["guidance"]
         self.engine.shift = job.fields["shift"]
+        self.engine.guidance = None if guidance is None else Guidance(**guidance)
+        self.engine.negative = self._negative = same(job.tensors.get("negative"), self._negative)
         audio, motion, noise = (job.tensors[name] for name in ("audio", "motion", "noise"))
+        noise = noise.expand(job.fields["steps"], *noise.shape[1:])
         latent = self.engine.denoise(self._avatar, audio, motion, noise, lambda step: job.report({"step": step}))
         job.report(tensors={"latent": latent})
 
@@ -76,12 +81,19 @@ class EngineRunner:
         job.report(tensors={"latent": self.engine.encode(job.tensors["frames"])})
 
 
+def same(new: Tensor | None, kept: Tensor | None) -> Tensor | None:
+    """`new`, or the kept tensor where it has the same values: what an engine made of it then still holds."""
+    return kept if new is not None and kept is not None and torch.equal(new, kept) else new
+
+
 def named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Those whose names begin with `prefix`, which is cut off."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def load_transformer(model: str, dtype: torch.dtype, device: torch.device, sharded: bool) -> Transformer:
+def load_transformer(
+    model: str, dtype: torch.dtype, device: torch.device, sharded: bool, patch: str | None = None
+) -> Transformer:
     """The transformer on this rank's device, whole or this rank's share of its weights.
 
     Weights of the dtype asked for are mapped from the file: all processes of a host read the one copy in its memory.
@@ -90,7 +102,8 @@ def load_transformer(model: str, dtype: torch.dtype, device: torch.device, shard
         transformer = nano.transformer("cpu", dtype)
     else:
         path = Path(model)
-        transformer = transformer_part(find(path, TRANSFORMER) if path.is_dir() else path).load("cpu", dtype)
+        file, added = find(path, TRANSFORMER) if path.is_dir() else path, None if patch is None else Path(patch)
+        transformer = transformer_part(file, patch=added).load("cpu", dtype)
     _check_fit(transformer, device, dist.get_world_size() if sharded else 1)
     if not sharded:
         return transformer.to(device)

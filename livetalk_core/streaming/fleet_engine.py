@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoints import nano
+from ..config import Guidance
 from ..parallel.fleet import Fleet
 from .avatar import Avatar
 from .engine import OnStep
@@ -18,13 +19,17 @@ AVATAR = "avatar."
 """What the names begin with under which an avatar's tensors are sent."""
 
 
-def engine_setup(model: str, dtype: torch.dtype, sharded: bool = False, own_vae: bool = True) -> dict[str, Any]:
+def engine_setup(
+    model: str, dtype: torch.dtype, sharded: bool = False, own_vae: bool = True, patch: str | Path | None = None
+) -> dict[str, Any]:
     """The set-up's fields of a fleet that runs an engine on a model: the embedded one's name, or a path of weights.
 
-    Without `own_vae` the engine brings another.
+    Without `own_vae` the engine brings another. `patch` is a file of audio layers for a model that has none.
     """
     path = model if model == nano.NAME else str(Path(model).resolve())
-    return {"model": path, "dtype": str(dtype).removeprefix("torch."), "sharded": sharded, "own_vae": own_vae}
+    added = None if patch is None else str(Path(patch).resolve())
+    kind = str(dtype).removeprefix("torch.")
+    return {"model": path, "patch": added, "dtype": kind, "sharded": sharded, "own_vae": own_vae}
 
 
 class OtherVAE(NamedTuple):
@@ -37,14 +42,27 @@ class OtherVAE(NamedTuple):
 class FleetEngine:
     """See `Engine`. The fleet's runner is an `EngineRunner`; an avatar is sent once, not for every chunk."""
 
-    def __init__(self, fleet: Fleet, shift: float = 5.0, vae: OtherVAE | None = None) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        shift: float = 5.0,
+        vae: OtherVAE | None = None,
+        guidance: Guidance | None = None,
+        negative: Tensor | None = None,
+    ) -> None:
         self.fleet, self.shift, self.vae = fleet, shift, vae
+        self.guidance, self.negative = guidance, negative
 
     def denoise(self, avatar: Avatar, audio: Tensor, motion: Tensor, noise: Tensor, on_step: OnStep) -> Tensor:
         """See `Engine.denoise`."""
-        tensors = {"audio": audio, "motion": motion, "noise": noise, **self._news(avatar)}
+        guidance = None if self.guidance is None else asdict(self.guidance)
+        fields = {"shift": self.shift, "steps": len(noise), "guidance": guidance}
+        start = noise if guidance is None else noise[:1]
+        tensors = {"audio": audio, "motion": motion, "noise": start, **self._news(avatar)}
+        if self.negative is not None:
+            tensors["negative"] = self.negative
         latent: Tensor | None = None
-        with closing(self.fleet.run("denoise", {"shift": self.shift}, tensors)) as messages:
+        with closing(self.fleet.run("denoise", fields, tensors)) as messages:
             for message in messages:
                 latent = message.tensors.get("latent")
                 if latent is None:

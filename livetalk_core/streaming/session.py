@@ -110,7 +110,8 @@ class Session:
     def _inputs(self, seed: int, index: int) -> ChunkInputs:
         chunk = self.plan.chunk(index)
         shape = VideoShape(chunk.frames, *self.avatar.size).latent
-        noise = self.noise(seed)(index, (self.stream.steps, 16, *shape))
+        drawn = self.stream.steps if self.stream.guidance is None else 1
+        noise = self.noise(seed)(index, (drawn, 16, *shape)).expand(self.stream.steps, 16, *shape)
         return ChunkInputs(chunk, self.features.for_chunk(chunk), noise)
 
     def _all_inputs(self, state: StreamState) -> Generator[ChunkInputs, None, None]:

@@ -11,12 +11,14 @@ import comfy.sd
 import torch
 from torch import Tensor
 
+from ...livetalk_core.config import Guidance
 from ...livetalk_core.models.transformer import Context, Transformer
 from ...livetalk_core.models.vae import LATENT_CHANNELS
 from ...livetalk_core.sampling.chunk import sample
+from ...livetalk_core.sampling.guidance import guided
 from ...livetalk_core.sampling.schedule import sigmas
 from ...livetalk_core.streaming.avatar import Avatar
-from ...livetalk_core.streaming.engine import OnStep
+from ...livetalk_core.streaming.engine import OnStep, prompts, voices
 from .models import LiveTalkModel, Patcher
 from .vae import vae_patcher
 
@@ -24,7 +26,8 @@ from .vae import vae_patcher
 class HostEngine:
     """The core's engine verbs, run on a MODEL and a VAE of ComfyUI's. Give what the verbs called will need.
 
-    `on_estimate` is shown the clean latent [16,F,h,w] that each denoising step arrives at.
+    `on_estimate` is shown the clean latent [16,F,h,w] that each denoising step arrives at. `guidance` and `negative`
+    are as in `LocalEngine`.
     """
 
     def __init__(
@@ -32,9 +35,12 @@ class HostEngine:
         model: Patcher | None = None,
         vae: comfy.sd.VAE | None = None,
         on_estimate: Callable[[Tensor], None] = lambda _: None,
+        guidance: Guidance | None = None,
+        negative: Tensor | None = None,
     ) -> None:
         self.model, self.vae, self.on_estimate = model, vae, on_estimate
-        self._context: tuple[Tensor, Tensor, Context] | None = None
+        self.guidance, self.negative = guidance, negative
+        self._contexts: dict[bool, tuple[Tensor, Tensor, Context]] = {}
 
     def denoise(self, avatar: Avatar, audio: Tensor, motion: Tensor, noise: Tensor, on_step: OnStep) -> Tensor:
         """See the core's `Engine.denoise`."""
@@ -42,21 +48,34 @@ class HostEngine:
         with _running(self.model, noise.shape[1:]) as (model, device):
             levels = sigmas(len(noise), model.model_sampling.shift)
             options = _transformer_options(self.model, torch.tensor(levels, device=device))
+            transformer = model.diffusion_model
+            texts = prompts(avatar, self.guidance, self.negative)
+            contexts = {
+                given: self._embed(transformer, given, text, avatar.clip, device) for given, text in texts.items()
+            }
+            heard = voices(audio.to(device), self.guidance)
+            sounds = {given: transformer.embed_audio(sound) for given, sound in heard.items()}
             conditions = {
                 "c_concat": avatar.cond.to(device)[None],
-                "context": self._embed(model.diffusion_model, avatar, device),
-                "audio": model.diffusion_model.embed_audio(audio.to(device)),
                 "masks": None if avatar.masks is None else avatar.masks.to(device),
             }
 
-            def predict(latent: Tensor, sigma: float) -> Tensor:
+            def estimate(latent: Tensor, sigma: float, text: bool, sound: bool) -> Tensor:
                 level = torch.full((1,), sigma, device=device)
-                step_options = options | {"sigmas": level}
-                estimate = model.apply_model(latent[None], level, transformer_options=step_options, **conditions)[0]
-                self.on_estimate(estimate)
-                return estimate
+                step_options = options | {"sigmas": level, "cond_or_uncond": [int(not (text and sound))]}
+                given = conditions | {"context": contexts[text], "audio": sounds[sound]}
+                return model.apply_model(latent[None], level, transformer_options=step_options, **given)[0]
 
-            return sample(predict, motion.to(device), noise.to(device), levels, on_step)
+            best = guided(estimate, self.guidance)
+
+            def predict(latent: Tensor, sigma: float) -> Tensor:
+                found = best(latent, sigma)
+                self.on_estimate(found)
+                return found
+
+            fresh = self.guidance is None
+            start = noise if fresh else noise[:1]
+            return sample(predict, motion.to(device), start.to(device), levels, on_step, fresh)
 
     def decode(self, latent: Tensor) -> Iterator[Tensor]:
         """See the core's `Engine.decode`. Stops between groups of frames when the user cancels."""
@@ -76,11 +95,14 @@ class HostEngine:
         memory.load_models_gpu([patcher], memory_required=self.vae.memory_used_encode(group_shape, self.vae.vae_dtype))
         return patcher.model.encode(frames.to(patcher.load_device)[None])[0].float()
 
-    def _embed(self, transformer: Transformer, avatar: Avatar, device: torch.device) -> Context:
-        if self._context is None or self._context[0] is not avatar.text or self._context[1] is not avatar.clip:
-            context = transformer.embed_context(avatar.text.to(device)[None], avatar.clip.to(device))
-            self._context = (avatar.text, avatar.clip, context)
-        return self._context[2]
+    def _embed(
+        self, transformer: Transformer, given: bool, text: Tensor, clip: Tensor, device: torch.device
+    ) -> Context:
+        kept = self._contexts.get(given)
+        if kept is None or kept[0] is not text or kept[1] is not clip:
+            context = transformer.embed_context(text.to(device)[None], clip.to(device))
+            self._contexts[given] = kept = (text, clip, context)
+        return kept[2]
 
 
 @contextmanager
@@ -101,4 +123,4 @@ def _transformer_options(patcher: Patcher, levels: Tensor) -> dict[str, Any]:
     merge = comfy.patcher_extension.merge_nested_dicts
     merge(options.setdefault("wrappers", {}), patcher.wrappers, copy_dict1=False)
     merge(options.setdefault("callbacks", {}), patcher.callbacks, copy_dict1=False)
-    return options | {"sample_sigmas": levels, "cond_or_uncond": [0]}
+    return options | {"sample_sigmas": levels}

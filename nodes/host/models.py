@@ -18,7 +18,7 @@ import torch
 from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor, nn
 
-from ...livetalk_core.checkpoints.keys import prefix_of
+from ...livetalk_core.checkpoints.keys import transformer_name
 from ...livetalk_core.config import TransformerConfig
 from ...livetalk_core.errors import CheckpointError, InputError
 from ...livetalk_core.models.attention import AttentionFunction
@@ -40,11 +40,11 @@ class ModelSettings(comfy.supported_models_base.BASE):
 
     unet_extra_config: ClassVar[dict[str, Any]] = {}
     latent_format = comfy.latent_formats.Wan21
-    sampling_settings: ClassVar[dict[str, float]] = {"shift": 5.0}
     supported_inference_dtypes = DTYPES
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: TransformerConfig, shift: float) -> None:
         super().__init__({"disable_unet_model_creation": True})
+        self.sampling_settings = {"shift": shift}
         self.memory_usage_factor = config.dim / WIDTH_OF_UNIT_MEMORY
 
 
@@ -92,27 +92,32 @@ def host_attention(transformer_options: Mapping[str, Any]) -> AttentionFunction:
 
 
 def read_weights(files: Sequence[Path]) -> Weights:
-    """The weights of all files, quantised layers marked as ComfyUI marks them, ComfyUI's key prefix taken off."""
+    """The weights of all files under our names, quantised layers marked as ComfyUI marks them."""
     weights: Weights = {}
     for file in files:
         memory.throw_exception_if_processing_interrupted()
         found, metadata = comfy.utils.load_torch_file(str(file), safe_load=True, return_metadata=True)
         found, _ = comfy.utils.convert_old_quants(found, "", metadata=metadata)
-        weights |= found
-    prefix = prefix_of(weights)
-    weights = {key.removeprefix(prefix): tensor for key, tensor in weights.items()}
-    return comfy.utils.convert_old_quants(weights, "", metadata={})[0]
+        found = {transformer_name(key): tensor for key, tensor in found.items()}
+        weights |= comfy.utils.convert_old_quants(found, "", metadata={})[0]
+    return weights
 
 
 def build_model(
-    name: str, config: TransformerConfig, weights: Weights, reload: tuple[Callable, tuple], disable_dynamic: bool
+    name: str,
+    config: TransformerConfig,
+    weights: Weights,
+    reload: tuple[Callable, tuple],
+    disable_dynamic: bool,
+    shift: float = 5.0,
 ) -> Patcher:
     """A MODEL from a state dict with the published keys, in any quantisation that ComfyUI knows.
 
     `name` says what it is, across restarts. `reload` is a function and its arguments that make the same model anew.
+    `shift` stretches its timesteps, unless a stock node sets another.
     """
     device, offload = memory.get_torch_device(), memory.unet_offload_device()
-    settings = ModelSettings(config)
+    settings = ModelSettings(config, shift)
     settings.quant_config = comfy.utils.detect_layer_quantization(weights, "")
     stored = None if settings.quant_config else comfy.utils.weight_dtype(weights)
     size = comfy.utils.calculate_parameters(weights)

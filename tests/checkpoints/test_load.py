@@ -331,3 +331,77 @@ def test_no_model_of_that_name(tmp_path):
 def test_opening_reads_no_weights(published, monkeypatch):
     monkeypatch.setattr(load.Checkpoint, "__getitem__", lambda *_: pytest.fail("a weight was read"))
     open_model(published, CPU, F32)
+
+
+# --- Wan 2.1 with a patch ---
+
+
+def wan_and_patch(folder, base_prefix="", audio_proj="audio_proj."):
+    """The embedded transformer as a Wan 2.1 model, which has no audio layers, and a patch that has these alone."""
+    base, patch = {}, {}
+    for name, tensor in weights("transformer").items():
+        added = name.startswith("audio_proj.") or ".audio_cross_attn." in name or ".norm_x." in name
+        if added:
+            patch[name.replace("audio_proj.", audio_proj)] = tensor
+        else:
+            base[base_prefix + name] = tensor
+    paths = folder / "wan.safetensors", folder / "patch.safetensors"
+    save_file(base, paths[0], CONFIG)
+    save_file(patch, paths[1])
+    return paths
+
+
+@pytest.mark.parametrize("prefix", ["", "model.diffusion_model.", "diffusion_model."])
+@pytest.mark.parametrize("audio_proj", ["audio_proj.", "multitalk_audio_proj."])
+def test_wan_with_a_patch_is_the_joined_model(tmp_path, prefix, audio_proj):
+    base, patch = wan_and_patch(tmp_path, prefix, audio_proj)
+    assert same(transformer_part(base, patch=patch).load(CPU, F32), weights("transformer"))
+
+
+def test_the_14b_wan_and_its_patch_have_every_key(manifest, tmp_path):
+    shapes = manifest["dit_14b"]
+    added = {n: s for n, s in shapes.items() if n.startswith("audio_proj.") or "audio_cross" in n or "norm_x" in n}
+    sparse(tmp_path / "wan.safetensors", {name: shapes[name] for name in shapes if name not in added})
+    sparse(tmp_path / "patch.safetensors", added)
+    part = transformer_part(tmp_path / "wan.safetensors", patch=tmp_path / "patch.safetensors")
+    assert part.config == PRESETS["14b"].transformer
+    assert len(part.checkpoint) == 1633 and len(added) == 330
+
+
+def test_a_patch_that_lacks_weights_is_refused_with_their_names(tmp_path):
+    base, patch = wan_and_patch(tmp_path)
+    kept = load_file(patch)
+    del kept["blocks.3.audio_cross_attn.kv_linear.weight"]
+    save_file(kept, patch)
+    with pytest.raises(CheckpointError) as error:
+        transformer_part(base, patch=patch)
+    assert f"{base} with the patch {patch}" in str(error.value)
+    assert "missing: blocks.3.audio_cross_attn.kv_linear.weight" in str(error.value)
+
+
+def test_files_in_the_wrong_place_are_named_for_what_they_are(tmp_path):
+    base, patch = wan_and_patch(tmp_path)
+    whole = tmp_path / "whole.safetensors"
+    save_file(weights("transformer"), whole, CONFIG)
+    with pytest.raises(CheckpointError, match=r"wan\.safetensors is a Wan video .*InfiniteTalk patch can add them"):
+        transformer_part(base)
+    with pytest.raises(CheckpointError, match=r"patch\.safetensors is a patch of audio layers alone"):
+        transformer_part(patch)
+    with pytest.raises(CheckpointError, match=r"whole\.safetensors is a LiveTalk video .*leave the patch out"):
+        transformer_part(whole, patch=patch)
+    with pytest.raises(CheckpointError, match=r"whole\.safetensors is a LiveTalk video .*choose an InfiniteTalk"):
+        transformer_part(base, patch=whole)
+
+
+def test_a_wan_folder_with_a_patch_is_sampled_as_its_makers_do(published, tmp_path):
+    base, patch = wan_and_patch(tmp_path)
+    for shard in published.glob("diffusion_pytorch_model*"):
+        shard.unlink()
+    base.rename(published / "diffusion_pytorch_model.safetensors")
+    model = open_model(published, CPU, F32, patch)
+    stream = model.preset.stream
+    assert same(model.transformer, weights("transformer"))
+    assert (stream.frame_num, stream.motion_frames, stream.steps, stream.shift) == (81, 9, 40, 7.0)
+    assert (stream.guidance.text, stream.guidance.audio) == (5.0, 4.0)
+    with pytest.raises(CheckpointError, match="nano takes no patch"):
+        open_model("nano", CPU, F32, patch)

@@ -12,6 +12,7 @@ import torch
 from faulty_fleets import processes_of, wait_until_gone
 
 from livetalk_core.cli import main
+from livetalk_core.config import Guidance
 from livetalk_core.errors import WorkerError
 from livetalk_core.generate import Settings, prepare
 from livetalk_core.media.video import partial_path
@@ -53,8 +54,10 @@ def playable(path) -> int:
         return sum(1 for _ in video.decode(video=0))
 
 
-def test_frames_are_those_of_one_process(settings, fleet):
-    alone, together = (frames_of(prepare(settings(*of))[0].run()) for of in (("one",), ("two", fleet)))
+@pytest.mark.parametrize("guidance", [None, Guidance(3.0, 2.0)])
+def test_frames_are_those_of_one_process(settings, fleet, guidance):
+    renders = [prepare(settings(*of, guidance=guidance))[0] for of in (("one",), ("two", fleet))]
+    alone, together = (frames_of(render.run()) for render in renders)
     assert (alone - together).abs().max() <= 2e-3  # of -1..1
 
 

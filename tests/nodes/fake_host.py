@@ -30,8 +30,8 @@ class FakeHost(types.ModuleType):
         self.said, self.shown, self.steps, self.cancel_after = [], [], 0, None
         self.queued, self.cancelled = [], False
 
-    def HostEngine(self, model=None, vae=None, on_estimate=None):
-        return self.core("streaming.engine").LocalEngine(model, vae)
+    def HostEngine(self, model=None, vae=None, on_estimate=None, guidance=None, negative=None):
+        return self.core("streaming.engine").LocalEngine(model, vae, guidance=guidance, negative=negative)
 
     def require_livetalk(self, model):
         if not hasattr(model, "config"):
@@ -39,9 +39,9 @@ class FakeHost(types.ModuleType):
         return model.config
 
     def read_weights(self, files):
-        return self.core("checkpoints.keys").transformer(load_file(files[0]))
+        return self.core("checkpoints.keys").transformer({k: v for file in files for k, v in load_file(file).items()})
 
-    def build_model(self, name, config, weights, reload, disable_dynamic):
+    def build_model(self, name, config, weights, reload, disable_dynamic, shift=5.0):
         model = self.core("models.transformer").Transformer(config)
         model.load_state_dict(weights)
         return as_patcher(model.eval().requires_grad_(False), name, reload, {})

@@ -487,6 +487,12 @@ def run(check):
     return None
 
 
-checks = {name: check for name, check in globals().items() if name.startswith("check_")}
-only = ONLY or list(checks)
-RESULTS.write_text(json.dumps({name: run(checks[name]) for name in only} | {"figures": FIGURES}))
+def run_all(module):
+    """Run the checks among a module's globals, or those named, and write RESULTS."""
+    checks = {name: check for name, check in module.items() if name.startswith("check_")}
+    found = {name: run(checks[name]) for name in ONLY or checks}
+    RESULTS.write_text(json.dumps(found | {"figures": FIGURES}))
+
+
+if __name__ == "__main__":
+    run_all(globals())

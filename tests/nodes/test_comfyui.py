@@ -15,7 +15,8 @@ from tests.browser.capture_object_info import OBJECT_INFO, needed
 from tests.nodes.workflow import load, named, to_prompt
 
 ROOT = Path(__file__).resolve().parents[2]
-CHECKS = re.findall(r"^def (check_\w+)", (ROOT / "tests/nodes/in_comfyui.py").read_text(encoding="utf-8"), re.MULTILINE)
+SCRIPTS = [ROOT / "tests" / "nodes" / name for name in ("in_comfyui.py", "in_comfyui_files.py")]
+CHECKS = [c for s in SCRIPTS for c in re.findall(r"^def (check_\w+)", s.read_text(encoding="utf-8"), re.MULTILINE)]
 RENDER = named("livetalk_quick_start")
 STEPS = 4
 
@@ -24,13 +25,16 @@ pytestmark = [pytest.mark.comfyui, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def results(comfyui, tmp_path_factory):
-    """What `in_comfyui.py` found: check -> error or None."""
-    path = tmp_path_factory.mktemp("checks") / "results.json"
-    python = os.environ.get("COMFYUI_PYTHON", sys.executable)
-    command = [python, str(ROOT / "tests" / "nodes" / "in_comfyui.py"), str(comfyui), str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=path.parent, check=False)
-    assert path.exists(), done.stderr[-3000:]
-    return json.loads(path.read_text(encoding="utf-8"))
+    """What the scripts found: check -> error or None."""
+    found = {}
+    for script in SCRIPTS:
+        path = tmp_path_factory.mktemp("checks") / "results.json"
+        python = os.environ.get("COMFYUI_PYTHON", sys.executable)
+        command = [python, str(script), str(comfyui), str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=path.parent, check=False)
+        assert path.exists(), done.stderr[-3000:]
+        found |= json.loads(path.read_text(encoding="utf-8"))
+    return found
 
 
 @pytest.mark.parametrize("check", CHECKS)

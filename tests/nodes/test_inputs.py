@@ -48,8 +48,8 @@ class TestLoadModel:
 
         return write
 
-    def load(self, nodes):
-        return nodes["LiveTalkLoadModel"][0].execute(model_name="talk.safetensors").args[0]
+    def load(self, nodes, patch="none"):
+        return nodes["LiveTalkLoadModel"][0].execute(model_name="talk.safetensors", model_patch=patch).args[0]
 
     def test_loads_a_file_with_comfyuis_prefix(self, nodes, file, embedded):
         weights = embedded[0].state_dict()
@@ -65,6 +65,18 @@ class TestLoadModel:
         file(weights)
         with pytest.raises(errors.CheckpointError, match=r"missing: blocks\.3\.self_attn\.q\.weight"):
             self.load(nodes)
+
+    def test_joins_a_wan_model_and_its_patch(self, nodes, host, file, embedded, pack, tmp_path):
+        weights = embedded[0].state_dict()
+        added = {n: t for n, t in weights.items() if "audio" in n or "norm_x" in n}
+        file({f"model.diffusion_model.{name}": weights[name] for name in weights.keys() - added.keys()})
+        host.models["patch.safetensors"] = tmp_path / "patch.safetensors"
+        save_file(added, host.models["patch.safetensors"])
+        model = self.load(nodes, "patch.safetensors")
+        assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
+        assert pack("nodes.guidance").guidance_of(model) == pack("livetalk_core.config").Guidance()
+        assert pack("nodes.guidance").guidance_of(embedded[0]) is None
+        assert "talk.safetensors with patch.safetensors" in model.name
 
     def test_finds_the_other_shards(self, pack, tmp_path):
         whole_model = pack("nodes.loaders").whole_model

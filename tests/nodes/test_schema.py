@@ -14,7 +14,8 @@ WIDGET_KINDS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 # Workflows store widgets by position: a line may grow at its end, and change in no other way.
 WIDGETS = {
     "LiveTalkEmbeddedModel": [],
-    "LiveTalkLoadModel": ["model_name"],
+    "LiveTalkLoadModel": ["model_name", "model_patch"],
+    "LiveTalkGuidance": ["text_guidance", "audio_guidance"],
     "LiveTalkLoadAudioEncoder": ["encoder_name"],
     "LiveTalkDevices": ["devices", "shard_weights"],
     "LiveTalkEncodeSpeech": ["mode"],

@@ -85,6 +85,45 @@ def chunks(nodes, parts):
     return images, states
 
 
+class TestGuidance:
+    def guided(self, nodes, parts, text=1.0, audio=2.0, **negative):
+        inputs = {"model": parts["model"], "text_guidance": text, "audio_guidance": audio}
+        return nodes["LiveTalkGuidance"][0].execute(**inputs, **negative).args[0]
+
+    def test_changes_the_chunk_as_the_cores_engine_does(self, nodes, parts, chunks, pack):
+        config, session = pack("livetalk_core.config"), pack("livetalk_core.streaming.session")
+        guidance = config.Guidance(3.0, 2.0)
+        tokens = torch.full((1, 4, 32), 0.5)
+        model = self.guided(nodes, parts, 3.0, 2.0, negative=[[tokens, {}]])
+        latent, sampled = sample(nodes, parts, model=model)
+        assert sampled.stream.guidance == guidance
+        by = {"guidance": guidance, "negative": tokens[0]}
+        engine = pack("livetalk_core.streaming.engine").LocalEngine(parts["model"], parts["vae"], **by)
+        plan, stream = sampled.plan, sampled.stream
+        whole = session.Session(engine, parts["avatar"], parts["speech"].features(plan), plan, stream)
+        assert torch.equal(latent["samples"][0], 2 * whole.sample(whole.start(5)) + 1)
+        assert not torch.equal(latent["samples"], chunks[1][0][0]["samples"])
+
+    def test_the_model_it_comes_from_is_unchanged(self, nodes, parts, chunks):
+        self.guided(nodes, parts)
+        latent, _ = sample(nodes, parts)
+        assert torch.equal(latent["samples"], chunks[1][0][0]["samples"])
+
+    def test_refuses_a_negative_prompt_that_is_missing_or_of_another_model(self, nodes, parts, errors):
+        with pytest.raises(errors.InputError, match="set text_guidance to 1"):
+            self.guided(nodes, parts, text=5.0)
+        with pytest.raises(errors.InputError, match="8 wide; this model needs 32"):
+            self.guided(nodes, parts, text=5.0, negative=[[torch.zeros(1, 4, 8), {}]])
+
+    def test_a_resume_needs_the_same_guidance(self, nodes, parts, host, errors):
+        host.cancel_after = 3
+        with pytest.raises(Interrupted):
+            render(nodes, parts, model=self.guided(nodes, parts, audio=2.0))
+        host.cancel_after = None
+        with pytest.raises(errors.ResumeError, match="another guidance"):
+            render(nodes, parts, model=self.guided(nodes, parts, audio=3.0), resume=True)
+
+
 class TestChunks:
     def test_give_every_frame_of_the_speech_once(self, chunks):
         assert [tuple(frames.shape) for frames in chunks[0]] == [(33, 64, 64, 3), (28, 64, 64, 3), (9, 64, 64, 3)]

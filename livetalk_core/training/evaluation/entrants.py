@@ -12,12 +12,11 @@ from torch import Tensor, nn
 from ...checkpoints.header import check
 from ...checkpoints.load import open_model
 from ...checkpoints.model import Model
-from ...config import CorrectionConfig
+from ...config import CorrectionConfig, Guidance
 from ...errors import InputError
 from ...streaming.avatar import Avatar
 from ...streaming.engine import Engine, LocalEngine, OnStep
 from ..chance import generator_of
-from .guided import GuidedEngine
 from .performers import DrawnPerformer, ModelPerformer, Performer
 
 DRAWN = "drawn"
@@ -33,7 +32,8 @@ class Entrant:
     """`nano`, a folder of weights, or `drawn`; None stands for the model's own value.
 
     transformer, vae: a file of weights (a training checkpoint's) in place of the model's. steps: of sampling.
-    guidance: sample as a teacher, along the flow, guided by so much (1: not guided); without it as a student.
+    guidance: sample as a teacher, along the flow, guided by so much by the sound (1: not guided); without it as a
+    student.
     color: strength of the colour step. correction: strength of retrospective correction, 0: off.
     disturbance: deviation of noise added to each chunk's latent.
     """
@@ -79,8 +79,9 @@ class Entrant:
             steps=default.steps if self.steps is None else self.steps,
             color_correction=default.color_correction if self.color is None else self.color,
             correction=CorrectionConfig(strength=self.correction) if self.correction else None,
+            guidance=None if self.guidance is None else Guidance(audio=self.guidance),
         )
-        engine = self._engine(model, device, stream.shift)
+        engine = LocalEngine(model.transformer, model.vae, device, stream.shift, guidance=stream.guidance)
         return ModelPerformer(model, Disturbed(engine, self.disturbance) if self.disturbance else engine, stream)
 
     def _model(self, device: torch.device, dtype: torch.dtype) -> Model:
@@ -90,11 +91,6 @@ class Entrant:
         if self.vae is not None:
             model = replace(model, load_vae=_other(self.vae, model.load_vae))
         return model
-
-    def _engine(self, model: Model, device: torch.device, shift: float) -> LocalEngine:
-        if self.guidance is None:
-            return LocalEngine(model.transformer, model.vae, device, shift)
-        return GuidedEngine(model.transformer, model.vae, device, shift, self.guidance)
 
 
 def _other(path: Path, load: Callable[[], Any]) -> Callable[[], Any]:

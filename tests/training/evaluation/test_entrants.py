@@ -7,13 +7,12 @@ import torch
 from safetensors.torch import save_file
 
 from livetalk_core.checkpoints import nano
-from livetalk_core.config import CorrectionConfig
+from livetalk_core.config import CorrectionConfig, Guidance
 from livetalk_core.errors import CheckpointError, InputError
 from livetalk_core.sampling.chunk import seeded_noise
 from livetalk_core.streaming.engine import LocalEngine
 from livetalk_core.streaming.session import ignore_step
 from livetalk_core.training.evaluation.entrants import Entrant
-from livetalk_core.training.evaluation.guided import GuidedEngine
 from livetalk_core.training.evaluation.performers import ModelPerformer
 
 CPU = torch.device("cpu")
@@ -75,11 +74,13 @@ def test_disturbance_is_of_the_size_stated_and_decided_by_the_seed(chunk):
 
 def test_guidance_goes_away_from_the_unheard(chunk):
     transformer, vae = nano.transformer("cpu", torch.float32), nano.vae("cpu", torch.float32)
-    none, plain, twice = (GuidedEngine(transformer, vae, "cpu", 5.0, g).denoise(*chunk) for g in (0.0, 1.0, 2.0))
+    none, plain, twice = (
+        LocalEngine(transformer, vae, guidance=Guidance(audio=g)).denoise(*chunk) for g in (0.0, 1.0, 2.0)
+    )
     assert torch.allclose(plain[:, :1], chunk[2])
     assert not torch.allclose(none, plain, atol=1e-3)
     first_step = (*chunk[:3], chunk[3][:1], ignore_step)
-    outs = [GuidedEngine(transformer, vae, "cpu", 5.0, g).denoise(*first_step) for g in (0.0, 1.0, 2.0)]
+    outs = [LocalEngine(transformer, vae, guidance=Guidance(audio=g)).denoise(*first_step) for g in (0.0, 1.0, 2.0)]
     assert torch.allclose(outs[2], 2 * outs[1] - outs[0], atol=1e-3)
     assert not torch.allclose(twice, plain, atol=1e-3)
 
@@ -101,5 +102,5 @@ def test_clean_latents_may_differ_from_step_to_step(chunk, text):
 def test_one_unguided_step_is_the_students(chunk):
     transformer, vae = nano.transformer("cpu", torch.float32), nano.vae("cpu", torch.float32)
     one = (*chunk[:3], chunk[3][:1], ignore_step)
-    teacher, student = GuidedEngine(transformer, vae, "cpu", 5.0, 1.0), LocalEngine(transformer, vae)
+    teacher, student = LocalEngine(transformer, vae, guidance=Guidance()), LocalEngine(transformer, vae)
     assert torch.allclose(teacher.denoise(*one), student.denoise(*one), atol=1e-4)
