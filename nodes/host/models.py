@@ -197,6 +197,7 @@ def image_tokens(clip_vision: comfy.clip_vision.ClipVisionModel, reference: Tens
 
 
 def run_on_device(patcher: Patcher, call: Callable[[Any, torch.device], Tensor]) -> Tensor:
-    """Load a patcher's model, call it with its device, and bring the result back to the CPU."""
+    """Load a patcher's model, call it with its device, and bring the result back to the CPU. Cancels."""
+    memory.throw_exception_if_processing_interrupted()
     memory.load_models_gpu([patcher])
     return call(patcher.model, patcher.load_device).float().cpu()

@@ -15,7 +15,11 @@ from tests.browser.capture_object_info import OBJECT_INFO, needed
 from tests.nodes.workflow import load, named, to_prompt
 
 ROOT = Path(__file__).resolve().parents[2]
-CHECKS = re.findall(r"^def (check_\w+)", (ROOT / "tests/nodes/in_comfyui.py").read_text(encoding="utf-8"), re.MULTILINE)
+CHECKS = [
+    name
+    for file in sorted((ROOT / "tests" / "nodes" / "checks").glob("*.py"))
+    for name in re.findall(r"^def (check_\w+)", file.read_text(encoding="utf-8"), re.MULTILINE)
+]
 RENDER = named("livetalk_quick_start")
 STEPS = 4
 
@@ -24,7 +28,7 @@ pytestmark = [pytest.mark.comfyui, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def results(comfyui, tmp_path_factory):
-    """What `in_comfyui.py` found: check -> error or None."""
+    """What `in_comfyui.py` found: check -> error or None; it runs all checks in one process."""
     path = tmp_path_factory.mktemp("checks") / "results.json"
     python = os.environ.get("COMFYUI_PYTHON", sys.executable)
     command = [python, str(ROOT / "tests" / "nodes" / "in_comfyui.py"), str(comfyui), str(path)]
