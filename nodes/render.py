@@ -127,8 +127,10 @@ class Render(io.ComfyNode):
         kept = Kept(stream.motion_frames, collect_images)
         run(render, progress, kept)
         saved = ui.SavedResult(output.path.name, output.subfolder, io.FolderType.output)
+        shown = ui.PreviewVideo([saved])
+        progress.make_way(shown.as_dict())
         video = InputImpl.VideoFromFile(str(output.path))
-        return io.NodeOutput(video, kept.last_frames(output.path), kept.images, ui=ui.PreviewVideo([saved]))
+        return io.NodeOutput(video, kept.last_frames(output.path), kept.images, ui=shown)
 
 
 class Kept:
