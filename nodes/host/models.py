@@ -99,6 +99,7 @@ def read_weights(files: Sequence[Path]) -> Weights:
         found, metadata = comfy.utils.load_torch_file(str(file), safe_load=True, return_metadata=True)
         found, _ = comfy.utils.convert_old_quants(found, "", metadata=metadata)
         weights |= found
+    memory.throw_exception_if_processing_interrupted()
     prefix = prefix_of(weights)
     weights = {key.removeprefix(prefix): tensor for key, tensor in weights.items()}
     return comfy.utils.convert_old_quants(weights, "", metadata={})[0]
