@@ -21,6 +21,8 @@ QUEUE = """() => {
         if (['width', 'height'].includes(widget.name)) widget.value = 64;
     app.queuePrompt(0);
 }"""
+SMALL = {"width": 700, "height": 500}
+"""Drawn without a graphics card, a large page would fall behind the preview."""
 PREVIEW = "() => Object.values(app.nodePreviewImages).flat().length > 0"
 VIDEO = """() => {
     app.canvas.setDirty(true, true);
@@ -50,14 +52,17 @@ def server(comfyui, base, frontend, new_nodes):
 
 @pytest.mark.parametrize("new_nodes", [False, True], ids=["canvas", "nodes2"])
 def test_preview_then_the_finished_video_on_the_node(server, frontend, new_nodes):
-    from tests.browser.frontend import opened, picture, report
+    from tests.browser.frontend import FIT, SIZE, opened, picture, report
 
     with opened(f"http://127.0.0.1:{server.port}") as page:
+        page.set_viewport_size(SMALL)
         report(page, load(named("livetalk_quick_start")))
         page.evaluate(QUEUE)
         page.wait_for_function(PREVIEW)
         page.wait_for_function("() => window.ended")
         assert page.evaluate("() => window.ended") == "execution_success"
+        page.set_viewport_size(SIZE)
+        page.evaluate(FIT)
         try:
             page.wait_for_function(VIDEO, timeout=60_000)
         finally:
