@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 
 from tests.nodes.comfy_server import ComfyServer, Outcome, prepare
-from tests.nodes.workflow import load, named, to_prompt
+from tests.nodes.workflow import ids_of, load, named, small, to_prompt
 
 SECONDS_PER_CHUNK = 28 / 25
 MIB = 2**20
@@ -30,33 +30,26 @@ def silence(path: Path, seconds: float) -> None:
         file.writeframes(bytes(2 * round(16_000 * seconds)))
 
 
-def small(prompt: dict[str, Any]) -> dict[str, Any]:
-    """The workflow at its smallest: what grows with the chunks is not their size."""
-    for node in prompt.values():
-        if node["class_type"] == "LiveTalkAvatar":
-            node["inputs"] |= {"width": 64, "height": 64}
-        if "steps" in node["inputs"]:
-            node["inputs"]["steps"] = 1
-        if node["class_type"] == "LoadAudio":
-            node["inputs"]["audio"] = "long.wav"
+def prompt_of(server: ComfyServer, name: str) -> dict[str, Any]:
+    """The workflow at its smallest, on the long sound: what grows with the chunks is not their size."""
+    prompt = small(to_prompt(load(named(name)), server.get("object_info")))
+    prompt[ids_of(prompt)["LoadAudio"]]["inputs"]["audio"] = "long.wav"
     return prompt
 
 
 def measured(server: ComfyServer, name: str) -> list[int]:
     """Resident memory in MiB after each chunk of a workflow."""
-    process, samples, seen = psutil.Process(server.process.pid), [], set()
+    process, samples, last = psutil.Process(server.process.pid), [], ""
 
     def sample(outcome: Outcome) -> None:
-        chunks = [text for text in outcome.texts if " left" in text or text.startswith("chunk ")]
-        for text in chunks:
-            if (id(outcome), text) not in seen:
-                seen.add((id(outcome), text))
-                samples.append(process.memory_info().rss // MIB)
+        nonlocal last
+        text = outcome.texts[-1] if outcome.texts else ""
+        if text != last and (text.endswith(" left") or text.startswith("chunk ")):
+            last = text
+            samples.append(process.memory_info().rss // MIB)
 
-    prompt = small(to_prompt(load(named(name)), server.get("object_info")))
-    for outcome in server.follow(prompt, sample, timeout=3600):
+    for outcome in server.follow(prompt_of(server, name), sample, timeout=3600):
         assert outcome.error is None, outcome.error
-        sample(outcome)
     return samples
 
 

@@ -137,7 +137,7 @@ class JobEnd(io.ComfyNode):
             checkpoint = writer.end_chunk()
             complete = state.state.next_chunk == state.plan.count
             if complete:
-                writer.finish()
+                writer.finish(host.check_cancelled)
                 job.sidecar.remove()
             else:
                 job.sidecar.save(replace(state.state, motion=state.state.motion.cpu()), checkpoint)

@@ -1,6 +1,8 @@
 """The whole talk in one node, written straight to a file."""
 
+from contextlib import closing
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,7 +10,7 @@ from comfy_api.latest import InputImpl, io, ui
 from torch import Tensor
 
 from ..livetalk_core.errors import InputError
-from ..livetalk_core.media.video import partial_path
+from ..livetalk_core.media.video import last_frames, partial_path
 from ..livetalk_core.streaming.avatar import Avatar
 from ..livetalk_core.streaming.plan import ChunkPlan
 from ..livetalk_core.streaming.render import Render as CoreRender
@@ -121,12 +123,15 @@ class Render(io.ComfyNode):
             metadata=host.video_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo),
             resume=resume,
             upscaler=upscaler,
+            on_packet=host.check_cancelled,
         )  # fmt: skip
         kept = Kept(stream.motion_frames, collect_images)
         run(render, progress, kept)
         saved = ui.SavedResult(output.path.name, output.subfolder, io.FolderType.output)
+        shown = ui.PreviewVideo([saved])
+        progress.make_way(shown.as_dict())
         video = InputImpl.VideoFromFile(str(output.path))
-        return io.NodeOutput(video, kept.last_frames, kept.images, ui=ui.PreviewVideo([saved]))
+        return io.NodeOutput(video, kept.last_frames(output.path), kept.images, ui=shown)
 
 
 class Kept:
@@ -151,10 +156,11 @@ class Kept:
         if self._everything:
             self._all.append(images)
 
-    @property
-    def last_frames(self) -> Tensor:
-        """The last few frames."""
-        return self._frames[-self._last :]
+    def last_frames(self, video: Path) -> Tensor:
+        """The last few frames: from the finished `video` where an earlier run made some of them."""
+        if len(self._frames) >= self._last:
+            return self._frames[-self._last :]
+        return last_frames(video, self._last).float() / 255
 
     @property
     def images(self) -> Any:
@@ -172,14 +178,15 @@ def run(render: CoreRender, progress: host.Progress, kept: Kept) -> None:
     kept.check_start(first)
     pace, chunk = Pace(first, plan.total_frames), []
     try:
-        for event in render.run():
-            if isinstance(event, Frames):
-                kept.add(event.frames)
-                chunk.append(event.pixels)
-                continue
-            progress.show(torch.cat(chunk))
-            host.say(pace.line(frames_before(plan, event.state.next_chunk)), log=False)
-            chunk.clear()
+        with closing(render.run()) as events:
+            for event in events:
+                if isinstance(event, Frames):
+                    kept.add(event.frames)
+                    chunk.append(event.pixels)
+                    continue
+                progress.show(torch.cat(chunk))
+                host.say(pace.line(frames_before(plan, event.state.next_chunk)), log=False)
+                chunk.clear()
         complete = True
     finally:
         progress.close()

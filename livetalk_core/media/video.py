@@ -5,13 +5,15 @@ and fsynced by `end_chunk`. A fragment depends on its frames, its place and the 
 file that was cut back to a checkpoint and continued equals, byte for byte, one that never stopped.
 
 `finish` copies the packets into an ordinary MP4 with its index in front, under the final name, and only then
-removes the partial one. Until that copy is done, it needs as much disk again as the video has.
+removes the partial one. Until that copy is done, it needs as much disk again as the video has; it can be stopped at
+any packet, and the partial video stays as it was.
 """
 
 import errno
 import io
 import os
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +21,7 @@ from typing import NamedTuple
 
 import av
 import numpy as np
+import torch
 from av.error import FFmpegError
 from torch import Tensor
 
@@ -37,6 +40,10 @@ ADVICE = {
     errno.ENOENT: "create the folder first",
     errno.EEXIST: "resume that render, or allow overwriting",
 }
+
+
+def ignore_packet() -> None:
+    """What a caller does with each copied packet that does not watch."""
 
 
 class Checkpoint(NamedTuple):
@@ -142,8 +149,11 @@ class VideoWriter:
         self.checkpoint = self.checkpoint._replace(frames=last, chunks=self.checkpoint.chunks + 1)
         return self.checkpoint
 
-    def finish(self) -> Path:
-        """Close the video under its final name; the partial one is gone only when that is safely on disk."""
+    def finish(self, on_packet: Callable[[], None] = ignore_packet) -> Path:
+        """Close the video under its final name; the partial one is gone only when that is safely on disk.
+
+        `on_packet` is called as each packet is copied; what it raises stops the copy, and leaves the partial video.
+        """
         if self._segment is not None:
             self.end_chunk()
         if not self.checkpoint.frames:
@@ -153,7 +163,8 @@ class VideoWriter:
         whole = self.path.with_suffix(".finishing.mp4")
         with _writing(whole, f"; the video so far is {self.partial}"):
             try:
-                _copy_packets(self.partial, whole, Fraction(self.checkpoint.frames, self._picture.rate))
+                seconds = Fraction(self.checkpoint.frames, self._picture.rate)
+                _copy_packets(self.partial, whole, seconds, on_packet)
                 _sync(whole)
                 whole.replace(self.path)
             finally:
@@ -200,13 +211,24 @@ def partial_path(path: Path | str) -> Path:
     return path.with_suffix(".partial.mp4")
 
 
-def _copy_packets(source: Path, target: Path, seconds: Fraction) -> None:
+def last_frames(path: Path, count: int) -> Tensor:
+    """The last frames of a video of ours, uint8 [n,H,W,3]: `count`, or all where it has fewer."""
+    with av.open(str(path)) as container:
+        video = container.streams.video[0]
+        assert video.duration is not None and video.average_rate and video.time_base
+        container.seek(max(0, video.duration - round(count / video.average_rate / video.time_base)), stream=video)
+        kept = deque((frame.to_ndarray(format="rgb24") for frame in container.decode(video)), maxlen=count)
+    return torch.from_numpy(np.stack(kept))
+
+
+def _copy_packets(source: Path, target: Path, seconds: Fraction, on_packet: Callable[[], None]) -> None:
     """Copy a fragmented MP4 into an ordinary one, the last packet of its sound cut to the picture's `seconds`."""
     options = {"movflags": "faststart+use_metadata_tags"}
     with av.open(str(source)) as partial, av.open(str(target), "w", format="mp4", container_options=options) as whole:
         whole.metadata.update({key: text for key, text in partial.metadata.items() if key not in CONTAINER_TAGS})
         streams = {stream.index: whole.add_stream_from_template(stream, opaque=True) for stream in partial.streams}
         for packet in partial.demux():
+            on_packet()
             if packet.dts is None:
                 continue
             end = seconds / packet.time_base

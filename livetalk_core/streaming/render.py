@@ -1,6 +1,6 @@
 """A session to a file: sound and picture in step, playable while it grows, taken up again after a crash."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import OutputError
 from ..media.audio import AudioSource
-from ..media.video import VideoWriter, partial_path
+from ..media.video import VideoWriter, ignore_packet, partial_path
 from .background import Background
 from .session import ChunkEnd, Frames, Session
 from .sidecar import Sidecar
@@ -39,7 +39,8 @@ class Render:
 
     `inputs` names everything the frames depend on (a resume is refused where one differs); `metadata` goes into
     the file's container. With `resume`, an unfinished render of the same name is taken up; without, it is refused
-    rather than overwritten. `upscaler` enlarges the frames, those of the events too.
+    rather than overwritten. `upscaler` enlarges the frames, those of the events too. `on_packet` is called all along
+    the last step, the copy to the finished file (see `VideoWriter.finish`).
     """
 
     session: Session
@@ -51,8 +52,9 @@ class Render:
     resume: bool = False
     overwrite: bool = False
     upscaler: Upscaler | None = None
+    on_packet: Callable[[], None] = ignore_packet
 
-    def run(self) -> Iterator[Frames | ChunkEnd]:
+    def run(self) -> Generator[Frames | ChunkEnd, None, None]:
         """Render to the end. Yields frames as they come, a chunk's end once it is on disk; may be closed at any time.
 
         Frames are copied from their device and encoded on another thread while the next ones are computed. Where it
@@ -70,7 +72,7 @@ class Render:
                     background.drain()
                     sidecar.save(event.state, writer.end_chunk())
                 yield event
-            writer.finish()
+            writer.finish(self.on_packet)
             sidecar.remove()
         finally:
             background.close()

@@ -100,6 +100,7 @@ def read_weights(files: Sequence[Path]) -> Weights:
         found, _ = comfy.utils.convert_old_quants(found, "", metadata=metadata)
         found = {transformer_name(key): tensor for key, tensor in found.items()}
         weights |= comfy.utils.convert_old_quants(found, "", metadata={})[0]
+    memory.throw_exception_if_processing_interrupted()
     return weights
 
 
@@ -202,6 +203,7 @@ def image_tokens(clip_vision: comfy.clip_vision.ClipVisionModel, reference: Tens
 
 
 def run_on_device(patcher: Patcher, call: Callable[[Any, torch.device], Tensor]) -> Tensor:
-    """Load a patcher's model, call it with its device, and bring the result back to the CPU."""
+    """Load a patcher's model, call it with its device, and bring the result back to the CPU. Cancels."""
+    memory.throw_exception_if_processing_interrupted()
     memory.load_models_gpu([patcher])
     return call(patcher.model, patcher.load_device).float().cpu()

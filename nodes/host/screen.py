@@ -1,8 +1,11 @@
 """What the user sees while a node runs: progress, previews, a line of text; and where Cancel takes effect."""
 
 import logging
-from collections.abc import Callable, Sequence
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
 from threading import Event, Thread
+from typing import Any
 
 import comfy.latent_formats
 import comfy.model_management as memory
@@ -16,10 +19,14 @@ from protocol import BinaryEventTypes
 from server import PromptServer
 from torch import Tensor
 
+from .queue import PROMPT_ID
+
 PREVIEW_SIZE = 512
 SHOWN_FRAMES = 2
 """A moving preview shows every second frame."""
 SECONDS_PER_SHOWN_FRAME = SHOWN_FRAMES / 25
+SECONDS_TO_DROP = 1.0
+"""A browser keeps a preview for 0.4 s more, and may be busy; only then can the finished video be shown."""
 
 Send = Callable[[Image.Image], None]
 
@@ -66,6 +73,22 @@ class Progress:
         """Stop playing."""
         if self._playback is not None:
             self._playback.stop()
+
+    def make_way(self, output: Mapping[str, Any]) -> None:
+        """Have the browser drop the preview, for the finished video of the node's `output` to be shown in its place.
+
+        A busy browser, or one whose page is hidden, may still show the video too early, and fail: it is told once
+        more after the prompt.
+        """
+        running, client = get_executing_context(), PromptServer.instance.client_id
+        if self._playback is None or running is None:
+            return
+        self.close()
+        _drop_preview(running.node_id, client)
+        again = {"node": running.node_id, "display_node": _place(running)["display_node_id"], "output": dict(output)}
+        arguments = (again | {"prompt_id": running.prompt_id}, client)
+        Thread(target=_show_again, args=arguments, name="LiveTalk video", daemon=True).start()
+        time.sleep(SECONDS_TO_DROP)
 
 
 class Playback:
@@ -120,6 +143,27 @@ def _place(running: ExecutionContext) -> dict[str, str | None]:
         "parent_node_id": graph.get_parent_node_id(node),
         "real_node_id": graph.get_real_node_id(node),
     }
+
+
+def _drop_preview(node: str, client: str | None) -> None:
+    """Browsers drop a node's preview when it begins to run: tell one so, of a prompt that does not exist.
+
+    Without `display_node_id` the node does not look as if it ran.
+    """
+    prompt = str(uuid.uuid4())
+    state = {"value": 1, "max": 1, "state": "running", "node_id": node, "prompt_id": prompt, "display_node_id": None}
+    PromptServer.instance.send_sync("progress_state", {"prompt_id": prompt, "nodes": {node: state}}, client)
+
+
+def _show_again(executed: Mapping[str, Any], client: str | None) -> None:
+    """Once the prompt has ended: the preview dropped, what its node gave sent once more."""
+    server = PromptServer.instance
+    while any(item[PROMPT_ID] == executed["prompt_id"] for item in server.prompt_queue.get_current_queue()[0]):
+        time.sleep(SECONDS_TO_DROP)
+    time.sleep(SECONDS_TO_DROP)
+    _drop_preview(executed["node"], client)
+    time.sleep(5 * SECONDS_TO_DROP)
+    server.send_sync("executed", dict(executed), client)
 
 
 def say(text: str, log: bool = True) -> None:

@@ -1,5 +1,6 @@
 """The frontend at two versions, in Chromium; skipped, with the reason, where one of them is missing."""
 
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,12 +25,29 @@ def frontend(request):
 @pytest.fixture(scope="module")
 def page(frontend, tmp_path_factory):
     """A page of that frontend on the stub server, which shows the demo's files and those in `page.files`."""
-    from tests.browser.frontend import OBJECT_INFO, SETTINGS, opened, static_files
+    from tests.browser.frontend import SETTINGS
+
+    with page_with(SETTINGS, frontend, tmp_path_factory.mktemp("files")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def new_page(frontend, tmp_path_factory):
+    """The same with Nodes 2.0: nodes as elements of the page, not drawn on a canvas."""
+    from tests.browser.frontend import NEW_NODES
+
+    with page_with(NEW_NODES, frontend, tmp_path_factory.mktemp("files")) as made:
+        yield made
+
+
+@contextmanager
+def page_with(settings, frontend, files):
+    """A page of a frontend with these settings."""
+    from tests.browser.frontend import OBJECT_INFO, opened, static_files
     from tests.browser.stub import running
 
-    files = tmp_path_factory.mktemp("files")
     for name in ("portrait.png", "speech.wav"):
         (files / name).symlink_to(ROOT / "demo" / name)
-    with running(static_files(frontend), OBJECT_INFO, SETTINGS, files) as stub, opened(stub.address) as made:
+    with running(static_files(frontend), OBJECT_INFO, settings, files) as stub, opened(stub.address) as made:
         made.stub, made.files = stub, files
         yield made

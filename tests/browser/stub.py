@@ -1,7 +1,9 @@
 """A ComfyUI server as far as its frontend needs one: static files, `object_info`, empty answers to the rest."""
 
 import asyncio
+import io
 import json
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +11,7 @@ from threading import Event, Thread
 from typing import Any
 
 from aiohttp import WSMsgType, web
+from PIL import Image
 
 # What the frontend asks for when it starts, and what a server with nothing in it answers.
 ANSWERS: dict[str, Any] = {
@@ -43,6 +46,23 @@ class Stub:
         for socket in self.sockets:
             send = socket.send_bytes(message) if isinstance(message, bytes) else socket.send_json(message)
             asyncio.run_coroutine_threadsafe(send, self.loop).result(10)
+
+    def push_preview(self, node: int | str) -> None:
+        """A node begins to run, and shows a frame."""
+        place = {"node_id": str(node), "display_node_id": str(node), "real_node_id": str(node), "prompt_id": "p"}
+        about = json.dumps(place | {"parent_node_id": None, "image_type": "image/jpeg"}).encode()
+        frame = io.BytesIO()
+        Image.new("RGB", (64, 64), "teal").save(frame, "JPEG")
+        self.push({"type": "execution_start", "data": {"prompt_id": "p", "timestamp": 0}})
+        self.push({"type": "executing", "data": {"node": str(node), "display_node": str(node), "prompt_id": "p"}})
+        self.push(struct.pack(">II", 4, len(about)) + about + frame.getvalue())
+
+    def push_video(self, node: int | str, name: str) -> None:
+        """A node has made a video in the output folder."""
+        shown = {"images": [{"filename": name, "subfolder": "", "type": "output"}], "animated": [True]}
+        about = {"node": str(node), "display_node": str(node), "prompt_id": "p"}
+        self.push({"type": "executed", "data": about | {"output": shown}})
+        self.push({"type": "execution_success", "data": {"prompt_id": "p", "timestamp": 1}})
 
     async def _websocket(self, request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse()

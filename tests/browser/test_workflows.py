@@ -1,12 +1,9 @@
 """Every example workflow in the real frontend: whole, nothing red, and the prompt that the backend tests run."""
 
-import io
 import json
-import struct
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from tests.browser.conftest import SCREENSHOTS
 from tests.nodes.workflow import ROOT, WORKFLOWS, load, to_prompt
@@ -15,11 +12,16 @@ pytestmark = pytest.mark.slow
 
 OBJECT_INFO = json.loads((ROOT / "tests" / "browser" / "object_info.json").read_text(encoding="utf-8"))
 BLUEPRINTS = sorted((ROOT / "subgraphs").glob("*.json"))
-OPEN_FILE = """async (name) => {
+DROP_FILE = """async ([name, count]) => {
     const data = await (await fetch(`/api/view?filename=${name}`)).blob();
     app.graph.clear();
-    await app.handleFile(new File([data], name, { type: 'video/mp4' }));
-    await new Promise(resolve => setTimeout(resolve, 1000));
+    const dataTransfer = new DataTransfer();
+    dataTransfer.items.add(new File([data], name, { type: 'video/mp4' }));
+    const place = { bubbles: true, cancelable: true, clientX: innerWidth / 2, clientY: innerHeight / 2, dataTransfer };
+    for (const kind of ['dragenter', 'dragover', 'drop'])
+        document.querySelector('#graph-canvas').dispatchEvent(new DragEvent(kind, place));
+    for (let wait = 0; wait < 600 && app.graph.nodes.length < count; wait++)
+        await new Promise(resolve => setTimeout(resolve, 100));
     return app.graph.nodes.map(n => n.type);
 }"""
 SHOWN = "() => Object.values(app.nodePreviewImages).flat().some(source => source.startsWith('blob:'))"
@@ -73,8 +75,7 @@ def test_blueprint_loads_whole(page, frontend, path):
     assert [socket["type"] for socket in definition["outputs"]] == ["VIDEO"]
 
 
-def test_a_finished_video_brings_its_workflow_back(page):
-    """As it is dragged into the page."""
+def test_a_finished_video_dropped_into_the_page_brings_its_workflow_back(page):
     from livetalk_core.media.video import VideoWriter
 
     path, workflow = page.files / "finished.mp4", load(ROOT / "workflows" / "livetalk_quick_start.json")
@@ -83,7 +84,8 @@ def test_a_finished_video_brings_its_workflow_back(page):
         writer = VideoWriter.create(path, 64, 64, metadata=tags)
         writer.write(np.zeros((5, 64, 64, 3), np.uint8))
         writer.finish()
-    assert page.evaluate(OPEN_FILE, path.name) == [node["type"] for node in workflow["nodes"]]
+    types = [node["type"] for node in workflow["nodes"]]
+    assert page.evaluate(DROP_FILE, [path.name, len(types)]) == types
 
 
 def test_a_preview_is_shown_on_the_node(page):
@@ -91,17 +93,5 @@ def test_a_preview_is_shown_on_the_node(page):
     from tests.browser.frontend import report
 
     report(page, load(ROOT / "workflows" / "livetalk_quick_start.json"))
-    node = page.evaluate("() => app.graph.nodes.find(n => n.type === 'LiveTalkRender').id")
-    place = {"node_id": str(node), "display_node_id": str(node), "real_node_id": str(node), "prompt_id": "p"}
-    about = json.dumps(place | {"parent_node_id": None, "image_type": "image/jpeg"}).encode()
-    page.stub.push({"type": "execution_start", "data": {"prompt_id": "p", "timestamp": 0}})
-    page.stub.push({"type": "executing", "data": {"node": str(node), "display_node": str(node), "prompt_id": "p"}})
-    page.stub.push(struct.pack(">II", 4, len(about)) + about + a_jpeg())
+    page.stub.push_preview(page.evaluate("() => app.graph.nodes.find(n => n.type === 'LiveTalkRender').id"))
     page.wait_for_function(SHOWN, timeout=60_000)
-
-
-def a_jpeg():
-    """A frame as the server packs it."""
-    file = io.BytesIO()
-    Image.new("RGB", (64, 64), "teal").save(file, "JPEG")
-    return file.getvalue()

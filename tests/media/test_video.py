@@ -193,6 +193,35 @@ def test_resume_of_nothing_and_of_too_little(tmp_path, write):
         VideoWriter.resume(tmp_path / "a.mp4", checkpoint, 64, 64)
 
 
+@pytest.mark.parametrize("packet", [1, 150])
+def test_a_stopped_copy_leaves_the_partial_and_is_made_anew(tmp_path, media, write, packet):
+    writer = VideoWriter.create(tmp_path / "a.mp4", 64, 64, media.tensor_audio(4))
+    checkpoint, copied = write(writer)[-1], []
+
+    def stop():
+        copied.append(1)
+        if len(copied) == packet:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        writer.finish(stop)
+    assert len(copied) == packet
+    assert writer.close() == tmp_path / "a.partial.mp4"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.partial.mp4"]
+    assert len(media.decode_video(writer.partial)) == 100
+    resumed = VideoWriter.resume(tmp_path / "a.mp4", checkpoint, 64, 64, media.tensor_audio(4))
+    assert len(media.decode_video(resumed.finish())) == 100
+
+
+@pytest.mark.parametrize("lengths", [(33, 28, 28, 11), (33, 1), (3,)])
+def test_last_frames_are_the_end_of_the_video(tmp_path, write, lengths):
+    writer = VideoWriter.create(tmp_path / "a.mp4", 64, 64)
+    write(writer, lengths)
+    with av.open(str(writer.finish())) as container:
+        every = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    assert np.array_equal(video.last_frames(writer.path, 5).numpy(), every[-5:])
+
+
 # What is refused
 
 
@@ -293,7 +322,7 @@ def test_full_disk_at_the_end_keeps_the_partial(tmp_path, media, write, monkeypa
     writer = VideoWriter.create(tmp_path / "a.mp4", 64, 64)
     write(writer)
 
-    def full(source, target, frames):
+    def full(source, target, frames, on_packet):
         target.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 

@@ -63,13 +63,14 @@ class Events:
 
 
 class Outcome:
-    """What a prompt did: its progress per node, previews, messages on nodes, output files, and its error."""
+    """What a prompt did: nodes begun, progress per node, previews, messages on nodes, output files, and its error."""
 
     def __init__(self) -> None:
         self.progress: list[tuple[str, int, int]] = []
         self.previews: list[bytes] = []
         self.outputs: dict[str, dict[str, Any]] = {}
         self.texts: list[str] = []
+        self.begun: list[str] = []
         self.error: dict[str, Any] | None = None
         self.interrupted = False
 
@@ -94,6 +95,8 @@ class Outcome:
             return False
         if kind == "progress":
             self.progress.append((data["node"], data["value"], data["max"]))
+        elif kind == "executing" and data["node"]:
+            self.begun.append(data["node"])
         elif kind == "executed":
             self.outputs[data["node"]] = data["output"]
         elif kind == "execution_error":
@@ -211,6 +214,13 @@ class ComfyServer:
                 prompt_id = outcome.next_prompt_id
         finally:
             events.close()
+
+    def wait_for(self, condition: Callable[[], bool], timeout: float = 300) -> None:
+        """Return once `condition()` holds; fails where it does not in time, or the server ends."""
+        deadline = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < deadline and self.process.poll() is None, "waited in vain"
+            time.sleep(0.02)
 
     def interrupt(self) -> None:
         """What the Cancel button does."""

@@ -148,6 +148,9 @@ class Progress:
     def close(self):
         self.closed = True
 
+    def make_way(self, output):
+        assert self.closed and output["images"]
+
 
 class OutputFile:
     """Numbers files as ComfyUI does."""

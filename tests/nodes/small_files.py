@@ -49,6 +49,14 @@ audio = {"config": json.dumps(dataclasses.asdict(nano.PRESET.audio))}
 save("audio_encoders", "chinese-wav2vec2-base.safetensors", nano.audio_encoder("cpu").state_dict(), audio)
 upscaler = SRVGGNetCompact(num_in_ch=3, num_out_ch=3, num_feat=8, num_conv=2, upscale=4)
 save("upscale_models", "RealESRGAN_x4plus.safetensors", random_weights(upscaler))
+lora = {}
+for layer in ("blocks.0.self_attn.q", "blocks.1.ffn.0", "blocks.2.audio_cross_attn.kv_linear"):
+    rows, columns = nano.transformer("cpu", torch.float32).get_submodule(layer).weight.shape
+    generator = torch.Generator().manual_seed(rows)
+    lora[f"diffusion_model.{layer}.lora_up.weight"] = torch.randn(rows, 2, generator=generator) * 0.3
+    lora[f"diffusion_model.{layer}.lora_down.weight"] = torch.randn(2, columns, generator=generator) * 0.3
+    lora[f"diffusion_model.{layer}.alpha"] = torch.tensor(1.0)
+save("loras", "talk.safetensors", lora)
 interpolator = IFNet(head_ch=4, channels=[8, 8, 8, 8, 8])
 save("frame_interpolation", "film_net_fp16.safetensors", random_weights(interpolator))
 for folder, name in (

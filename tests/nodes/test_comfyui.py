@@ -12,12 +12,17 @@ import av
 import pytest
 
 from tests.browser.capture_object_info import OBJECT_INFO, needed
-from tests.nodes.workflow import load, named, to_prompt
+from tests.nodes.workflow import ids_of, load, named, small, to_prompt
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPTS = [ROOT / "tests" / "nodes" / name for name in ("in_comfyui.py", "in_comfyui_files.py")]
-CHECKS = [c for s in SCRIPTS for c in re.findall(r"^def (check_\w+)", s.read_text(encoding="utf-8"), re.MULTILINE)]
+CHECKS = [
+    name
+    for file in sorted((ROOT / "tests" / "nodes" / "checks").glob("*.py"))
+    for name in re.findall(r"^def (check_\w+)", file.read_text(encoding="utf-8"), re.MULTILINE)
+]
 RENDER = named("livetalk_quick_start")
+IMAGES = 2
+"""The render node's output that holds all frames."""
 STEPS = 4
 
 pytestmark = [pytest.mark.comfyui, pytest.mark.slow]
@@ -25,16 +30,13 @@ pytestmark = [pytest.mark.comfyui, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def results(comfyui, tmp_path_factory):
-    """What the scripts found: check -> error or None."""
-    found = {}
-    for script in SCRIPTS:
-        path = tmp_path_factory.mktemp("checks") / "results.json"
-        python = os.environ.get("COMFYUI_PYTHON", sys.executable)
-        command = [python, str(script), str(comfyui), str(path)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=path.parent, check=False)
-        assert path.exists(), done.stderr[-3000:]
-        found |= json.loads(path.read_text(encoding="utf-8"))
-    return found
+    """What `in_comfyui.py` found: check -> error or None; it runs all checks in one process."""
+    path = tmp_path_factory.mktemp("checks") / "results.json"
+    python = os.environ.get("COMFYUI_PYTHON", sys.executable)
+    command = [python, str(ROOT / "tests" / "nodes" / "in_comfyui.py"), str(comfyui), str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=path.parent, check=False)
+    assert path.exists(), done.stderr[-3000:]
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -51,7 +53,7 @@ def object_info(server):
 def talk(object_info):
     """The render workflow's prompt, and the ids of its nodes by type."""
     prompt = to_prompt(load(RENDER), object_info)
-    return copy.deepcopy(prompt), {node["class_type"]: number for number, node in prompt.items()}
+    return copy.deepcopy(prompt), ids_of(prompt)
 
 
 def video(server, outcome, node):
@@ -153,6 +155,38 @@ def test_stock_sampler_says_what_this_model_needs(server):
     assert "needs LiveTalk's nodes" in outcome.error["exception_message"]
 
 
+def test_a_stock_lora_changes_what_merging_it_changes_and_bypassed_nothing(server, talk):
+    """The same chunk four times: as it is, with a LoRA at strength 0 and 0.7, and with that merged by hand."""
+    prompt, ids = small(talk[0]), talk[1]
+    model = [ids["LiveTalkEmbeddedModel"], 0]
+    prompt[ids["LiveTalkEncodeSpeech"]]["inputs"]["audio"] = ["cut", 0]
+    cut = {"audio": [ids["LoadAudio"], 0], "start_index": 0.0, "duration": 1.2}
+    prompt["cut"] = {"class_type": "TrimAudioDuration", "inputs": cut}
+    render = prompt.pop(ids["LiveTalkRender"])["inputs"]
+    models = {"plain": model}
+    for name, strength in (("bypassed", 0.0), ("lora", 0.7)):
+        given = {"model": model, "lora_name": "talk.safetensors", "strength_model": strength}
+        prompt[f"{name} model"] = {"class_type": "LoraLoaderModelOnly", "inputs": given}
+        models[name] = [f"{name} model", 0]
+    merged = {"lora_name": "talk.safetensors", "strength": 0.7}
+    prompt["merged model"] = {"class_type": "LiveTalkTestMergedModel", "inputs": merged}
+    models["merged"] = ["merged model", 0]
+    for name, link in models.items():
+        given = render | {"model": link, "filename_prefix": f"video/lora_{name}", "collect_images": True}
+        prompt[name] = {"class_type": "LiveTalkRender", "inputs": given}
+    for name, other in (("bypassed", "plain"), ("lora", "plain"), ("merged", "lora")):
+        images = {"first": [name, IMAGES], "second": [other, IMAGES]}
+        prompt[f"{name} apart"] = {"class_type": "LiveTalkTestApart", "inputs": images}
+    outcome = server.run(prompt)
+    assert outcome.error is None, outcome.error
+    frames, apart = zip(*(outcome.outputs[f"{name} apart"]["apart"] for name in models if name != "plain"), strict=True)
+    assert frames == (30, 30, 30)
+    bypassed, lora, against_merged = apart
+    assert bypassed == 0
+    assert lora > 0.05
+    assert against_merged < 1e-4
+
+
 @pytest.mark.parametrize(
     ("node", "change", "message"),
     [
@@ -161,8 +195,13 @@ def test_stock_sampler_says_what_this_model_needs(server):
         ("LiveTalkAvatar", {"vae": ["98", 0]}, "not Wan 2.1's"),
         ("LiveTalkAvatar", {"mask_1": ["97", 0], "mask_2": ["97", 0]}, "1 masks of 64x512 px; one mask of the image's"),
         ("LiveTalkAvatar", {"mask_1": ["96", 0]}, "mask_2 is not connected"),
+        ("LiveTalkAvatar", {"clip_vision": ["94", 0], "conditioning": ["93", 0]}, "and 64 wide; this model needs 32"),
+        ("LiveTalkEncodeSpeech", {"audio_encoder": ["92", 0]}, "2 layers of 64 features; this model needs 4"),
         ("LiveTalkRender", {"speech": ["95", 0]}, "two voices, but the avatar has no speaker masks"),
         ("LiveTalkRender", {"filename_prefix": "../refused"}, "no name inside ComfyUI's output folder"),
+        ("LiveTalkRender", {"filename_prefix": "/refused"}, "no name inside ComfyUI's output folder"),
+        ("LiveTalkRender", {"upscale_model": ["91", 0]}, "2 times as wide and 1 times as high"),
+        ("LiveTalkRender", {"model": ["90", 0]}, "needs a LiveTalk one"),
     ],
 )
 def test_bad_input_is_one_clear_line_and_writes_nothing(server, talk, node, change, message):
@@ -175,10 +214,58 @@ def test_bad_input_is_one_clear_line_and_writes_nothing(server, talk, node, chan
     twice = {"audio_2": [ids["LoadAudio"], 0]}
     speech = copy.deepcopy(prompt[ids["LiveTalkEncodeSpeech"]])
     prompt["95"] = {"class_type": "LiveTalkEncodeSpeech", "inputs": speech["inputs"] | twice}
+    prompt["94"] = {"class_type": "LiveTalkTestCLIPVisionLoader", "inputs": {}}
+    prompt["93"] = {"class_type": "LotusConditioning", "inputs": {}}
+    prompt["92"] = {"class_type": "LiveTalkTestOtherAudioEncoder", "inputs": {}}
+    prompt["91"] = {"class_type": "LiveTalkTestWideUpscaler", "inputs": {}}
+    prompt["90"] = {"class_type": "LiveTalkTestOtherModel", "inputs": {}}
     prompt[ids["LiveTalkRender"]]["inputs"]["filename_prefix"] = "video/refused"
     prompt[ids[node]]["inputs"] |= change
+    refuses(server, prompt, message)
+
+
+def refuses(server, prompt, message, node=None):
+    """Run a prompt that cannot be: one clear line, on the right node, and nothing written."""
     outcome = server.run(prompt)
     assert outcome.error is not None
     assert message in outcome.error["exception_message"]
     assert "\n" not in outcome.error["exception_message"].strip()
+    assert node is None or outcome.error["node_id"] == node
     assert not list(server.base.rglob("refused*"))
+
+
+@pytest.fixture
+def chunks(object_info):
+    """The job workflow's prompt, and the ids of its nodes by type."""
+    prompt = small(to_prompt(load(named("livetalk_job")), object_info))
+    prompt[ids_of(prompt)["LiveTalkJobStart"]]["inputs"]["filename_prefix"] = "video/refused"
+    return prompt, ids_of(prompt)
+
+
+def test_a_state_of_another_avatar_is_refused(server, chunks):
+    prompt, ids = chunks
+    avatar = copy.deepcopy(prompt[ids["LiveTalkAvatar"]])
+    avatar["inputs"] |= {"width": 80}
+    prompt["99"] = avatar
+    sample = copy.deepcopy(prompt[ids["LiveTalkSampleChunk"]])
+    sample["inputs"] |= {"avatar": ["99", 0], "state": [ids["LiveTalkDecodeChunk"], 1]}
+    prompt["98"] = sample
+    decode = copy.deepcopy(prompt[ids["LiveTalkDecodeChunk"]])
+    decode["inputs"] |= {"latent": ["98", 0], "state": ["98", 1]}
+    prompt["97"] = decode
+    prompt[ids["LiveTalkJobEnd"]]["inputs"] |= {"state": ["97", 1], "images": ["97", 0]}
+    refuses(server, prompt, "this state belongs to another avatar", node="98")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"filename_prefix": "../refused"}, "no name inside ComfyUI's output folder"),
+        ({"job": "../refused"}, "is no file name"),
+        ({"job": "refused"}, "there is no unfinished job"),
+    ],
+)
+def test_a_job_stays_in_its_folder(server, chunks, change, message):
+    prompt, ids = chunks
+    prompt[ids["LiveTalkJobStart"]]["inputs"] |= change
+    refuses(server, prompt, message, node=ids["LiveTalkJobStart"])

@@ -1,5 +1,6 @@
 """Saved workflows (format 0.4) to API prompts, by a server's `object_info`, as the frontend does it."""
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 WIDGET_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 NOTES = {"MarkdownNote", "Note"}
+STAND_INS = {"CLIPLoader": "LiveTalkTestCLIPLoader", "CLIPVisionLoader": "LiveTalkTestCLIPVisionLoader"}
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 
 
@@ -34,6 +36,26 @@ def to_prompt(workflow: dict[str, Any], object_info: dict[str, Any]) -> dict[str
                 inputs[socket["name"]] = links[socket["link"]]
         prompt[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
     return prompt
+
+
+def small(prompt: dict[str, Any]) -> dict[str, Any]:
+    """The same graph for small files and no GPU: stand-ins for two loaders, a small picture, one step a chunk."""
+    prompt = copy.deepcopy(prompt)
+    for node in prompt.values():
+        if node["class_type"] in STAND_INS:
+            node |= {"class_type": STAND_INS[node["class_type"]], "inputs": {}}
+        if node["class_type"] == "LiveTalkAvatar":
+            node["inputs"] |= {"width": 64, "height": 64}
+        if node["class_type"] == "LiveTalkDevices":
+            node["inputs"]["devices"] = "cpu x2"
+        if node["class_type"].startswith("LiveTalk") and "steps" in node["inputs"]:
+            node["inputs"]["steps"] = 1
+    return prompt
+
+
+def ids_of(prompt: dict[str, Any]) -> dict[str, str]:
+    """Number of the (last) node of each type."""
+    return {node["class_type"]: number for number, node in prompt.items()}
 
 
 def widget_inputs(node: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:

@@ -76,6 +76,18 @@ def test_stopped_twice(render, tmp_path):
     assert np.array_equal(decoded(stopped.output), decoded(render.output))
 
 
+@pytest.mark.parametrize("ahead", [False, True])
+def test_stopped_while_it_finishes(render, tmp_path, ahead):
+    list(render.run())
+    stopped = replace(render, output=tmp_path / "stopped.mp4", on_packet=pytest.fail)
+    with pytest.raises(pytest.fail.Exception):
+        list(stopped.run())
+    assert len(decoded(tmp_path / "stopped.partial.mp4")) == 14
+    goes_on = replace(stopped.session, ahead=ahead)
+    assert not list(replace(render, session=goes_on, output=stopped.output, resume=True).run()), "only the copy is left"
+    assert stopped.output.read_bytes() == render.output.read_bytes()
+
+
 def test_killed_between_the_two_files_of_the_sidecar(render, tmp_path):
     """The tensors are one chunk ahead of the description: the older state is still among them."""
     list(render.run())

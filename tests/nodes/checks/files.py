@@ -1,4 +1,4 @@
-"""Run by ComfyUI's interpreter as `in_comfyui.py` is: what kinds of files become a MODEL, and what it then computes."""
+"""What kinds of files become a MODEL, and what it then computes."""
 
 import dataclasses
 import json
@@ -7,21 +7,8 @@ from pathlib import Path
 
 # The first import finds ComfyUI and loads the pack.
 # isort: off
-from in_comfyui import (
-    FIGURES,
-    NANO,
-    VAE,
-    InputError,
-    LocalEngine,
-    Transformer,
-    close,
-    close_in_mean,
-    denoise,
-    host,
-    loaders,
-    run_all,
-    transformer,
-)
+from checks.common import FIGURES, NANO, VAE, Transformer, close, close_in_mean, denoise, host, transformer
+from checks.models import InputError, LocalEngine, loaders
 
 import torch
 from comfy.quant_ops import QUANT_ALGOS, QuantizedTensor
@@ -146,7 +133,3 @@ def check_guidance_by_text_needs_a_negative_prompt():
     else:
         raise AssertionError("accepted")
     assert guidance_nodes.SetGuidance.execute(model, 1.0, 2.0).args[0] is not model
-
-
-if __name__ == "__main__":
-    run_all(globals())

@@ -1,0 +1,71 @@
+"""A render in a real ComfyUI, watched in a real browser: the preview moves, then the finished video plays in its place.
+
+Needs Chromium and, in COMFYUI_PATH, a ComfyUI.
+"""
+
+import json
+
+import pytest
+
+from tests.browser.conftest import SCREENSHOTS
+from tests.nodes.comfy_server import ComfyServer, prepare
+from tests.nodes.workflow import load, named
+
+pytestmark = [pytest.mark.comfyui, pytest.mark.slow]
+
+QUEUE = """() => {
+    window.ended = '';
+    for (const kind of ['execution_success', 'execution_error', 'execution_interrupted'])
+        app.api.addEventListener(kind, ({ detail }) => window.ended = kind + (detail.exception_message ?? ''));
+    for (const widget of app.graph.nodes.find(n => n.type === 'LiveTalkAvatar').widgets)
+        if (['width', 'height'].includes(widget.name)) widget.value = 64;
+    app.queuePrompt(0);
+}"""
+SMALL = {"width": 700, "height": 500}
+"""Drawn without a graphics card, a large page would fall behind the preview."""
+PREVIEW = "() => Object.values(app.nodePreviewImages).flat().length > 0"
+VIDEO = """() => {
+    app.canvas.setDirty(true, true);
+    return [...document.querySelectorAll('video')].some(v => v.src.includes('/view?') && v.videoWidth === 64);
+}"""
+
+
+@pytest.fixture(scope="module")
+def base(comfyui, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("comfyui")
+    prepare(comfyui, folder)
+    (folder / "user" / "default").mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture
+def server(comfyui, base, frontend, new_nodes):
+    """A server with that frontend, and the user's choice of nodes."""
+    from tests.browser.frontend import NEW_NODES, SETTINGS, static_files
+
+    settings = NEW_NODES if new_nodes else SETTINGS
+    (base / "user" / "default" / "comfy.settings.json").write_text(json.dumps(settings), encoding="utf-8")
+    running = ComfyServer(comfyui, base, "--front-end-root", str(static_files(frontend)))
+    yield running
+    running.close()
+
+
+@pytest.mark.parametrize("new_nodes", [False, True], ids=["canvas", "nodes2"])
+def test_preview_then_the_finished_video_on_the_node(server, frontend, new_nodes):
+    from tests.browser.frontend import FIT, SIZE, opened, picture, report
+
+    with opened(f"http://127.0.0.1:{server.port}") as page:
+        page.set_viewport_size(SMALL)
+        report(page, load(named("livetalk_quick_start")))
+        page.evaluate(QUEUE)
+        page.wait_for_function(PREVIEW)
+        page.wait_for_function("() => window.ended")
+        assert page.evaluate("() => window.ended") == "execution_success"
+        page.set_viewport_size(SIZE)
+        page.evaluate(FIT)
+        try:
+            page.wait_for_function(VIDEO, timeout=60_000)
+        finally:
+            picture(page, SCREENSHOTS / frontend / f"rendered_{'nodes2' if new_nodes else 'canvas'}.png")
+        assert not page.evaluate(PREVIEW)
+        assert "failed to load" not in page.inner_text("body")
