@@ -13,11 +13,10 @@ import torch
 from comfy_api.latest import io
 
 from ..livetalk_core.checkpoints import nano
-from ..livetalk_core.errors import InputError
 from ..livetalk_core.parallel.devices import parse_devices
 from ..livetalk_core.parallel.fleet import Fleet, local_fleet
 from ..livetalk_core.streaming.engine import Engine
-from ..livetalk_core.streaming.fleet_engine import FleetEngine, OtherVAE, engine_setup
+from ..livetalk_core.streaming.fleet_engine import FleetEngine, OtherVAE, Patches, engine_setup
 from . import host
 from .loaders import whole_model
 
@@ -79,7 +78,7 @@ class Devices(io.ComfyNode):
             "video is the same, sooner. LiveTalk Render also decodes there.",
             search_aliases=["multi gpu", "multigpu", "parallel", "cuda:1"],
             inputs=[
-                io.Model.Input("model", tooltip="From LiveTalk Load Model or LiveTalk Embedded Model, without LoRAs."),
+                io.Model.Input("model", tooltip="From LiveTalk Load Model or LiveTalk Embedded Model, with any LoRAs."),
                 io.String.Input(
                     "devices",
                     default="auto",
@@ -113,14 +112,10 @@ def engine_for(model: Any, vae: Any = None, **options: Any) -> Engine:
     found = model.get_attachment(KEY)
     if found is None:
         return host.HostEngine(model, vae, **options)
-    if model.patches:
-        raise InputError(
-            f"this MODEL has {len(model.patches)} patched weights (a LoRA?), which the workers on "
-            f"{', '.join(found.devices)} cannot be given: take LiveTalk Devices or the LoRA out"
-        )
+    patches = Patches(model.patches_uuid if model.patches else None, host.plain_patches(model))
     other = None if vae is None else OtherVAE(weakref.ref(vae.first_stage_model), vae.get_sd)
     shift = model.get_model_object("model_sampling").shift
-    return FleetEngine(RUNNING.of(found, model.model), shift, other)
+    return FleetEngine(RUNNING.of(found, model.model), shift, other, patches)
 
 
 def name(model: Any) -> str:

@@ -1,6 +1,6 @@
 """The engine that runs on a fleet of workers: the same three verbs, each one a job."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import fields
 from pathlib import Path
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..checkpoints import nano
 from ..parallel.fleet import Fleet
+from ..parallel.patches import Patch, patches_message
 from .avatar import Avatar
 from .engine import OnStep
 
@@ -34,14 +35,27 @@ class OtherVAE(NamedTuple):
     weights: Callable[[], Mapping[str, Tensor]]
 
 
-class FleetEngine:
-    """See `Engine`. The fleet's runner is an `EngineRunner`; an avatar is sent once, not for every chunk."""
+class Patches(NamedTuple):
+    """Changes of the transformer's weights, and what tells them from others; `NO_PATCHES` leaves it as it is."""
 
-    def __init__(self, fleet: Fleet, shift: float = 5.0, vae: OtherVAE | None = None) -> None:
-        self.fleet, self.shift, self.vae = fleet, shift, vae
+    key: Any
+    patches: Sequence[Patch]
+
+
+NO_PATCHES = Patches(None, ())
+
+
+class FleetEngine:
+    """See `Engine`. The fleet's runner is an `EngineRunner`; what stays the same is sent once, not for every chunk."""
+
+    def __init__(
+        self, fleet: Fleet, shift: float = 5.0, vae: OtherVAE | None = None, patches: Patches = NO_PATCHES
+    ) -> None:
+        self.fleet, self.shift, self.vae, self.patches = fleet, shift, vae, patches
 
     def denoise(self, avatar: Avatar, audio: Tensor, motion: Tensor, noise: Tensor, on_step: OnStep) -> Tensor:
         """See `Engine.denoise`."""
+        self._give("patch", self.patches.key, lambda: patches_message(self.patches.patches))
         tensors = {"audio": audio, "motion": motion, "noise": noise, **self._news(avatar)}
         latent: Tensor | None = None
         with closing(self.fleet.run("denoise", {"shift": self.shift}, tensors)) as messages:
@@ -76,8 +90,15 @@ class FleetEngine:
         return {} if same else tensors
 
     def _send_vae(self) -> None:
+        if (vae := self.vae) is not None:
+            self._give("take_vae", vae.key, lambda: ({}, vae.weights()))
+
+    def _give(self, verb: str, key: Any, message: Callable[[], tuple[Mapping[str, Any], Mapping[str, Tensor]]]) -> None:
+        """Have the workers that are running take something, unless it is what they took last."""
         self.fleet.start()
-        if self.vae is not None and self.fleet.sent.get("vae") != self.vae.key:
-            for _ in self.fleet.run("take_vae", tensors=self.vae.weights()):
-                pass
-            self.fleet.sent["vae"] = self.vae.key
+        if self.fleet.sent.get(verb) == key:
+            return
+        self.fleet.sent[verb] = object()  # a send that is broken off leaves them with no one knows what
+        for _ in self.fleet.run(verb, *message()):
+            pass
+        self.fleet.sent[verb] = key

@@ -14,6 +14,7 @@ from .models import (
     run_on_device,
     wrap_encoder,
 )
+from .patches import plain_patches
 from .queue import blocked, check_cancelled, queue_again
 from .screen import Progress, say
 from .upscale import Upscaler
@@ -32,6 +33,7 @@ __all__ = [
     "model_identity",
     "model_path",
     "normalised_latent",
+    "plain_patches",
     "queue_again",
     "raw_latent",
     "read_weights",

@@ -66,6 +66,9 @@ class FakeHost(types.ModuleType):
     def model_identity(self, model):
         return model.name
 
+    def plain_patches(self, model):
+        return list(model.patches.values())
+
     def raw_latent(self, latent):
         return 2 * latent + 1
 
@@ -118,7 +121,7 @@ class Loaded:
 
 def as_patcher(model, name, reload, attachments):
     """What the nodes ask of a MODEL: its name, origin, attachments, patches, copies, and the shift of its noise."""
-    model.name, model.cached_patcher_init, model.patches = name, reload, {}
+    model.name, model.cached_patcher_init, model.patches, model.patches_uuid = name, reload, {}, "as loaded"
     model.model = getattr(model, "model", None) or Loaded()
     model.get_attachment, model.set_attachments = attachments.get, attachments.__setitem__
     model.get_model_object = lambda _: types.SimpleNamespace(shift=5.0)

@@ -6,6 +6,7 @@ Each function named `check_...` is one check; RESULTS becomes a JSON object of c
 import dataclasses
 import importlib.util
 import json
+import re
 import sys
 import tempfile
 import traceback
@@ -52,6 +53,11 @@ from livetalk_in_comfyui.livetalk_core.config import PRESETS  # noqa: E402
 from livetalk_in_comfyui.livetalk_core.errors import InputError  # noqa: E402
 from livetalk_in_comfyui.livetalk_core.models.transformer import Transformer  # noqa: E402
 from livetalk_in_comfyui.livetalk_core.models.vae import VAE  # noqa: E402
+from livetalk_in_comfyui.livetalk_core.parallel.patches import (  # noqa: E402
+    patch_weights,
+    patches_message,
+    patches_of,
+)
 from livetalk_in_comfyui.livetalk_core.streaming.avatar import Avatar  # noqa: E402
 from livetalk_in_comfyui.livetalk_core.streaming.engine import LocalEngine  # noqa: E402
 from livetalk_in_comfyui.nodes import host, loaders  # noqa: E402
@@ -164,6 +170,55 @@ def check_stock_lora_loader_changes_what_merging_changes():
     assert (expected - plain).abs().max() > 1e-2, "the LoRA changes nothing"
     close(denoise(host.HostEngine(model)), expected, 1e-4)
     close(denoise(host.HostEngine(bypassed)), plain, 0)
+
+
+def check_workers_are_given_what_stock_nodes_change():
+    """LoRAs of two strengths and plain differences change there what ComfyUI's own merging changes here."""
+    _, weights = transformer()
+    lora, _ = a_lora(weights, strength=1.0)
+    names = ("blocks.0.self_attn.q.bias", "blocks.1.norm3.weight", "patch_embedding.weight", "blocks.2.ffn.2.weight")
+    differences = {name: torch.randn_like(weights[name]) * 0.1 for name in names}
+    lora |= {f"diffusion_model.{name}".replace(".weight", ".diff").replace(".bias", ".diff_b"): difference
+             for name, difference in differences.items()}  # fmt: skip
+    model = build(weights)
+    for strength in (0.7, -0.3):
+        model, _ = comfy.sd.load_lora_for_models(model, None, lora, strength, 0.0)
+    patches = host.plain_patches(model)
+    assert len(patches) == 2 * (4 + len(names)), [patch.name for patch in patches]
+    core, _ = transformer()
+    plain = denoise(LocalEngine(core, VAE(NANO.vae)))
+    take_off = patch_weights(core, patches_of(*patches_message(patches)), torch.device("cpu"), torch.float32)
+    expected = denoise(host.HostEngine(model))
+    assert (expected - plain).abs().max() > 1e-2, "the patches change nothing"
+    close(denoise(LocalEngine(core, VAE(NANO.vae))), expected, 1e-4)
+    take_off()
+    close(denoise(LocalEngine(core, VAE(NANO.vae))), plain, 0)
+
+
+def check_workers_are_not_given_what_cannot_be_sent():
+    _, weights = transformer()
+    key, rows = "diffusion_model.blocks.0.self_attn.q", len(weights["blocks.0.self_attn.q.weight"])
+    thin, wide = torch.ones(rows, 2), torch.ones(2, rows)
+    low_rank = {f"{key}.lora_up.weight": thin, f"{key}.lora_down.weight": wide}
+    hada = {f"{key}.hada_w{n}_{part}": tensor for n in (1, 2) for part, tensor in (("a", thin), ("b", wide))}
+    for kind, lora in (("DoRA", low_rank | {f"{key}.dora_scale": torch.ones(rows, 1)}), ("loha", hada)):
+        model, _ = comfy.sd.load_lora_for_models(build(weights), None, lora, 1.0, 0.0)
+        refused(lambda model=model: host.plain_patches(model), f"{key}.weight is changed by .*{kind}")
+    merged = build(weights)
+    merged.add_patches(build(weights).get_key_patches(f"{key}."), 0.5, 0.5)
+    refused(lambda: host.plain_patches(merged), "is changed by a merge")
+    bypassed, _ = comfy.sd.load_bypass_lora_for_models(build(weights), None, low_rank, 1.0, 0.0)
+    refused(lambda: host.plain_patches(bypassed), "a bypassed LoRA")
+
+
+def refused(work, message):
+    """Assert that `work` raises an `InputError` with `message`."""
+    try:
+        work()
+    except InputError as error:
+        assert re.search(message, str(error)), str(error)
+    else:
+        raise AssertionError("accepted")
 
 
 def a_lora(weights, strength):
