@@ -1,11 +1,12 @@
 """Several devices for one MODEL: worker processes in the place of ComfyUI's own.
 
 The node marks a MODEL with the devices; the nodes that run it ask `engine_for`. One fleet is kept, warm from prompt
-to prompt; it ends when another is needed, and when ComfyUI lets the MODEL go (as "Free model and node cache" does).
+to prompt; it ends when another is needed, when ComfyUI needs its memory or unloads all models, and when it lets the
+MODEL go.
 """
 
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,22 +44,36 @@ class Running:
 
     spread: Spread | None = None
     fleet: Fleet | None = None
+    leases: list[host.Lease] = field(default_factory=list)
+    """ComfyUI's view of the memory on each device."""
 
     def of(self, spread: Spread, model: Any) -> Fleet:
-        """The fleet of `spread`; another one is ended first."""
+        """The fleet of `spread`, which is to run `model`; another one is ended first."""
         if self.fleet is None or self.spread != spread:
             self.end()
             setup = engine_setup(spread.source, spread.dtype, spread.shard_weights, own_vae=False)
             self.spread, self.fleet = spread, local_fleet(spread.devices, "engine", fields=setup)
-            weakref.finalize(model, self.end, spread)
+            size = model.model_size() // (len(spread.devices) if spread.shard_weights else 1)
+            self.leases = [host.Lease(device, size, self.is_running, self.rest) for device in set(spread.devices)]
+            weakref.finalize(model.model, self.end, spread)
+        host.claim(self.leases)
         self.fleet.poll = host.check_cancelled
         return self.fleet
+
+    def is_running(self) -> bool:
+        """Whether workers hold memory."""
+        return self.fleet is not None and bool(self.fleet.members)
+
+    def rest(self) -> None:
+        """End the workers unless they are in the middle of a job; the next job starts new ones."""
+        if self.fleet is not None and not self.fleet.busy:
+            self.fleet.close()
 
     def end(self, spread: Spread | None = None) -> None:
         """End the fleet, or only that of `spread`."""
         if self.fleet is not None and spread in (None, self.spread):
             self.fleet.close()
-            self.fleet = None
+            self.fleet, self.leases = None, []
 
 
 RUNNING = Running()
@@ -115,7 +130,7 @@ def engine_for(model: Any, vae: Any = None, **options: Any) -> Engine:
     patches = Patches(model.patches_uuid if model.patches else None, host.plain_patches(model))
     other = None if vae is None else OtherVAE(weakref.ref(vae.first_stage_model), vae.get_sd)
     shift = model.get_model_object("model_sampling").shift
-    return FleetEngine(RUNNING.of(found, model.model), shift, other, patches)
+    return FleetEngine(RUNNING.of(found, model), shift, other, patches)
 
 
 def name(model: Any) -> str:

@@ -5,6 +5,7 @@ Node files use these verbs alone, so that tests can put a fake in their place.
 
 from .engine import HostEngine
 from .files import OutputFile, model_files, model_path, video_metadata
+from .lease import Lease, claim
 from .models import (
     build_model,
     image_tokens,
@@ -22,12 +23,14 @@ from .vae import normalised_latent, raw_latent, stock_vae
 
 __all__ = [
     "HostEngine",
+    "Lease",
     "OutputFile",
     "Progress",
     "Upscaler",
     "blocked",
     "build_model",
     "check_cancelled",
+    "claim",
     "image_tokens",
     "model_files",
     "model_identity",

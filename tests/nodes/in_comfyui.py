@@ -4,6 +4,7 @@ Each function named `check_...` is one check; RESULTS becomes a JSON object of c
 """
 
 import dataclasses
+import gc
 import importlib.util
 import json
 import re
@@ -209,6 +210,25 @@ def check_workers_are_not_given_what_cannot_be_sent():
     refused(lambda: host.plain_patches(merged), "is changed by a merge")
     bypassed, _ = comfy.sd.load_bypass_lora_for_models(build(weights), None, low_rank, 1.0, 0.0)
     refused(lambda: host.plain_patches(bypassed), "a bypassed LoRA")
+
+
+def check_workers_give_their_memory_back_when_comfyui_asks():
+    device, running = comfy.model_management.get_torch_device(), [True]
+    lease = host.Lease(str(device), 10**6, lambda: bool(running), running.clear)
+    for _ in range(2):
+        host.claim([lease])
+        assert running, "ended by being used again"
+    loaded = [entry.model for entry in comfy.model_management.current_loaded_models]
+    assert loaded.count(lease) == 1 and comfy.model_management.current_loaded_models[0].model_loaded_memory() == 10**6
+    comfy.model_management.unload_all_models()
+    assert not running and lease.loaded_size() == 0
+    host.claim([lease])
+    running.append(True)
+    comfy.model_management.free_memory(10**15, device)
+    assert not running
+    del lease, loaded
+    gc.collect()
+    assert not [entry for entry in comfy.model_management.current_loaded_models if entry.model is None]
 
 
 def refused(work, message):

@@ -109,6 +109,18 @@ def test_cancel_stops_within_a_step_and_the_workers_stay(server, render):
     assert playable(finished(server, "cancelled")) == FRAMES
 
 
+def test_unload_models_ends_the_workers_and_the_next_prompt_starts_new_ones(server, render):
+    assert render("freed", after_first_chunk(lambda _: server.interrupt())).interrupted
+    processes = workers_of(server)
+    assert len(processes) == 2
+    server.post("free", {"unload_models": True})
+    assert psutil.wait_procs(processes, timeout=30)[1] == []
+    outcome = render("freed")
+    assert not outcome.error, outcome.error
+    assert playable(finished(server, "freed")) == FRAMES
+    assert len(workers_of(server)) == 2
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_worker_is_named_on_the_node_and_the_next_prompt_succeeds(server, render, rank):
     processes, killed = [], []

@@ -61,6 +61,23 @@ def test_one_fleet_is_kept_and_ends_with_its_model(embedded, host, fleet):
     assert fleet.RUNNING.fleet is None
 
 
+def test_comfyui_is_told_what_the_workers_hold_and_may_ask_for_it(nodes, host, fleet, monkeypatch):
+    model, *_ = nodes["LiveTalkEmbeddedModel"][0].execute().args
+    for sharded, size in ((False, 1000), (True, 500)):
+        (marked,) = nodes["LiveTalkDevices"][0].execute(model=model, devices="cpu x2", shard_weights=sharded).args
+        kept = fleet.engine_for(marked).fleet
+        (lease,) = host.claimed
+        assert (lease.device, lease.size, lease.running()) == ("cpu", size, False)
+    ended = []
+    monkeypatch.setattr(kept, "close", lambda: ended.append(True))
+    kept.busy = True
+    lease.end()
+    assert not ended, "a job under way is not broken off"
+    kept.busy = False
+    lease.end()
+    assert ended and fleet.RUNNING.fleet is kept
+
+
 @pytest.mark.slow
 def test_workers_decode_what_the_vae_socket_holds(embedded, host, fleet, pack):
     model, vae = embedded("cpu x2")
