@@ -1,6 +1,6 @@
 """Two worker processes against one: a transformer step and a decode, of one thread each.
 
-    python -m benchmarks.parallel_speed [--pairs 7] [--side 256] [--devices cpu cpu] [--json FILE]
+    python -m benchmarks.parallel_speed [--pairs 7] [--side 384] [--devices cpu cpu] [--json FILE]
 
 Both fleets are started and warm before the first pair; a pair runs one and the other, in turns of first and second.
 The median of the pairs' ratios is what counts. On a machine with other work the wall clock tells little: the CPU
@@ -86,7 +86,7 @@ def start(devices: Sequence[str]) -> Fleet:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--pairs", type=int, default=7, help="pairs of runs of each part")
-    options.add_argument("--side", type=int, default=256, help="width and height in pixels")
+    options.add_argument("--side", type=int, default=384, help="width and height in pixels: computing outweighs sending")
     options.add_argument("--devices", nargs="+", default=("cpu", "cpu"), help="of the several workers")
     options.add_argument("--json", type=Path, help="also keep the record in this file")
     given = options.parse_args()
