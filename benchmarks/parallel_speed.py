@@ -86,7 +86,9 @@ def start(devices: Sequence[str]) -> Fleet:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--pairs", type=int, default=7, help="pairs of runs of each part")
-    options.add_argument("--side", type=int, default=384, help="width and height in pixels: computing outweighs sending")
+    options.add_argument(
+        "--side", type=int, default=384, help="width and height in pixels (small: sending weighs more)"
+    )
     options.add_argument("--devices", nargs="+", default=("cpu", "cpu"), help="of the several workers")
     options.add_argument("--json", type=Path, help="also keep the record in this file")
     given = options.parse_args()

@@ -44,7 +44,7 @@ class EngineRunner:
         fields, device = setup.fields, setup.device
         dtype = getattr(torch, fields["dtype"])
         transformer = load_transformer(fields["model"], dtype, device, fields["sharded"])
-        split = split_sequence(transformer, Mesh.of(transformer.config.num_heads))
+        split = split_sequence(transformer, Mesh.of(transformer.config.num_heads), fields["send_fp8"])
         runner = cls(LocalEngine(split, NO_VAE, device), dtype)
         if fields["own_vae"]:
             runner.engine.vae = SplitVAE(load_vae(fields["model"], dtype, device))

@@ -19,13 +19,16 @@ AVATAR = "avatar."
 """What the names begin with under which an avatar's tensors are sent."""
 
 
-def engine_setup(model: str, dtype: torch.dtype, sharded: bool = False, own_vae: bool = True) -> dict[str, Any]:
+def engine_setup(
+    model: str, dtype: torch.dtype, sharded: bool = False, own_vae: bool = True, send_fp8: bool = False
+) -> dict[str, Any]:
     """The set-up's fields of a fleet that runs an engine on a model: the embedded one's name, or a path of weights.
 
-    Without `own_vae` the engine brings another.
+    Without `own_vae` the engine brings another. With `send_fp8` ranks exchange FP8: fewer bytes, other numbers.
     """
     path = model if model == nano.NAME else str(Path(model).resolve())
-    return {"model": path, "dtype": str(dtype).removeprefix("torch."), "sharded": sharded, "own_vae": own_vae}
+    choices = {"sharded": sharded, "own_vae": own_vae, "send_fp8": send_fp8}
+    return {"model": path, "dtype": str(dtype).removeprefix("torch."), **choices}
 
 
 class OtherVAE(NamedTuple):

@@ -12,6 +12,8 @@ from livetalk_core.errors import InputError
 from livetalk_core.memory import peak_bytes, weight_bytes
 from livetalk_core.models.transformer import Transformer
 from livetalk_core.models.vae import VAE
+from livetalk_core.parallel.collectives import exchange
+from livetalk_core.parallel.fp8 import expand, squeeze
 from livetalk_core.parallel.mesh import Mesh, new_groups
 from livetalk_core.parallel.patches import Patch, patch_weights
 from livetalk_core.parallel.sequence import Share, split_sequence
@@ -106,6 +108,27 @@ def transformer_error(heads, ulysses, grid, speakers=1) -> float:
     found, wanted = evaluate(split_transformer(heads, ulysses), x), evaluate(transformer(heads), x)
     assert found.shape == wanted.shape
     return ((found - wanted).abs().max() / wanted.abs().max()).item()
+
+
+def fp8_error(ulysses, grid, speakers) -> float:
+    """As `transformer_error`, as root mean square, of ranks that send each other FP8."""
+    x, model = draw_sample(grid, speakers), split_transformer(4, ulysses)
+    split_sequence(model, mesh(4, ulysses), send_fp8=True)
+    wanted = evaluate(transformer(), x)
+    error = evaluate(model, x) - wanted
+    return (error.square().mean() / wanted.square().mean()).sqrt().item()
+
+
+def sent_as_fp8(shape, dtype) -> tuple[float, bool]:
+    """Largest error of values exchanged as FP8, over their vector's largest; and whether the dtype is the same."""
+    x = torch.randn(dist.get_world_size(), *shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+    x[:, 0] *= 1e4
+    x[:, -1] = 0
+    (everyone,) = new_groups([range(dist.get_world_size())])
+    wanted = exchange(x, everyone)
+    found = expand(exchange(squeeze(x), everyone), dtype)
+    error = (found.double() - wanted.double()).abs() / wanted.double().abs().amax(-1, keepdim=True).clamp_min(1e-9)
+    return error.max().item(), found.dtype == dtype
 
 
 def padding_is_felt(heads, ulysses, grid, speakers, padding) -> bool:
