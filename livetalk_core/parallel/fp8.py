@@ -9,7 +9,8 @@ GREATEST = torch.finfo(VALUE).max
 
 def squeeze(x: Tensor) -> Tensor:
     """[..., D] -> [..., D + 2] as bytes, which every kind of process group carries."""
-    scale = (x.abs().amax(-1, keepdim=True) / GREATEST).to(SCALE).clamp_min(torch.finfo(SCALE).tiny)
+    least = max(torch.finfo(dtype).tiny for dtype in (SCALE, x.dtype))
+    scale = (x.abs().amax(-1, keepdim=True) / GREATEST).to(SCALE).clamp_min(least)
     return torch.cat([(x / scale.to(x.dtype)).to(VALUE).view(torch.uint8), scale.view(torch.uint8)], dim=-1)
 
 

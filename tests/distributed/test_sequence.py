@@ -55,7 +55,7 @@ def test_unsplit_of_split_is_the_same(ranks, mesh, grid):
     assert all(ranks(count).run(checks.joined_is_whole, ulysses, grid))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_a_value_sent_as_fp8_is_near(ranks, dtype):
     for error, same_dtype in ranks(2).run(checks.sent_as_fp8, (3, 4, 16), dtype):
         assert same_dtype and 1e-3 < error <= 1 / 24  # half a step of three bits beside the largest value
