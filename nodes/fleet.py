@@ -54,7 +54,9 @@ class Running:
             setup = engine_setup(spread.source, spread.dtype, spread.shard_weights, own_vae=False)
             self.spread, self.fleet = spread, local_fleet(spread.devices, "engine", fields=setup)
             size = model.model_size() // (len(spread.devices) if spread.shard_weights else 1)
-            self.leases = [host.Lease(device, size, self.is_running, self.rest) for device in set(spread.devices)]
+            self.leases = [
+                host.Lease(device, size, self.is_running, self.rest) for device in dict.fromkeys(spread.devices)
+            ]
             weakref.finalize(model.model, self.end, spread)
         host.claim(self.leases)
         self.fleet.poll = host.check_cancelled

@@ -12,6 +12,8 @@ from torch import nn
 class LiveTalkWorkers(nn.Module):
     """An empty model, by whose name ComfyUI's log speaks of the workers."""
 
+    device: torch.device
+
 
 class Lease(comfy.model_patcher.ModelPatcher):
     """Stands for `size` bytes of workers on a device while they are `running`; unloading it calls `end`.
