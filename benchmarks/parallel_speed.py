@@ -1,6 +1,6 @@
 """Two worker processes against one: a transformer step and a decode, of one thread each.
 
-    python -m benchmarks.parallel_speed [--pairs 7] [--side 256] [--devices cpu cpu] [--json FILE]
+    python -m benchmarks.parallel_speed [--pairs 7] [--side 384] [--devices cpu cpu] [--json FILE]
 
 Both fleets are started and warm before the first pair; a pair runs one and the other, in turns of first and second.
 The median of the pairs' ratios is what counts. On a machine with other work the wall clock tells little: the CPU
@@ -75,26 +75,38 @@ def compare(
     return {**runs, "faster": faster}
 
 
+def start(devices: Sequence[str]) -> Fleet:
+    """Workers of one thread each: they share what this process has."""
+    torch.set_num_threads(len(devices))
+    fleet = local_fleet(devices, "engine", fields=engine_setup("nano", torch.float32))
+    fleet.start()
+    return fleet
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--pairs", type=int, default=7, help="pairs of runs of each part")
-    options.add_argument("--side", type=int, default=256, help="width and height in pixels")
+    options.add_argument(
+        "--side", type=int, default=384, help="width and height in pixels (small: sending weighs more)"
+    )
     options.add_argument("--devices", nargs="+", default=("cpu", "cpu"), help="of the several workers")
     options.add_argument("--json", type=Path, help="also keep the record in this file")
     given = options.parse_args()
-    torch.set_num_threads(len(given.devices))  # of which each worker is given its part: one
-    setup = engine_setup("nano", torch.float32)
-    with local_fleet(given.devices[:1], "engine", fields=setup) as one:
-        one.start()
-        with local_fleet(given.devices, "engine", fields=setup) as several:
-            both = [works(FleetEngine(fleet), given.side) for fleet in (one, several)]
-            parts = {part: compare(both[0][part], both[1][part], (one, several), given.pairs) for part in both[0]}
+    with start(given.devices[:1]) as one, start(given.devices) as several:
+        both = [works(FleetEngine(fleet), given.side) for fleet in (one, several)]
+        parts = {part: compare(both[0][part], both[1][part], (one, several), given.pairs) for part in both[0]}
+    shape = VideoShape(PRESETS["nano"].stream.frame_num, given.side, given.side)
+    print(
+        f"nano, {shape.frames} frames of {given.side}x{given.side} ({shape.latent.tokens:,} tokens), float32: "
+        f"{len(given.devices)} workers against one, one thread each, median of {given.pairs} pairs"
+    )
     for part, found in parts.items():
         faster = found["faster"]
         seconds = statistics.median(run["wall"] for run in found["one"])
         print(f"{part}: {seconds:.2f} s on one; {faster['wall']:.2f} times faster (CPU time: {faster['cpu']:.2f})")
     if given.json:
-        record = {"preset": "nano", "side": given.side, "devices": given.devices, "load": os.getloadavg(), **parts}
+        size = {"side": given.side, "frames": shape.frames, "tokens": shape.latent.tokens}
+        record = {"preset": "nano", **size, "devices": given.devices, "load": os.getloadavg(), **parts}
         given.json.write_text(json.dumps({**record, "machine": describe()}, indent=1) + "\n")
 
 

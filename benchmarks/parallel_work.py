@@ -25,17 +25,39 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from livetalk_core.cli import size
 from livetalk_core.config import PRESETS, TransformerConfig
+from livetalk_core.memory import weight_bytes
 from livetalk_core.models.attention import attend
 from livetalk_core.models.transformer import Transformer
 from livetalk_core.models.vae import LATENT_CHANNELS
 from livetalk_core.parallel import collectives, sequence
 from livetalk_core.parallel.mesh import Mesh, degrees
 from livetalk_core.parallel.sequence import Share, split_sequence
+from livetalk_core.parallel.weights import sharded_bytes
 from livetalk_core.shapes import LatentShape, VideoShape
 
 BLOCKS = 2
 """How many of the 40 blocks are counted: they are all alike."""
 DOCS = Path(__file__).resolve().parent.parent / "docs"
+FP8 = (
+    "",
+    "## Sent as FP8",
+    "",
+    "`--send-fp8` sends queries, keys, values and results as FP8 (e4m3), with two more bytes for the scale of each "
+    "token's vector in each head: for GPUs that talk over PCIe. It costs exactness. The embedded model's latent of the "
+    "demo's first chunk (128x128, 4 steps, 2 ranks) is 3.1 % off, root mean square: "
+    "`python -m benchmarks.fp8_exchange`.",
+)
+SHARDED = (
+    "",
+    "## Sharded weights",
+    "",
+    "Bytes of bfloat16 weights that a rank holds with `--shard-weights`: at rest, and gathered beside at most (two "
+    "layers' weights). Biases, norms, modulations, the patch embedding and layers of less than 1,024 values are not "
+    "split. The bound is 1.1/N of the whole and one block.",
+    "",
+    "| model | ranks | at rest | of 1/N | gathered | of a block | sum | bound |",
+    "|---|---|---|---|---|---|---|---|",
+)
 
 
 class Ranks(NamedTuple):
@@ -97,7 +119,9 @@ def place(ranks: int, ulysses: int, rank: int) -> Mesh:
     return Mesh(ulysses, ring, rank, *groups)
 
 
-def step(config: TransformerConfig, shape: LatentShape, mesh: Mesh | None) -> tuple[int, Counter[str]]:
+def step(
+    config: TransformerConfig, shape: LatentShape, mesh: Mesh | None, send_fp8: bool = False
+) -> tuple[int, Counter[str]]:
     """Floating-point operations and bytes sent of one rank's forward; of the whole model without a mesh."""
     with recording() as recorder, torch.device("meta"), torch.inference_mode():
         model = Transformer(config, dtype=torch.bfloat16)
@@ -106,7 +130,7 @@ def step(config: TransformerConfig, shape: LatentShape, mesh: Mesh | None) -> tu
         windows = (1, frames, config.audio_window, config.audio_blocks, config.audio_channels)
         audio = model.embed_audio(torch.empty(windows))
         if mesh is not None:
-            split_sequence(model, mesh)
+            split_sequence(model, mesh, send_fp8)
         latent = torch.empty(1, LATENT_CHANNELS, *shape)
         cond = torch.empty(1, config.in_dim - LATENT_CHANNELS, *shape)
         with FlopCounterMode(display=False) as counter:
@@ -118,9 +142,13 @@ def count(config: TransformerConfig, shape: LatentShape, ranks: int, ulysses: in
     """The busiest rank's work and bytes of one mesh."""
     meshes = [place(ranks, ulysses, rank) for rank in range(ranks)]
     flops, sent = zip(*(step(config, shape, mesh) for mesh in meshes), strict=True)
+    sent_fp8 = [step(config, shape, mesh, send_fp8=True)[1] for mesh in meshes]
     tokens = Share(shape.grid, meshes[0]).size
     least = 4 * tokens * config.dim * torch.bfloat16.itemsize * (ulysses - 1) // ulysses
-    per_block = {name: max(each[name] for each in sent) / config.num_layers for name in ("all-to-all", "hops")}
+    per_block, fp8 = (
+        {name: max(each[name] for each in ways) / config.num_layers for name in ("all-to-all", "hops")}
+        for ways in (sent, sent_fp8)
+    )
     return {
         "ranks": ranks,
         "ulysses": ulysses,
@@ -131,6 +159,7 @@ def count(config: TransformerConfig, shape: LatentShape, ranks: int, ulysses: in
         "all_to_all_bytes_per_block": per_block["all-to-all"],
         "least_all_to_all_bytes_per_block": least,
         "ring_bytes_per_block": per_block["hops"],
+        "fp8_bytes_per_block": fp8["all-to-all"] + fp8["hops"],
         "join_bytes_per_step": max(each["gather"] for each in sent),
     }
 
@@ -150,7 +179,17 @@ def record(counts: Sequence[int], height: int, width: int) -> dict[str, Any]:
         "blocks": BLOCKS,
         "whole_flops": whole,
         "meshes": rows,
+        "sharded": [sharded(name, ranks) for name in ("14b", "nano") for ranks in counts if ranks > 1],
     }
+
+
+def sharded(preset: str, ranks: int) -> dict[str, Any]:
+    """What a rank holds of sharded bfloat16 weights, at rest and gathered beside, and what all and a block weigh."""
+    with torch.device("meta"):
+        model = Transformer(PRESETS[preset].transformer, dtype=torch.bfloat16)
+    at_rest, gathered = sharded_bytes(model, ranks)
+    whole = {"whole": weight_bytes(model), "block": weight_bytes(model.blocks[0])}
+    return {"preset": preset, "ranks": ranks, "at_rest": at_rest, "gathered": gathered, **whole}
 
 
 def table(found: dict[str, Any]) -> str:
@@ -165,17 +204,31 @@ def table(found: dict[str, Any]) -> str:
         "",
         "Work: a rank's operations times the ranks, over the whole model's; 1 is the least. All-to-all: what it sends "
         "within its Ulysses group, and the least that four exchanges (queries, keys, values, result) of its tokens "
-        "take. Ring: keys and values passed on. Join: the output, once a step.",
+        "take. Ring: keys and values passed on. As FP8: both, with `--send-fp8`. Join: the output, once a step.",
         "",
-        "| ranks | ulysses x ring | work | all-to-all, MB a block | least | ring, MB a block | join, MB a step |",
-        "|---|---|---|---|---|---|---|",
+        "| ranks | ulysses x ring | work | all-to-all, MB a block | least | ring, MB a block | as FP8, MB a block "
+        "| join, MB a step |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in found["meshes"]:
-        sizes = ("all_to_all_bytes_per_block", "least_all_to_all_bytes_per_block", "ring_bytes_per_block")
-        blocks = " | ".join(f"{row[name] / 1e6:.2f}" for name in sizes)
+        sizes = ("all_to_all_bytes", "least_all_to_all_bytes", "ring_bytes", "fp8_bytes")
+        blocks = " | ".join(f"{row[f'{name}_per_block'] / 1e6:.2f}" for name in sizes)
         mesh, join = f"{row['ulysses']} x {row['ring']}", f"{row['join_bytes_per_step'] / 1e6:.1f}"
         lines.append(f"| {row['ranks']} | {mesh} | {row['work']:.4f} | {blocks} | {join} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *FP8, *sharded_table(found["sharded"])]) + "\n"
+
+
+def sharded_table(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """What ranks hold of sharded weights, as Markdown."""
+    lines = [*SHARDED]
+    for row in rows:
+        share, total = row["whole"] / row["ranks"], row["at_rest"] + row["gathered"]
+        sizes = [f"{size / 1e6:,.1f} MB" for size in (row["at_rest"], row["gathered"], total)]
+        lines.append(
+            f"| {row['preset']} | {row['ranks']} | {sizes[0]} | {row['at_rest'] / share:.4f} | {sizes[1]} "
+            f"| {row['gathered'] / row['block']:.2f} | {sizes[2]} | {(1.1 * share + row['block']) / 1e6:,.1f} MB |"
+        )
+    return lines
 
 
 def main() -> None:

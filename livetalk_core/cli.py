@@ -26,7 +26,7 @@ from .kernels import KERNELS
 from .machine import choose_device
 from .media.video import partial_path
 from .parallel.devices import parse_devices
-from .parallel.fleet import Fleet, local_fleet
+from .parallel.fleet import Fleet, Limits, local_fleet
 from .runners import run_worker, worker_options
 from .shapes import FRAMES_PER_SECOND
 from .streaming.features import MODES
@@ -230,7 +230,8 @@ def run_verify(options: argparse.Namespace) -> int:
     if options.ranks is None:
         return _print_rows(options.files, verify)
     devices = parse_devices(f"cpu x{options.ranks}")
-    with _stoppable(), local_fleet(devices, "verify") as fleet:
+    limits = Limits(silence=60)  # several workers on one core are slow, and not lost
+    with _stoppable(), local_fleet(devices, "verify", limits=limits) as fleet:
         return _print_rows(options.files, lambda path: verify_split(path, options.ranks, fleet))
 
 

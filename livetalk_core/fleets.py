@@ -1,6 +1,7 @@
 """The options by which a command is given several devices, and the fleet that they ask for."""
 
 import argparse
+from typing import Any
 
 import torch
 
@@ -20,11 +21,23 @@ def fleet_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--ranks", type=int, help="with --listen: how many workers will connect")
     command.add_argument("--secret-file", help=f"with --listen: the secret, else from {SECRET_VARIABLE}")
     command.add_argument("--shard-weights", action="store_true", help="each worker keeps a part of the weights")
+    command.add_argument(
+        "--send-fp8",
+        action="store_true",
+        help="workers send each other FP8, half the bytes: for GPUs without NVLink; costs exactness",
+    )
 
 
 def fleet_of(options: argparse.Namespace, dtype: torch.dtype) -> Fleet | None:
     """The workers that the options ask for, if any."""
-    setup = engine_setup(options.model, dtype, options.shard_weights, patch=options.patch)
+    setup = engine_setup(options.model, dtype, options.shard_weights, patch=options.patch, send_fp8=options.send_fp8)
+    fleet = _workers(options, setup)
+    if fleet is not None and options.send_fp8:
+        fleet.name += ", which send FP8"
+    return fleet
+
+
+def _workers(options: argparse.Namespace, setup: dict[str, Any]) -> Fleet | None:
     if options.listen:
         if not options.ranks or options.ranks < 1 or options.devices:
             raise InputError("--listen needs --ranks, how many workers will connect, and no --devices")

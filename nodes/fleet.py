@@ -1,11 +1,12 @@
 """Several devices for one MODEL: worker processes in the place of ComfyUI's own.
 
 The node marks a MODEL with the devices; the nodes that run it ask `engine_for`. One fleet is kept, warm from prompt
-to prompt; it ends when another is needed, and when ComfyUI lets the MODEL go (as "Free model and node cache" does).
+to prompt; it ends when another is needed, when ComfyUI needs its memory or unloads all models, and when it lets the
+MODEL go.
 """
 
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,10 @@ import torch
 from comfy_api.latest import io
 
 from ..livetalk_core.checkpoints import nano
-from ..livetalk_core.errors import InputError
 from ..livetalk_core.parallel.devices import parse_devices
 from ..livetalk_core.parallel.fleet import Fleet, local_fleet
 from ..livetalk_core.streaming.engine import Engine
-from ..livetalk_core.streaming.fleet_engine import FleetEngine, OtherVAE, engine_setup
+from ..livetalk_core.streaming.fleet_engine import FleetEngine, OtherVAE, Patches, engine_setup
 from . import host
 from .guidance import guided_by
 from .loaders import whole_model
@@ -46,22 +46,38 @@ class Running:
 
     spread: Spread | None = None
     fleet: Fleet | None = None
+    leases: list[host.Lease] = field(default_factory=list)
+    """ComfyUI's view of the memory on each device."""
 
     def of(self, spread: Spread, model: Any) -> Fleet:
-        """The fleet of `spread`; another one is ended first."""
+        """The fleet of `spread`, which is to run `model`; another one is ended first."""
         if self.fleet is None or self.spread != spread:
             self.end()
             setup = engine_setup(spread.source, spread.dtype, spread.shard_weights, False, spread.patch)
             self.spread, self.fleet = spread, local_fleet(spread.devices, "engine", fields=setup)
-            weakref.finalize(model, self.end, spread)
+            size = model.model_size() // (len(spread.devices) if spread.shard_weights else 1)
+            self.leases = [
+                host.Lease(device, size, self.is_running, self.rest) for device in dict.fromkeys(spread.devices)
+            ]
+            weakref.finalize(model.model, self.end, spread)
+        host.claim(self.leases)
         self.fleet.poll = host.check_cancelled
         return self.fleet
+
+    def is_running(self) -> bool:
+        """Whether workers hold memory."""
+        return self.fleet is not None and bool(self.fleet.members)
+
+    def rest(self) -> None:
+        """End the workers unless they are in the middle of a job; the next job starts new ones."""
+        if self.fleet is not None and not self.fleet.busy:
+            self.fleet.close()
 
     def end(self, spread: Spread | None = None) -> None:
         """End the fleet, or only that of `spread`."""
         if self.fleet is not None and spread in (None, self.spread):
             self.fleet.close()
-            self.fleet = None
+            self.fleet, self.leases = None, []
 
 
 RUNNING = Running()
@@ -81,7 +97,7 @@ class Devices(io.ComfyNode):
             "video is the same, sooner. LiveTalk Render also decodes there.",
             search_aliases=["multi gpu", "multigpu", "parallel", "cuda:1"],
             inputs=[
-                io.Model.Input("model", tooltip="From LiveTalk Load Model or LiveTalk Embedded Model, without LoRAs."),
+                io.Model.Input("model", tooltip="From LiveTalk Load Model or LiveTalk Embedded Model, with any LoRAs."),
                 io.String.Input(
                     "devices",
                     default="auto",
@@ -117,14 +133,10 @@ def engine_for(model: Any, vae: Any = None, **options: Any) -> Engine:
     ways = {} if guided is None else {"guidance": guided.guidance, "negative": guided.negative}
     if found is None:
         return host.HostEngine(model, vae, **options, **ways)
-    if model.patches:
-        raise InputError(
-            f"this MODEL has {len(model.patches)} patched weights (a LoRA?), which the workers on "
-            f"{', '.join(found.devices)} cannot be given: take LiveTalk Devices or the LoRA out"
-        )
+    patches = Patches(model.patches_uuid if model.patches else None, host.plain_patches(model))
     other = None if vae is None else OtherVAE(weakref.ref(vae.first_stage_model), vae.get_sd)
     shift = model.get_model_object("model_sampling").shift
-    return FleetEngine(RUNNING.of(found, model.model), shift, other, **ways)
+    return FleetEngine(RUNNING.of(found, model), shift, other, patches, **ways)
 
 
 def name(model: Any) -> str:

@@ -24,6 +24,13 @@ def test_a_fleet_is_named_for_its_devices_and_starts_later():
     assert str(found) == "cpu, cpu" and not found.members
 
 
+def test_frames_of_another_precision_are_not_taken_for_the_same():
+    """The name is part of what a resumed render must not change."""
+    found = fleet("--devices", "cpu x2", "--send-fp8")
+    assert str(found) == "cpu, cpu, which send FP8" and found._setup[0]["send_fp8"]
+    assert not fleet("--devices", "cpu x2")._setup[0]["send_fp8"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

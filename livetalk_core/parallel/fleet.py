@@ -139,6 +139,8 @@ class Fleet:
         self._crew: Crew | None = None
         self._jobs = itertools.count(1)
         self._longest: dict[str, float] = {}
+        self.busy = False
+        """Whether a job is under way."""
         self.sent: dict[str, Any] = {}
         """What the running workers have been given to keep, by name; whoever sends it notes it here."""
 
@@ -201,14 +203,17 @@ class Fleet:
         crew = self._crew
         assert crew is not None, "started before"
         progress = Progress(next(self._jobs), verb, set(range(len(crew.members))))
-        crew.send(Message(kind, progress.job, fields, tensors))
+        self.busy = True
         try:
+            crew.send(Message(kind, progress.job, fields, tensors))
             yield from self._follow(crew, progress, self.poll)
         except LiveTalkError:
             raise  # the workers' own, and dealt with
         except BaseException:
             self._cancel(crew, progress)
             raise
+        finally:
+            self.busy = False
         self._longest[verb] = max(self._longest.get(verb, 0.0), progress.longest)
 
     def _follow(self, crew: Crew, progress: Progress, poll: Callable[[], None]) -> Iterator[Message]:

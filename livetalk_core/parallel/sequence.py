@@ -19,24 +19,26 @@ from ..models.speakers import counted_heads, speaker_attention, speaker_position
 from ..models.tokens import Grid, Tokens
 from ..models.transformer import Transformer
 from .collectives import exchange, gather, least, pass_on, total
+from .fp8 import expand, squeeze
 from .mesh import Mesh
 
 
-def split_sequence(transformer: Transformer, mesh: Mesh) -> Transformer:
+def split_sequence(transformer: Transformer, mesh: Mesh, send_fp8: bool = False) -> Transformer:
     """Make a built transformer hold one share of its tokens; every rank of `mesh` must call it alike.
 
-    All ranks are given whole inputs and get the whole output.
+    All ranks are given whole inputs and get the whole output. With `send_fp8`, what self-attention exchanges is sent
+    as FP8, half of bfloat16's bytes: for links slower than NVLink. The output then differs (docs/parallel_work.md).
     """
-    transformer.tokens = lambda grid: Share(grid, mesh)
+    transformer.tokens = lambda grid: Share(grid, mesh, send_fp8)
     return transformer
 
 
 class Share(Tokens):
     """One rank's tokens of a grid."""
 
-    def __init__(self, grid: Grid, mesh: Mesh) -> None:
+    def __init__(self, grid: Grid, mesh: Mesh, send_fp8: bool = False) -> None:
         super().__init__(grid)
-        self.mesh = mesh
+        self.mesh, self.send_fp8 = mesh, send_fp8
         self.size = -(-self.count // mesh.ranks)
         self.start = mesh.rank * self.size
 
@@ -80,21 +82,29 @@ class Share(Tokens):
         """Some heads of all tokens of the Ulysses group for all heads of this share: [B,L,N,D] -> [B,M,H,D]."""
         u = self.mesh.ulysses
         sent = torch.stack([rearrange(x, "b l (u h) d -> u b l h d", u=u) for x in parts_BLND], dim=1)
-        return rearrange(exchange(sent, self.mesh.ulysses_group), "u p b l h d -> p b (u l) h d").unbind(0)
+        return rearrange(self._exchange(sent), "u p b l h d -> p b (u l) h d").unbind(0)
 
     def _to_tokens(self, x_BMHD: Tensor) -> Tensor:
         """The way back: [B,M,H,D] -> [B,L,N,D]."""
         sent = rearrange(x_BMHD, "b (u l) h d -> u b l h d", u=self.mesh.ulysses)
-        return rearrange(exchange(sent, self.mesh.ulysses_group), "u b l h d -> b l (u h) d")
+        return rearrange(self._exchange(sent), "u b l h d -> b l (u h) d")
+
+    def _exchange(self, x: Tensor) -> Tensor:
+        if not self.send_fp8 or self.mesh.ulysses == 1:
+            return exchange(x, self.mesh.ulysses_group)
+        return expand(exchange(squeeze(x), self.mesh.ulysses_group), x.dtype)
 
     def _attend_ring(self, q_BMHD: Tensor, k_BMHD: Tensor, v_BMHD: Tensor) -> Tensor:
         """Attention to every group's keys as they come by, the next ones on their way meanwhile."""
         ring, parts = self.mesh.ring, torch.stack([k_BMHD, v_BMHD])
+        if self.send_fp8:
+            parts = squeeze(parts)
         merged: tuple[Tensor, Tensor] | None = None
         for hop in range(ring):
             following = pass_on(parts, self.mesh.ring_group) if hop + 1 < ring else None
             if real := self._real((self.mesh.ring_rank - hop) % ring):
-                found = attend_partly(q_BMHD, *parts[:, :, :real])
+                known = parts[:, :, :real]
+                found = attend_partly(q_BMHD, *(expand(known, q_BMHD.dtype) if self.send_fp8 else known))
                 merged = merge(*merged, *found) if merged else found
             parts = following() if following else parts
         assert merged is not None, "the first group always holds tokens"

@@ -1,4 +1,4 @@
-"""Sharded weights: each rank keeps a part of every large layer, and gathers a layer's whole weight while it is used.
+"""Sharded weights: each rank keeps a part of every linear layer's weight, and gathers the whole while it is used.
 
 Applied from outside to a built model. While a layer computes, the next one's weight is on its way; which one comes
 next is learnt from the last pass. So a rank holds its share, and two layers' weights at most: less than one block.
@@ -9,15 +9,16 @@ and it works neither in inference mode nor with FP8 weights beside others.
 
 from collections.abc import Callable
 from math import prod
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
+from ..memory import weight_bytes
 from .collectives import Group, gather_soon
 
 SMALLEST = 1024
-"""Weights of fewer elements (norms) stay whole on every rank, as biases do."""
+"""Linear weights of fewer elements stay whole on every rank, as all that is no linear layer's weight does."""
 
 
 class Layer:
@@ -62,17 +63,29 @@ class Gatherer:
         return whole
 
 
+def is_sharded(module: nn.Module) -> TypeGuard[nn.Linear]:
+    """Whether a module's weight is split over the ranks."""
+    return isinstance(module, nn.Linear) and module.weight.numel() >= SMALLEST
+
+
+def sharded_bytes(model: nn.Module, ranks: int) -> tuple[int, int]:
+    """Bytes of a whole model's weights that each of so many ranks would hold: at rest, and at most gathered beside."""
+    split = [module.weight for module in model.modules() if is_sharded(module)]
+    whole = weight_bytes(model) - sum(weight.nbytes for weight in split)
+    parts = sum(-(-weight.numel() // ranks) * weight.itemsize for weight in split)
+    return whole + parts, sum(sorted(weight.nbytes for weight in split)[-2:])
+
+
 def shard_weights(model: nn.Module, device: torch.device, group: Group) -> nn.Module:
-    """Leave each rank of `group` its part of the large weights of `model`, and put everything on `device`.
+    """Leave each rank of `group` its part of the linear weights of `model`, and put everything on `device`.
 
     `model` may lie in main memory, mapped from its file: no more than the part is copied. Its layers must be called
     (not their functions), and in the same order on all ranks.
     """
     gatherer = Gatherer()
     for module in model.modules():
-        weight = module._parameters.get("weight")
-        if weight is not None and weight.numel() >= SMALLEST:
-            _shard(module, Layer(weight, device, group), gatherer)
+        if is_sharded(module):
+            _shard(module, Layer(module.weight, device, group), gatherer)
     return model.to(device)
 
 

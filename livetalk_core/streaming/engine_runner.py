@@ -1,6 +1,6 @@
 """What a worker runs for `FleetEngine`: an engine on this rank's share of the models."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from ..memory import weight_bytes
 from ..models.transformer import Transformer
 from ..models.vae import VAE
 from ..parallel.mesh import Mesh, new_groups
+from ..parallel.patches import patch_weights, patches_of
 from ..parallel.sequence import split_sequence
 from ..parallel.vae import SplitVAE
-from ..parallel.weights import shard_weights
+from ..parallel.weights import shard_weights, sharded_bytes
 from ..parallel.worker import Job
 from .avatar import Avatar
 from .engine import LocalEngine
@@ -36,6 +37,7 @@ class EngineRunner:
         self.engine, self.dtype = engine, dtype
         self._avatar: Avatar | None = None
         self._negative: Tensor | None = None
+        self._unpatch: Callable[[], None] = lambda: None
 
     @classmethod
     def of(cls, setup: Job) -> "EngineRunner":
@@ -43,7 +45,7 @@ class EngineRunner:
         fields, device = setup.fields, setup.device
         dtype = getattr(torch, fields["dtype"])
         transformer = load_transformer(fields["model"], dtype, device, fields["sharded"], fields["patch"])
-        split = split_sequence(transformer, Mesh.of(transformer.config.num_heads))
+        split = split_sequence(transformer, Mesh.of(transformer.config.num_heads), fields["send_fp8"])
         runner = cls(LocalEngine(split, NO_VAE, device), dtype)
         if fields["own_vae"]:
             runner.engine.vae = SplitVAE(load_vae(fields["model"], dtype, device))
@@ -56,6 +58,15 @@ class EngineRunner:
         weights = {name: tensor.to(job.device, self.dtype) for name, tensor in job.tensors.items()}
         vae.load_state_dict(weights, assign=True)
         self.engine.vae = SplitVAE(vae.eval().requires_grad_(False))
+
+    def patch(self, job: Job) -> None:
+        """Change the transformer's weights as is sent now, and no longer as was sent before."""
+        self._unpatch()
+        self._unpatch = lambda: None
+        transformer = self.engine.transformer
+        # Anew: what it keeps of an avatar was computed with the weights of before.
+        self.engine = LocalEngine(transformer, self.engine.vae, self.engine.device)
+        self._unpatch = patch_weights(transformer, patches_of(job.fields, job.tensors), job.device, self.dtype)
 
     def denoise(self, job: Job) -> None:
         """Reports each step done, then the latent."""
@@ -113,10 +124,11 @@ def load_transformer(
 
 
 def _check_fit(transformer: Transformer, device: torch.device, ranks: int) -> None:
+    """Raise `InputError` where a device cannot hold its share of the weights, over `ranks` of them if more than one."""
     if device.type == "cpu":
         return  # mapped weights are no one's memory
-    needed, free = weight_bytes(transformer) / ranks, available_memory(device)
-    if needed > free:
+    needed = sum(sharded_bytes(transformer, ranks)) if ranks > 1 else weight_bytes(transformer)
+    if needed > (free := available_memory(device)):
         advice = "free memory, or leave this device out" if ranks > 1 else "shard the weights, or leave it out"
         raise InputError(
             f"{device} has {free / 2**30:.1f} GiB free; its weights need {needed / 2**30:.1f} GiB: {advice}"

@@ -1,6 +1,6 @@
 """The engine that runs on a fleet of workers: the same three verbs, each one a job."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -12,6 +12,7 @@ from torch import Tensor
 from ..checkpoints import nano
 from ..config import Guidance
 from ..parallel.fleet import Fleet
+from ..parallel.patches import Patch, patches_message
 from .avatar import Avatar
 from .engine import OnStep
 
@@ -20,16 +21,22 @@ AVATAR = "avatar."
 
 
 def engine_setup(
-    model: str, dtype: torch.dtype, sharded: bool = False, own_vae: bool = True, patch: str | Path | None = None
+    model: str,
+    dtype: torch.dtype,
+    sharded: bool = False,
+    own_vae: bool = True,
+    patch: str | Path | None = None,
+    send_fp8: bool = False,
 ) -> dict[str, Any]:
     """The set-up's fields of a fleet that runs an engine on a model: the embedded one's name, or a path of weights.
 
-    Without `own_vae` the engine brings another. `patch` is a file of audio layers for a model that has none.
+    Without `own_vae` the engine brings another. `patch` is a file of audio layers for a model that has none. With
+    `send_fp8` ranks exchange FP8: fewer bytes, other numbers.
     """
     path = model if model == nano.NAME else str(Path(model).resolve())
     added = None if patch is None else str(Path(patch).resolve())
-    kind = str(dtype).removeprefix("torch.")
-    return {"model": path, "patch": added, "dtype": kind, "sharded": sharded, "own_vae": own_vae}
+    choices = {"patch": added, "sharded": sharded, "own_vae": own_vae, "send_fp8": send_fp8}
+    return {"model": path, "dtype": str(dtype).removeprefix("torch."), **choices}
 
 
 class OtherVAE(NamedTuple):
@@ -39,22 +46,34 @@ class OtherVAE(NamedTuple):
     weights: Callable[[], Mapping[str, Tensor]]
 
 
+class Patches(NamedTuple):
+    """Changes of the transformer's weights, and what tells them from others; `NO_PATCHES` leaves it as it is."""
+
+    key: Any
+    patches: Sequence[Patch]
+
+
+NO_PATCHES = Patches(None, ())
+
+
 class FleetEngine:
-    """See `Engine`. The fleet's runner is an `EngineRunner`; an avatar is sent once, not for every chunk."""
+    """See `Engine`. The fleet's runner is an `EngineRunner`; what stays the same is sent once, not for every chunk."""
 
     def __init__(
         self,
         fleet: Fleet,
         shift: float = 5.0,
         vae: OtherVAE | None = None,
+        patches: Patches = NO_PATCHES,
         guidance: Guidance | None = None,
         negative: Tensor | None = None,
     ) -> None:
-        self.fleet, self.shift, self.vae = fleet, shift, vae
+        self.fleet, self.shift, self.vae, self.patches = fleet, shift, vae, patches
         self.guidance, self.negative = guidance, negative
 
     def denoise(self, avatar: Avatar, audio: Tensor, motion: Tensor, noise: Tensor, on_step: OnStep) -> Tensor:
         """See `Engine.denoise`."""
+        self._give("patch", self.patches.key, lambda: patches_message(self.patches.patches))
         guidance = None if self.guidance is None else asdict(self.guidance)
         fields = {"shift": self.shift, "steps": len(noise), "guidance": guidance}
         start = noise if guidance is None else noise[:1]
@@ -94,8 +113,15 @@ class FleetEngine:
         return {} if same else tensors
 
     def _send_vae(self) -> None:
+        if (vae := self.vae) is not None:
+            self._give("take_vae", vae.key, lambda: ({}, vae.weights()))
+
+    def _give(self, verb: str, key: Any, message: Callable[[], tuple[Mapping[str, Any], Mapping[str, Tensor]]]) -> None:
+        """Have the workers that are running take something, unless it is what they took last."""
         self.fleet.start()
-        if self.vae is not None and self.fleet.sent.get("vae") != self.vae.key:
-            for _ in self.fleet.run("take_vae", tensors=self.vae.weights()):
-                pass
-            self.fleet.sent["vae"] = self.vae.key
+        if self.fleet.sent.get(verb) == key:
+            return
+        self.fleet.sent[verb] = object()  # a send that is broken off leaves them with no one knows what
+        for _ in self.fleet.run(verb, *message()):
+            pass
+        self.fleet.sent[verb] = key

@@ -5,6 +5,7 @@ Node files use these verbs alone, so that tests can put a fake in their place.
 
 from .engine import HostEngine
 from .files import OutputFile, model_files, model_path, video_metadata
+from .lease import Lease, claim
 from .models import (
     build_model,
     image_tokens,
@@ -14,6 +15,7 @@ from .models import (
     run_on_device,
     wrap_encoder,
 )
+from .patches import plain_patches
 from .queue import blocked, check_cancelled, queue_again
 from .screen import Progress, say
 from .upscale import Upscaler
@@ -21,17 +23,20 @@ from .vae import normalised_latent, raw_latent, stock_vae
 
 __all__ = [
     "HostEngine",
+    "Lease",
     "OutputFile",
     "Progress",
     "Upscaler",
     "blocked",
     "build_model",
     "check_cancelled",
+    "claim",
     "image_tokens",
     "model_files",
     "model_identity",
     "model_path",
     "normalised_latent",
+    "plain_patches",
     "queue_again",
     "raw_latent",
     "read_weights",

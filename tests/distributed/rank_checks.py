@@ -12,10 +12,13 @@ from livetalk_core.errors import InputError
 from livetalk_core.memory import peak_bytes, weight_bytes
 from livetalk_core.models.transformer import Transformer
 from livetalk_core.models.vae import VAE
+from livetalk_core.parallel.collectives import exchange
+from livetalk_core.parallel.fp8 import expand, squeeze
 from livetalk_core.parallel.mesh import Mesh, new_groups
+from livetalk_core.parallel.patches import Patch, patch_weights
 from livetalk_core.parallel.sequence import Share, split_sequence
 from livetalk_core.parallel.vae import SplitVAE
-from livetalk_core.parallel.weights import Layer, shard_weights
+from livetalk_core.parallel.weights import Layer, shard_weights, sharded_bytes
 
 WIDTHS = {
     "ffn_dim": 64, "num_layers": 2, "freq_dim": 32, "text_len": 8, "text_dim": 12, "clip_dim": 10,
@@ -105,6 +108,27 @@ def transformer_error(heads, ulysses, grid, speakers=1) -> float:
     found, wanted = evaluate(split_transformer(heads, ulysses), x), evaluate(transformer(heads), x)
     assert found.shape == wanted.shape
     return ((found - wanted).abs().max() / wanted.abs().max()).item()
+
+
+def fp8_error(ulysses, grid, speakers) -> float:
+    """As `transformer_error`, as root mean square, of ranks that send each other FP8."""
+    x, model = draw_sample(grid, speakers), split_transformer(4, ulysses)
+    split_sequence(model, mesh(4, ulysses), send_fp8=True)
+    wanted = evaluate(transformer(), x)
+    error = evaluate(model, x) - wanted
+    return (error.square().mean() / wanted.square().mean()).sqrt().item()
+
+
+def sent_as_fp8(shape, dtype) -> tuple[float, bool]:
+    """Largest error of values exchanged as FP8, over their vector's largest; and whether the dtype is the same."""
+    x = torch.randn(dist.get_world_size(), *shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+    x[:, 0] *= 1e4
+    x[:, -1] = 0
+    (everyone,) = new_groups([range(dist.get_world_size())])
+    wanted = exchange(x, everyone)
+    found = expand(exchange(squeeze(x), everyone), dtype)
+    error = (found.double() - wanted.double()).abs() / wanted.double().abs().amax(-1, keepdim=True).clamp_min(1e-9)
+    return error.max().item(), found.dtype == dtype
 
 
 def padding_is_felt(heads, ulysses, grid, speakers, padding) -> bool:
@@ -237,15 +261,36 @@ def sharded_error(grid, speakers) -> float:
     return max((each - wanted).abs().max().item() for each in found) / wanted.abs().max().item()
 
 
-def sharded_bytes() -> tuple[int, int, int, int]:
-    """Bytes of weights: of the whole, of its largest block, held here at rest, and most at once beside activations."""
+def patched_error() -> tuple[float, float, float]:
+    """How far patches on the sharded model are from the same merged into the whole one; and what they change.
+
+    The last number is how far the model is from the whole one when they have been taken off.
+    """
+    x, generator = draw_sample((2, 2, 3)), torch.Generator().manual_seed(5)
+    merged, patches = randomized(Transformer(transformer().config), 1), []
+    for name in ("blocks.0.self_attn.q", "blocks.1.ffn.2", "audio_proj.proj2", "head.head", "patch_embedding"):
+        weight = merged.get_parameter(f"{name}.weight")
+        up, down = (torch.randn(shape, generator=generator) for shape in ((len(weight), 2), (2, weight[0].numel())))
+        patches.append(Patch(f"{name}.weight", 0.1, up, down))
+        weight += 0.1 * (up @ down).view_as(weight)
+    take_off = patch_weights(sharded_transformer(), patches, torch.device("cpu"), torch.float32)
+    wanted, plain = evaluate(merged, x), evaluate(transformer(), x)
+    patched = evaluate(sharded_transformer(), x)
+    take_off()
+    apart = ((patched, wanted), (wanted, plain), (evaluate(sharded_transformer(), x), plain))
+    error, change, left = ((a - b).abs().max().item() / plain.abs().max().item() for a, b in apart)
+    return error, change, left
+
+
+def held_bytes() -> tuple[tuple[int, int], tuple[int, int]]:
+    """Bytes of sharded weights at rest, and at most gathered beside the activations: counted before, and found."""
     whole, model, x = transformer(), sharded_transformer(), draw_sample((2, 2, 3))
     layers = [hook.__closure__ for module in model.modules() for hook in module._forward_pre_hooks.values()]
     parts = [cell.cell_contents for cells in layers for cell in cells if isinstance(cell.cell_contents, Layer)]
     at_rest = weight_bytes(model) + sum(layer.part.nbytes for layer in parts)
     evaluate(model, x)
-    extra = peak_bytes(lambda: evaluate(model, x)) - peak_bytes(lambda: evaluate(split_transformer(4, None), x))
-    return weight_bytes(whole), max(map(weight_bytes, whole.blocks)), at_rest, extra
+    gathered = peak_bytes(lambda: evaluate(model, x)) - peak_bytes(lambda: evaluate(split_transformer(4, None), x))
+    return sharded_bytes(whole, dist.get_world_size()), (at_rest, gathered)
 
 
 def wrong_shard_error() -> float:

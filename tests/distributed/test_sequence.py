@@ -2,6 +2,7 @@
 
 import pytest
 import rank_checks as checks
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -52,6 +53,20 @@ def test_padding_is_not_felt(ranks, count, ulysses, speakers):
 def test_unsplit_of_split_is_the_same(ranks, mesh, grid):
     count, ulysses = mesh
     assert all(ranks(count).run(checks.joined_is_whole, ulysses, grid))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_value_sent_as_fp8_is_near(ranks, dtype):
+    for error, same_dtype in ranks(2).run(checks.sent_as_fp8, (3, 4, 16), dtype):
+        assert same_dtype and 1e-3 < error <= 1 / 24  # half a step of three bits beside the largest value
+
+
+@pytest.mark.parametrize(("count", "ulysses"), [(1, 1), (2, 2), (2, 1), (4, 2), (5, 1)])
+def test_ranks_that_send_fp8_come_close(ranks, count, ulysses):
+    for grid, speakers in (((2, 3, 4), 1), ((3, 3, 3), 2)):
+        errors = ranks(count).run(checks.fp8_error, ulysses, grid, speakers)
+        assert max(errors) <= (0.03 if count > 1 else 1e-6)
+        assert count == 1 or min(errors) > 1e-4, "nothing was sent as FP8"
 
 
 def test_a_wrong_split_is_noticed(ranks):

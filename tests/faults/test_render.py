@@ -11,14 +11,18 @@ import pytest
 import torch
 from faulty_fleets import processes_of, wait_until_gone
 
+from livetalk_core.checkpoints import nano
 from livetalk_core.cli import main
 from livetalk_core.config import Guidance
-from livetalk_core.errors import WorkerError
+from livetalk_core.errors import InputError, WorkerError
 from livetalk_core.generate import Settings, prepare
 from livetalk_core.media.video import partial_path
 from livetalk_core.parallel.fleet import Limits, local_fleet
-from livetalk_core.streaming.fleet_engine import engine_setup
-from livetalk_core.streaming.session import ChunkEnd, Frames
+from livetalk_core.parallel.patches import Patch
+from livetalk_core.streaming.avatar import Avatar
+from livetalk_core.streaming.engine import LocalEngine
+from livetalk_core.streaming.fleet_engine import FleetEngine, Patches, engine_setup
+from livetalk_core.streaming.session import ChunkEnd, Frames, ignore_step
 
 PATIENT = Limits(start=900, silence=60, patience=900, floor=300)
 """On a loaded machine these renders take minutes."""
@@ -59,6 +63,54 @@ def test_frames_are_those_of_one_process(settings, fleet, guidance):
     renders = [prepare(settings(*of, guidance=guidance))[0] for of in (("one",), ("two", fleet))]
     alone, together = (frames_of(render.run()) for render in renders)
     assert (alone - together).abs().max() <= 2e-3  # of -1..1
+
+
+def test_a_lora_reaches_the_workers_and_leaves_with_the_next_job(fleet):
+    chunk = a_chunk()
+    plain, changed = (alone(chunk, patches) for patches in ([], LORA))
+    assert (plain - changed).abs().max() > 1e-2
+    for patches, wanted in ((LORA, changed), ([], plain), (LORA, changed), (LORA[:1], alone(chunk, LORA[:1]))):
+        engine = FleetEngine(fleet, patches=Patches(len(patches) or None, patches))
+        assert (engine.denoise(*chunk, ignore_step) - wanted).abs().max() <= 1e-4
+    processes = processes_of(fleet)
+    wrong = FleetEngine(fleet, patches=Patches("wrong", [LORA[0]._replace(name="blocks.0.nothing.weight")]))
+    with pytest.raises(InputError, match=r"blocks\.0\.nothing\.weight, which this model does not have"):
+        wrong.denoise(*chunk, ignore_step)
+    assert (FleetEngine(fleet).denoise(*chunk, ignore_step) - plain).abs().max() <= 1e-4
+    assert processes_of(fleet) == processes
+
+
+def a_chunk():
+    """What the embedded model denoises: an avatar, audio windows, motion latents, noise."""
+    torch.manual_seed(0)
+    config = nano.PRESET.transformer
+    avatar = Avatar(torch.rand(1, 3, 1, 64, 64), torch.randn(20, 3, 8, 8), torch.randn(1, 65, config.clip_dim),
+                    torch.randn(9, config.text_dim))  # fmt: skip
+    audio = torch.randn(1, 9, config.audio_window, config.audio_blocks, config.audio_channels)
+    return avatar, audio, torch.randn(16, 1, 8, 8), torch.randn(2, 16, 3, 8, 8)
+
+
+def a_patch(name, *shape):
+    """A change of rank 2, or a plain one."""
+    generator = torch.Generator().manual_seed(len(name))
+    parts = [shape] if len(shape) == 1 else [(shape[0], 2), (2, shape[1])]
+    return Patch(name, 0.5, *(torch.randn(part, generator=generator) * 0.1 for part in parts))
+
+
+WIDTH = nano.PRESET.transformer.dim
+LORA = [
+    a_patch("blocks.0.self_attn.q.weight", WIDTH, WIDTH), a_patch("blocks.1.cross_attn.k.weight", WIDTH, WIDTH),
+    a_patch("blocks.1.norm3.bias", WIDTH), a_patch("blocks.0.audio_cross_attn.proj.weight", WIDTH, WIDTH),
+]  # fmt: skip
+
+
+def alone(chunk, patches):
+    """The chunk's latent, with the patches merged into the weights of one process."""
+    transformer = nano.transformer("cpu", torch.float32)
+    for patch in patches:
+        parameter = transformer.get_parameter(patch.name)
+        parameter.data = parameter + patch.scale * (patch.up if patch.down is None else patch.up @ patch.down)
+    return LocalEngine(transformer, None).denoise(*chunk, ignore_step)
 
 
 def test_a_finished_chunk_outlives_a_worker_and_the_render_goes_on(settings, fleet):

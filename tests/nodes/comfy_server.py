@@ -132,7 +132,7 @@ def prepare(comfyui: Path, base: Path) -> None:
     for name in ("portrait.png", "speech.wav"):
         shutil.copy(ROOT / "demo" / name, base / "input" / name)
     command = [PYTHON, str(ROOT / "tests" / "nodes" / "small_files.py"), str(comfyui), str(base / "models")]
-    subprocess.run(command, check=True, capture_output=True, cwd=base, timeout=300)
+    subprocess.run(command, check=True, capture_output=True, cwd=base, timeout=START_SECONDS)
 
 
 class ComfyServer:

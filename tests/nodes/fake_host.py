@@ -66,6 +66,15 @@ class FakeHost(types.ModuleType):
     def model_identity(self, model):
         return model.name
 
+    def Lease(self, device, size, running, end):
+        return types.SimpleNamespace(device=device, size=size, running=running, end=end)
+
+    def claim(self, leases):
+        self.claimed = leases
+
+    def plain_patches(self, model):
+        return list(model.patches.values())
+
     def raw_latent(self, latent):
         return 2 * latent + 1
 
@@ -118,9 +127,10 @@ class Loaded:
 
 def as_patcher(model, name, reload, attachments):
     """What the nodes ask of a MODEL: its name, origin, attachments, patches, copies, and the shift of its noise."""
-    model.name, model.cached_patcher_init, model.patches = name, reload, {}
+    model.name, model.cached_patcher_init, model.patches, model.patches_uuid = name, reload, {}, "as loaded"
     model.model = getattr(model, "model", None) or Loaded()
     model.get_attachment, model.set_attachments = attachments.get, attachments.__setitem__
+    model.model_size = lambda: 1000
     model.get_model_object = lambda _: types.SimpleNamespace(shift=5.0)
     model.clone = lambda: as_patcher(copy.copy(model), name, reload, dict(attachments))
     return model

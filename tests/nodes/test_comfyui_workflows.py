@@ -5,6 +5,8 @@ import copy
 import av
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from tests.nodes.comfy_server import ComfyServer, prepare
 from tests.nodes.workflow import ROOT, ids_of, load, named, small, to_prompt
@@ -113,6 +115,43 @@ def test_workers_give_the_frames_of_one_process(comfyui, base):
     frames, apart = outcome.outputs["apart"]["apart"]
     assert frames == FRAMES
     assert apart <= 1e-3
+
+
+def test_a_lora_in_the_graph_reaches_the_workers(comfyui, base):
+    """Three renders in one prompt: as it is, with a LoRA by ComfyUI itself, and with it by two workers."""
+    server = ComfyServer(comfyui, base)
+    generator = torch.Generator().manual_seed(0)
+    parts = {"lora_up": (192, 2), "lora_down": (2, 192)}
+    layers = ("blocks.0.self_attn.q", "blocks.3.audio_cross_attn.proj", "blocks.5.cross_attn.o")
+    lora = {
+        f"diffusion_model.{layer}.{part}.weight": torch.randn(shape, generator=generator) * 0.2
+        for layer in layers
+        for part, shape in parts.items()
+    }
+    (base / "models" / "loras").mkdir(exist_ok=True)
+    save_file(lora, base / "models" / "loras" / "small.safetensors")
+    try:
+        outcome = server.run(with_lora(both_ways(prompt_of(server, "livetalk_quick_start"))), timeout=900)
+    finally:
+        server.close()
+    assert not outcome.error, outcome.error
+    assert outcome.outputs["apart"]["apart"][1] > 1e-2, "the LoRA changes nothing"
+    assert outcome.outputs["with LoRA apart"]["apart"][1] <= 1e-3
+
+
+def with_lora(prompt):
+    """The prompt of `both_ways` with a LoRA before the devices, and a third render with it by ComfyUI itself."""
+    devices, spread = prompt["devices"], prompt["spread"]
+    loader = {"model": devices["inputs"]["model"], "lora_name": "small.safetensors", "strength_model": 0.7}
+    devices["inputs"]["model"] = ["lora", 0]
+    changed = copy.deepcopy(spread)
+    changed["inputs"] |= {"model": ["lora", 0], "filename_prefix": "video/changed"}
+    images = {"first": ["changed", IMAGES], "second": ["spread", IMAGES]}
+    return prompt | {
+        "lora": {"class_type": "LoraLoaderModelOnly", "inputs": loader},
+        "changed": changed,
+        "with LoRA apart": {"class_type": "LiveTalkTestApart", "inputs": images},
+    }
 
 
 def both_ways(prompt):

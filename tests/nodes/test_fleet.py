@@ -40,11 +40,13 @@ def test_devices_that_cannot_work_are_refused(embedded, host, pack):
         embedded("gpus")
 
 
-def test_a_lora_is_refused_rather_than_left_out(embedded, host, fleet, pack):
+def test_a_lora_is_given_to_the_workers(embedded, host, fleet, pack):
     model, _ = embedded("cpu x2")
-    model.patches = {"diffusion_model.blocks.0.ffn.0.weight": []}
-    with pytest.raises(pack("livetalk_core.errors").InputError, match=r"1 patched weights .*the LoRA out"):
-        fleet.engine_for(model)
+    assert fleet.engine_for(model).patches == (None, [])
+    patch = pack("livetalk_core.parallel.patches").Patch
+    lora = patch("blocks.0.ffn.0.weight", 0.5, torch.ones(4, 1), torch.ones(1, 4))
+    model.patches, model.patches_uuid = {lora.name: lora}, "with a LoRA"
+    assert fleet.engine_for(model).patches == ("with a LoRA", [lora])
 
 
 def test_one_fleet_is_kept_and_ends_with_its_model(embedded, host, fleet):
@@ -57,6 +59,23 @@ def test_one_fleet_is_kept_and_ends_with_its_model(embedded, host, fleet):
     del other
     gc.collect()
     assert fleet.RUNNING.fleet is None
+
+
+def test_comfyui_is_told_what_the_workers_hold_and_may_ask_for_it(nodes, host, fleet, monkeypatch):
+    model, *_ = nodes["LiveTalkEmbeddedModel"][0].execute().args
+    for sharded, size in ((False, 1000), (True, 500)):
+        (marked,) = nodes["LiveTalkDevices"][0].execute(model=model, devices="cpu x2", shard_weights=sharded).args
+        kept = fleet.engine_for(marked).fleet
+        (lease,) = host.claimed
+        assert (lease.device, lease.size, lease.running()) == ("cpu", size, False)
+    ended = []
+    monkeypatch.setattr(kept, "close", lambda: ended.append(True))
+    kept.busy = True
+    lease.end()
+    assert not ended, "a job under way is not broken off"
+    kept.busy = False
+    lease.end()
+    assert ended and fleet.RUNNING.fleet is kept
 
 
 @pytest.mark.slow

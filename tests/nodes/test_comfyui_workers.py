@@ -1,0 +1,147 @@
+"""Workers under a real ComfyUI: the user cancels, and a worker is killed, in the middle of a render."""
+
+import os
+import signal
+import time
+
+import av
+import psutil
+import pytest
+
+from tests.nodes.comfy_server import ComfyServer, prepare
+from tests.nodes.workflow import load, named, to_prompt
+
+pytestmark = [pytest.mark.comfyui, pytest.mark.slow]
+
+FRAMES = 153
+"""Of the demo's speech at 25 per second, rounded up."""
+FIRST, STEPS = 33, 4
+"""Frames of the first chunk, denoising steps of each."""
+SECONDS = 600
+
+
+@pytest.fixture(scope="module")
+def base(comfyui, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("comfyui")
+    prepare(comfyui, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(comfyui, base):
+    """A server whose workers are gone when it is."""
+    running = ComfyServer(comfyui, base)
+    yield running
+    left = workers_of(running)
+    running.close()
+    assert psutil.wait_procs(left, timeout=30)[1] == []
+
+
+@pytest.fixture
+def render(server):
+    """`render(name, on_event)`: the quick start's talk on two workers, small; it goes on where it can."""
+    prompt = to_prompt(load(named("livetalk_quick_start")), server.get("object_info"))
+    ids = {node["class_type"]: number for number, node in prompt.items()}
+    prompt[ids["LiveTalkAvatar"]]["inputs"] |= {"width": 64, "height": 64}
+    inputs = prompt[ids["LiveTalkRender"]]["inputs"]
+    spread = {"model": inputs["model"], "devices": "cpu x2", "shard_weights": False}
+    prompt["devices"] = {"class_type": "LiveTalkDevices", "inputs": spread}
+
+    def run(name, on_event=lambda _: None):
+        inputs.update(model=["devices", 0], steps=STEPS, resume=True, filename_prefix=f"video/{name}")
+        outcome = server.run(prompt, on_event, timeout=SECONDS)
+        assert not outcome.error or outcome.error["node_id"] == ids["LiveTalkRender"]
+        return outcome
+
+    return run
+
+
+def workers_of(server):
+    """The server's worker processes that run, by rank."""
+    children = psutil.Process(server.process.pid).children()
+    commands = [(child, child.cmdline()) for child in children if child.status() != psutil.STATUS_ZOMBIE]
+    workers = {int(words[words.index("--rank") + 1]): child for child, words in commands if "--rank" in words}
+    return [workers[rank] for rank in sorted(workers)]
+
+
+def playable(path):
+    with av.open(str(path)) as container:
+        return sum(1 for _ in container.decode(video=0))
+
+
+def after_first_chunk(act):
+    """An `on_event` that calls `act` once, with the progress so far, at the first step after the first chunk."""
+    done = []
+
+    def on_event(outcome):
+        if not done and outcome.progress and outcome.progress[-1][1] == STEPS + 1:
+            done.append(True)
+            act(outcome)
+
+    return on_event
+
+
+def finished(server, name):
+    """The finished video, and nothing beside it."""
+    folder = server.base / "output" / "video"
+    assert [path.name for path in folder.glob(f"{name}_*")] == [f"{name}_00001_.mp4"]
+    return folder / f"{name}_00001_.mp4"
+
+
+def test_cancel_stops_within_a_step_and_the_workers_stay(server, render):
+    processes = []
+
+    def cancel(_):
+        processes.extend(workers_of(server))
+        server.interrupt()
+
+    outcome = render("cancelled", after_first_chunk(cancel))
+    assert outcome.interrupted and not outcome.error
+    assert STEPS + 1 <= outcome.progress[-1][1] <= STEPS + 2
+    partial = server.base / "output" / "video" / "cancelled_00001_.partial.mp4"
+    assert playable(partial) == FIRST
+    assert len(processes) == 2 and workers_of(server) == processes
+
+    outcome = render("cancelled")
+    assert not outcome.error and not outcome.interrupted, outcome.error
+    assert outcome.progress[0][1] > STEPS, "it goes on with the second chunk"
+    assert workers_of(server) == processes
+    assert playable(finished(server, "cancelled")) == FRAMES
+
+
+def test_unload_models_ends_the_workers_and_the_next_prompt_starts_new_ones(server, render):
+    assert render("freed", after_first_chunk(lambda _: server.interrupt())).interrupted
+    processes = workers_of(server)
+    assert len(processes) == 2
+    server.post("free", {"unload_models": True})
+    assert psutil.wait_procs(processes, timeout=30)[1] == []
+    outcome = render("freed")
+    assert not outcome.error, outcome.error
+    assert playable(finished(server, "freed")) == FRAMES
+    assert len(workers_of(server)) == 2
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_worker_is_named_on_the_node_and_the_next_prompt_succeeds(server, render, rank):
+    processes, killed = [], []
+
+    def kill(_):
+        processes.extend(workers_of(server))
+        killed.append(time.monotonic())
+        os.kill(processes[rank].pid, signal.SIGKILL)
+
+    name = f"killed_{rank}"
+    outcome = render(name, after_first_chunk(kill))
+    assert killed, outcome.error
+    assert time.monotonic() - killed[0] < 30
+    message = outcome.error["exception_message"]
+    assert f"worker {rank} (cpu, process {processes[rank].pid}) was killed by SIGKILL" in message
+    assert "the next job starts new ones" in message
+    assert psutil.wait_procs(processes, timeout=10)[1] == []
+    partial = server.base / "output" / "video" / f"{name}_00001_.partial.mp4"
+    assert playable(partial) == FIRST
+
+    outcome = render(name)
+    assert not outcome.error, outcome.error
+    assert playable(finished(server, name)) == FRAMES
+    assert len(workers_of(server)) == 2 and workers_of(server) != processes
