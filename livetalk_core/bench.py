@@ -1,11 +1,14 @@
 """How long each part of the model takes on this machine, and how much memory: random weights, no files needed."""
 
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,10 +20,13 @@ from .models.audio_encoder import AudioEncoder
 from .models.transformer import Transformer
 from .models.vae import LATENT_CHANNELS, VAE
 from .shapes import SAMPLES_PER_FRAME, VideoShape
+from .stopwatch import Stopwatch, TimedEngine
 from .streaming.avatar import Avatar
 from .streaming.engine import LocalEngine
-from .streaming.features import LIVE_FRAMES
-from .streaming.session import ignore_step
+from .streaming.features import LIVE_FRAMES, LiveFeatures
+from .streaming.plan import ChunkPlan
+from .streaming.render import Render
+from .streaming.session import ChunkEnd, Session, ignore_step
 
 RATE_RUNS = 5
 
@@ -34,18 +40,19 @@ def randomize(module: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def bench(name: str, device: torch.device, dtype: torch.dtype, height: int, width: int, repeats: int) -> dict[str, Any]:
-    """Median seconds of each part over `repeats` runs after one to warm up, and the peak memory.
+    """Median seconds of each part, and of whole chunks, over `repeats` after one to warm up, and the peak memory.
 
     Raises `InputError` if the preset does not fit into what is free.
     """
     preset = PRESETS[name]
     preset = replace(preset, stream=replace(preset.stream, height=height, width=width))
     needed = memory_of(preset, height, width, dtype)
-    _check_fit(preset, device, dtype, needed)
+    check_fit(preset, device, dtype, needed)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    works = _works(preset, device, dtype)
-    parts = {part: _time(work, device, repeats) for part, work in works.items()}
+    models = _models(preset, device, dtype)
+    parts = {part: _time(work, device, repeats) for part, work in _works(preset, models, device).items()}
+    iteration = _iteration(preset, models, device, repeats)
     return {
         "preset": name,
         "size": [width, height],
@@ -55,14 +62,16 @@ def bench(name: str, device: torch.device, dtype: torch.dtype, height: int, widt
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "dtype": str(dtype).removeprefix("torch."),
         "seconds": parts,
-        "chunk_seconds": _chunk_seconds(parts, preset.stream.steps),
+        "chunk_seconds": statistics.median(iteration["seconds"]),
+        "iteration": iteration,
         **_floor(operations_of(preset, height, width, dtype), needed, device, dtype),
         "peak_bytes": peak_memory(device),
         "machine": describe(),
     }
 
 
-def _check_fit(preset: Preset, device: torch.device, dtype: torch.dtype, needed: dict[str, int]) -> None:
+def check_fit(preset: Preset, device: torch.device, dtype: torch.dtype, needed: dict[str, int]) -> None:
+    """Raise `InputError`, which says what would fit, where what is `needed` (`memory_of`) is not free."""
     total = resident(needed)
     free = available_memory(device)
     if total <= free:
@@ -75,15 +84,25 @@ def _check_fit(preset: Preset, device: torch.device, dtype: torch.dtype, needed:
     )
 
 
-def _works(preset: Preset, device: torch.device, dtype: torch.dtype) -> dict[str, Callable[[], Any]]:
-    """What is timed: each part as the stream calls it."""
-    config, stream = preset.transformer, preset.stream
+class _Models(NamedTuple):
+    """What computes a stream, with random weights."""
+
+    engine: LocalEngine
+    encoder: Any
+
+
+def _models(preset: Preset, device: torch.device, dtype: torch.dtype) -> _Models:
     engine = LocalEngine(
-        randomize(Transformer(config, device=device, dtype=dtype)),  # pyright: ignore[reportArgumentType]
+        randomize(Transformer(preset.transformer, device=device, dtype=dtype)),  # pyright: ignore[reportArgumentType]
         randomize(VAE(preset.vae, device=device, dtype=dtype)),  # pyright: ignore[reportArgumentType]
         device,
     )
-    encoder = randomize(AudioEncoder(preset.audio).to(device))
+    return _Models(engine, randomize(AudioEncoder(preset.audio).to(device)))
+
+
+def _works(preset: Preset, models: _Models, device: torch.device) -> dict[str, Callable[[], Any]]:
+    """What is timed alone: each part as the stream calls it."""
+    config, stream, (engine, encoder) = preset.transformer, preset.stream, models
     shape = VideoShape(stream.frame_num, stream.height, stream.width)
     latent = torch.randn(LATENT_CHANNELS, *shape.latent, device=device)
     windows = torch.randn(1, stream.frame_num, config.audio_window, config.audio_blocks, config.audio_channels)
@@ -95,7 +114,7 @@ def _works(preset: Preset, device: torch.device, dtype: torch.dtype) -> dict[str
         return engine.denoise(avatar, windows, avatar.first_motion, latent[None].cpu(), ignore_step)
 
     return {
-        "audio, 8 s": lambda: encoder.embed(sound, LIVE_FRAMES),  # pyright: ignore[reportCallIssue]
+        "audio, 8 s": lambda: encoder.embed(sound, LIVE_FRAMES),
         "transformer step": step,
         "VAE decode": lambda: list(engine.decode(latent)),
         "first frame of decode": lambda: next(iter(engine.decode(latent))),
@@ -159,7 +178,33 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _chunk_seconds(parts: dict[str, dict[str, float]], steps: int) -> float:
-    """A whole chunk in `stream` audio mode, from the medians of its parts."""
-    counts = {"audio, 8 s": 1, "transformer step": steps, "VAE decode": 1, "VAE encode": 1}
-    return sum(count * parts[part]["median"] for part, count in counts.items())
+class _Noise:
+    """Sound without end."""
+
+    def read(self, _start: int, count: int, _rate: int, mono: bool) -> np.ndarray:
+        """See `AudioSource.read`."""
+        return np.random.default_rng(0).standard_normal((1, count)).astype(np.float32) / 8
+
+
+def _iteration(preset: Preset, models: _Models, device: torch.device, repeats: int) -> dict[str, Any]:
+    """Whole chunks, from sound to a video file, as `generate` makes them; one more is made before, to warm up.
+
+    Of each: its seconds, those until its first new frame is handed on, and those outside transformer and VAE.
+    """
+    stream, watch = preset.stream, Stopwatch(device)
+    plan = ChunkPlan.of((1 + repeats) * stream.new_frames, stream, live=True)
+    avatar = random_avatar(preset, VideoShape(stream.frame_num, stream.height, stream.width))
+    features = LiveFeatures(_Noise(), models.encoder, plan)  # pyright: ignore[reportArgumentType]
+    session = Session(TimedEngine(models.engine, watch), avatar, features, plan, stream, ahead=True)
+    rows: list[tuple[float, float, float]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        begun, inside, first = watch.now(), 0.0, None
+        for event in Render(session, Path(folder) / "talk.mp4", 0, None, {}).run():
+            if isinstance(event, ChunkEnd):
+                seconds = watch.now() - begun
+                rows.append((seconds, first or seconds, seconds - (watch.total() - inside)))
+                begun, inside, first = watch.now(), watch.total(), None
+            elif first is None:
+                first = watch.now() - begun
+    seconds, firsts, outside = (list(column) for column in zip(*rows[1:], strict=True))
+    return {"seconds": seconds, "first_frame_seconds": firsts, "outside_seconds": outside}

@@ -1,6 +1,7 @@
 """A record of `bench` for people: lines for the terminal, and a table for the documentation."""
 
 import re
+import statistics
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ def report(record: dict[str, Any]) -> str:
     for part, median, spread, share in _rows(record):
         lines.append(f"  {part:<24}{median:>12}   {f'({spread})':<24}{share and f'{share} of its rate'}".rstrip())
     lines.append(f"  {'chunk':<24}{record['chunk_seconds'] * 1000:>9.1f} ms   {_speed(record):.1f} frames/s")
+    lines += [f"  {name:<24}{share:>12}   of the chunk" for name, share in _shares(record)]
     lines.append(f"  {'peak memory':<24}{record['peak_bytes'] / 2**30:>8.2f} GiB")
     return "\n".join(lines)
 
@@ -42,13 +44,13 @@ def table(record: dict[str, Any]) -> str:
         count = f"{operations[part] / 1e9:.1f} G" if part in operations else ""
         lines.append(f"| {part} | {median} | {spread} | {count} | {share} |")
     lines.append(f"| chunk | {record['chunk_seconds'] * 1000:.1f} ms | {_speed(record):.1f} frames/s | | |")
+    lines += [f"| {name} | {share} of the chunk | | | |" for name, share in _shares(record)]
     return "\n".join(lines)
 
 
-def update_document(path: Path, record: dict[str, Any]) -> None:
-    """Put the record's table into a Markdown file, in place of the one of the same title, or at the end."""
-    new = table(record)
-    section = re.compile(rf"^{re.escape('### ' + title(record))}\n.*?(?=^#|\Z)", re.DOTALL | re.MULTILINE)
+def update_document(path: Path, new: str) -> None:
+    """Put a table's section into a Markdown file, in place of the one of the same title, or at the end."""
+    section = re.compile(rf"^{re.escape(new.splitlines()[0])}\n.*?(?=^#|\Z)", re.DOTALL | re.MULTILINE)
     try:
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         changed = section.sub(lambda _: new + "\n\n", text) if section.search(text) else f"{text.rstrip()}\n\n{new}"
@@ -64,6 +66,15 @@ def _rows(record: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
         share = "" if floor is None else f"{floor / seconds['median']:.0%}"
         spread = f"{seconds['least'] * 1000:.1f} .. {seconds['most'] * 1000:.1f}"
         yield part, f"{seconds['median'] * 1000:.1f} ms", spread, share
+
+
+def _shares(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """When the first new frame leaves, and what neither transformer nor VAE takes, both as shares of their chunks."""
+    found = record["iteration"]
+    names = {"first frame leaves after": "first_frame_seconds", "sound, colour, video": "outside_seconds"}
+    for name, part in names.items():
+        shares = (spent / whole for spent, whole in zip(found[part], found["seconds"], strict=True))
+        yield name, f"{statistics.median(shares):.0%}"
 
 
 def _speed(record: dict[str, Any]) -> float:

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from . import __version__
+from . import __version__, bench_against
 from .bench import bench
-from .bench_report import report, update_document
+from .bench_report import report, table, update_document
 from .checkpoints.convert import convert
 from .config import DEFAULT_NEGATIVE_PROMPT, DEFAULT_PROMPT, PRESETS, CorrectionConfig, Guidance
 from .errors import Cancelled, InputError, LiveTalkError, OutputError
@@ -277,9 +277,14 @@ def _bench_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--preset", choices=PRESETS, default="nano", help="shape of the model (default: nano)")
     command.add_argument("--size", type=size, help="WIDTHxHEIGHT in pixels (default: the preset's)")
     command.add_argument("--repeats", type=int, default=5, help="timed runs of each part (default: 5)")
+    command.add_argument(
+        "--against", type=Path, metavar="PATH",
+        help="run whole chunks in turn with the reference implementation, of which PATH is a checkout",
+    )  # fmt: skip
     command.add_argument("--json", type=Path, help="also keep the record in this file")
     command.add_argument("--document", type=Path, help="also put the table into this Markdown file")
     _machine_options(command)
+    _speed_options(command)
 
 
 def run_bench(options: argparse.Namespace) -> int:
@@ -287,12 +292,20 @@ def run_bench(options: argparse.Namespace) -> int:
     device, dtype = _device_and_dtype(options)
     stream = PRESETS[options.preset].stream
     height, width = options.size or (stream.height, stream.width)
-    record = bench(options.preset, device, dtype, height, width, options.repeats)
-    print(report(record))
+    if options.against:
+        preset = bench_against.sized(options.preset, height, width)
+        record = bench_against.race(
+            options.against, preset, device, dtype, options.repeats, options.attention, options.compile
+        )
+        lines, section = bench_against.report(record), bench_against.table(record)
+    else:
+        record = bench(options.preset, device, dtype, height, width, options.repeats)
+        lines, section = report(record), table(record)
+    print(lines)
     if options.json:
         _save_json(options.json, record)
     if options.document:
-        update_document(options.document, record)
+        update_document(options.document, section)
     return 0
 
 

@@ -197,6 +197,13 @@ class Preset:
 
 PRESETS = {
     "14b": Preset("14b"),
+    # Of the 14B model's build, for measurements on CPUs; there are no weights of it.
+    "small": Preset(
+        "small",
+        transformer=TransformerConfig(dim=1024, ffn_dim=2752, num_heads=8, num_layers=16),
+        vae=VAEConfig(dim=32),
+        stream=StreamConfig(height=256, width=448),
+    ),
     "nano": Preset(
         "nano",
         transformer=TransformerConfig(

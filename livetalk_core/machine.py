@@ -14,20 +14,21 @@ from .errors import InputError
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def commit() -> str:
-    """The checkout's commit, or the version where this is no git checkout."""
-    head = ROOT / ".git" / "HEAD"
+def commit(checkout: Path = ROOT) -> str:
+    """A checkout's commit; for one without git its version, if it is ours."""
+    unknown = f"version {__version__}" if checkout == ROOT else "unknown"
+    head = checkout / ".git" / "HEAD"
     if not head.is_file():
-        return f"version {__version__}"
+        return unknown
     reference = head.read_text().strip()
     if not reference.startswith("ref: "):
         return reference
     name = reference.removeprefix("ref: ")
-    loose, packed = ROOT / ".git" / name, ROOT / ".git" / "packed-refs"
+    loose, packed = checkout / ".git" / name, checkout / ".git" / "packed-refs"
     if loose.is_file():
         return loose.read_text().strip()
     lines = packed.read_text().splitlines() if packed.is_file() else []
-    return next((line.split()[0] for line in lines if line.endswith(f" {name}")), f"version {__version__}")
+    return next((line.split()[0] for line in lines if line.endswith(f" {name}")), unknown)
 
 
 def total_ram() -> int:

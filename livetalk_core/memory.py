@@ -80,7 +80,7 @@ class _MetaOperations:
 
 def memory_of(preset: Preset, height: int, width: int, dtype: torch.dtype) -> dict[str, int]:
     """Bytes that a preset needs at a size: each part's weights, the kept context, and each part's working memory."""
-    transformer, vae = _meta_models(preset, dtype)
+    transformer, vae = meta_models(preset, dtype)
     context = peak_bytes(lambda: _meta_context(transformer, preset))
     works = meta_works(preset, height, width, dtype, _meta_attend)
     return {
@@ -95,7 +95,7 @@ def meta_works(
     preset: Preset, height: int, width: int, dtype: torch.dtype, attention: AttentionFunction = attend
 ) -> dict[str, Callable[[], Any]]:
     """Each part's work on one chunk, on the meta device: shapes pass through it, and nothing is computed."""
-    transformer, vae = _meta_models(preset, dtype)
+    transformer, vae = meta_models(preset, dtype)
     shape = VideoShape(preset.stream.frame_num, height, width)
     latent = torch.empty(1, LATENT_CHANNELS, *shape.latent, device="meta")
     cond = torch.empty(1, preset.transformer.in_dim - LATENT_CHANNELS, *shape.latent, device="meta")
@@ -123,7 +123,8 @@ def operations_of(preset: Preset, height: int, width: int, dtype: torch.dtype) -
     return counts
 
 
-def _meta_models(preset: Preset, dtype: torch.dtype) -> tuple[Transformer, VAE]:
+def meta_models(preset: Preset, dtype: torch.dtype) -> tuple[Transformer, VAE]:
+    """A preset's models on the meta device: shapes pass through them, and nothing is computed."""
     return (
         Transformer(preset.transformer, _MetaOperations, device="meta", dtype=dtype),
         VAE(preset.vae, _MetaOperations, device="meta", dtype=dtype),

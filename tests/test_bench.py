@@ -11,6 +11,7 @@ RECORD = {
     "peak_bytes": 2**30, "seconds": {"VAE decode": {"median": 0.2, "least": 0.1, "most": 0.3}},
     "operations": {"VAE decode": 4_000_000_000}, "floor_seconds": {"VAE decode": 0.05},
     "matrix_operations_per_second": 8e10, "copied_bytes_per_second": 1e10,
+    "iteration": {"seconds": [0.5, 0.5], "first_frame_seconds": [0.25, 0.25], "outside_seconds": [0.05, 0.05]},
     "machine": {"processor": "A", "threads": 1, "torch": "2", "commit": "0123456789abcdef"},
 }  # fmt: skip
 
@@ -32,16 +33,18 @@ def test_operations_follow_the_size():
 def test_report_and_table_say_what_share_of_the_rate_is_reached():
     assert "25% of its rate" in report(RECORD) and "56.0 frames/s" in report(RECORD)
     assert "| VAE decode | 200.0 ms | 100.0 .. 300.0 | 4.0 G | 25% |" in table(RECORD)
+    assert "| first frame leaves after | 50% of the chunk |" in table(RECORD)
+    assert "| sound, colour, video | 10% of the chunk |" in table(RECORD)
     assert "commit 0123456789ab." in table(RECORD)
 
 
 def test_a_table_replaces_the_one_of_the_same_title_only(tmp_path):
     document = tmp_path / "performance.md"
     document.write_text("# Performance\n\nWords.\n")
-    update_document(document, RECORD)
-    update_document(document, {**RECORD, "dtype": "bfloat16"})
+    update_document(document, table(RECORD))
+    update_document(document, table({**RECORD, "dtype": "bfloat16"}))
     faster = {"VAE decode": {"median": 0.1, "least": 0.1, "most": 0.1}}
-    update_document(document, {**RECORD, "seconds": faster})
+    update_document(document, table({**RECORD, "seconds": faster}))
     text = document.read_text()
     assert text.startswith("# Performance\n\nWords.\n") and text.count("###") == 2
     assert "| 100.0 ms |" in text and text.count("| 200.0 ms |") == 1

@@ -33,8 +33,11 @@ RANKS = {
     "livetalk_core.info": 10,
     "livetalk_core.generate": 10,
     "livetalk_core.verify": 10,
+    "livetalk_core.stopwatch": 9,
+    "livetalk_core.reference": 9,
     "livetalk_core.bench": 10,
     "livetalk_core.bench_report": 10,
+    "livetalk_core.bench_against": 11,
     "livetalk_core.runners": 11,
     "livetalk_core.fleets": 11,
     "livetalk_core.cli": 12,
@@ -49,7 +52,19 @@ ONLY = {"livetalk_core.media": LOWEST}
 PRIVATE = {"livetalk_core.training": {"livetalk_core.cli"}, "nodes": {""}, "": set()}
 COMMAND_LINE = {
     f"livetalk_core.{name}"
-    for name in ("info", "verify", "bench", "bench_report", "runners", "fleets", "cli", "__main__")
+    for name in (
+        "info",
+        "verify",
+        "bench",
+        "bench_report",
+        "bench_against",
+        "reference",
+        "stopwatch",
+        "runners",
+        "fleets",
+        "cli",
+        "__main__",
+    )
 }
 
 COMFYUI = {

@@ -30,6 +30,9 @@ TEMPORAL_LEVELS = (False, True, True)
 """Which of the three downsampling levels of the encoder also halve the frames; the decoder's are reversed."""
 BEGUN = 2 * (BLOCKS_PER_LEVEL + 2) - 1
 """Layers of the decoder before its last doubling of time: small pictures, quickest when many frames are computed."""
+EARLY = 2
+"""Latent frames behind the first that are begun before the rest, so that a chunk's first new frames leave soon: its
+very first frames repeat the chunk before."""
 
 History = dict[nn.Module, Tensor]
 """The last input frames of each causal convolution."""
@@ -308,7 +311,7 @@ class VAE(nn.Module):
         history: History = {}
         mean, std = self._scale(latent_BCThw)
         latent = self.conv2((latent_BCThw * std + mean).to(self.dtype))
-        for z in (part for part in latent.tensor_split([1], dim=2) if part.shape[2]):
+        for z in (part for part in latent.tensor_split([1, 1 + EARLY], dim=2) if part.shape[2]):
             for begun in self.decoder.begin(z, history).split(TEMPORAL_STRIDE // 2, dim=1):
                 frames = self.decoder.finish(begun, history)
                 yield frames.clamp(-1, 1) if clamp else frames

@@ -1,0 +1,115 @@
+"""The race with the reference: what it needs of a checkout, and what it says."""
+
+import importlib
+import importlib.util
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from livetalk_core import bench_against
+from livetalk_core.cli import main
+from livetalk_core.errors import InputError
+from livetalk_core.models.vae import VAE
+from livetalk_core.reference import PARTS, same_noise, standing_in
+from livetalk_core.stopwatch import DECODE, STEP, Stopwatch
+
+CPU = torch.device("cpu")
+NANO = bench_against.sized("nano", 32, 32)
+TINY = replace(NANO, transformer=replace(NANO.transformer, num_layers=1), vae=replace(NANO.vae, dim=4))
+
+
+@pytest.mark.reference
+def test_race_with_the_reference():
+    """The whole loop of both, two chunks; in float32 they agree, and ours takes fewer operations."""
+    record = bench_against.race(Path(os.environ["REFERENCE_PATH"]), TINY, CPU, torch.float32, 2)
+    assert all(errors["frames"]["error"] < 1e-3 for errors in record["errors"])
+    assert [len(record["parts"][part]["ours"]) for part in bench_against.PARTS] == [8, 2, 2, 2]
+    assert all(found["faster_by_operations"] >= 1 for found in record["parts"].values())
+    assert "| transformer step |" in bench_against.table(record)
+
+
+@pytest.mark.reference
+def test_different_results_are_no_race(monkeypatch):
+    monkeypatch.setattr(VAE, "encode", lambda self, video: torch.zeros(1, 16, 2, 4, 4))
+    with pytest.raises(InputError, match="motion of chunk 0 differ"):
+        bench_against.race(Path(os.environ["REFERENCE_PATH"]), TINY, CPU, torch.float32, 1)
+
+
+def test_a_folder_that_is_no_checkout_is_refused(tmp_path, capsys):
+    assert main(["bench", "--size", "32x32", "--device", "cpu", "--against", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert "is no checkout of the reference: it has no flash_talk/" in error and "SoulX-FlashTalk at df95a36" in error
+
+
+def test_a_checkout_that_cannot_be_imported_is_refused(tmp_path):
+    for name in PARTS.values():
+        file = tmp_path / f"{name.replace('.', '/')}.py"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("import a_package_that_nobody_has\n")
+    with pytest.raises(InputError, match="No module named 'a_package_that_nobody_has'; install"):
+        bench_against.race(tmp_path, TINY, CPU, torch.float32, 1)
+
+
+def test_bfloat16_on_a_cpu_is_refused(tmp_path):
+    with pytest.raises(InputError, match="float32 alone"):
+        bench_against.race(tmp_path, TINY, CPU, torch.bfloat16, 1)
+
+
+def test_stand_ins_are_gone_afterwards():
+    with standing_in(["diffusers_that_are_missing"]):
+        module = importlib.import_module("diffusers_that_are_missing.models.any")
+        assert isinstance(module.Anything, type)
+    assert importlib.util.find_spec("diffusers_that_are_missing") is None
+    with pytest.raises(ImportError):
+        importlib.import_module("diffusers_that_are_missing.models.any")
+
+
+def test_noise_is_drawn_in_the_reference_s_order():
+    """A start and one draw for every step, the last of which it multiplies by 0."""
+    generator = torch.Generator().manual_seed(3)
+    drawn = [torch.randn(16, 1, 2, 2, generator=generator) for _ in range(6)]
+    draw = same_noise(3, CPU, torch.float32)
+    for chunk in range(2):
+        assert torch.equal(draw(chunk, (2, 16, 1, 2, 2)), torch.stack(drawn[3 * chunk : 3 * chunk + 2]))
+
+
+def test_signals_keep_their_size_under_the_weights():
+    layers = nn.Sequential(*(nn.Sequential(nn.Linear(64, 64), nn.LayerNorm(64)) for _ in range(8)))
+    bench_against.fill(layers, 0)
+    assert 0.7 < layers(torch.randn(100, 64)).std() < 1.4
+
+
+def side(value: float, seconds: dict) -> bench_against.Side:
+    watch = Stopwatch(CPU)
+
+    def chunk() -> bench_against.Outcome:
+        for part, spent in seconds.items():
+            watch.seconds[part].extend(spent)
+        return bench_against.Outcome(torch.full((3, 1, 2, 2), value), torch.ones(16, 1, 1, 1))
+
+    return bench_against.Side(chunk, watch)
+
+
+SECONDS = {STEP: [1.0, 1.0], DECODE: [1.0], "VAE encode": [1.0], "chunk": [4.0]}
+TWICE = {part: [2 * seconds for seconds in spent] for part, spent in SECONDS.items()}
+COUNTS = {STEP: 10, DECODE: 5, "VAE encode": 5}
+
+
+def test_ratios_come_from_pairs_and_the_untimed_chunk_is_dropped():
+    sides = {"reference": side(1.0, TWICE), "ours": side(1.0, SECONDS)}
+    errors = bench_against._run(sides, 1, 3, exact=True)
+    parts = bench_against._parts(sides, {"reference": {**COUNTS, STEP: 20}, "ours": COUNTS}, 2)
+    assert len(errors) == 4 and errors[0]["frames"]["error"] == 0
+    assert len(parts[STEP]["ours"]) == 6 and len(parts["chunk"]["ours"]) == 3
+    assert parts["chunk"]["faster"] == {"median": 2.0, "least": 2.0, "most": 2.0}
+    assert parts["chunk"]["faster_by_operations"] == 50 / 30
+
+
+def test_a_nan_counts_as_a_difference():
+    sides = {"reference": side(float("nan"), TWICE), "ours": side(1.0, SECONDS)}
+    with pytest.raises(InputError, match="frames of chunk 0 differ by nan"):
+        bench_against._run(sides, 0, 1, exact=True)
