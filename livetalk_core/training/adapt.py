@@ -19,7 +19,7 @@ from .chance import generator_of
 from .flow import SHIFT, Condition, Denoiser, noised, random_levels, sample, spread
 from .latents import Pool
 from .strips import save_strip
-from .trainer import Batch, Losses
+from .trainer import Batch, Losses, Task
 from .vae import decode
 
 ONE_MOTION_LATENT = 0.2
@@ -27,7 +27,7 @@ ONE_MOTION_LATENT = 0.2
 
 
 @dataclass
-class Adaptation:
+class Adaptation(Task):
     """Trains `transformer` on a prepared pool, `clips` windows a batch."""
 
     transformer: Denoiser

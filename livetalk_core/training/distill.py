@@ -23,22 +23,23 @@ from ..models.vae import VAE
 from ..sampling.schedule import sigmas
 from ..shapes import TEMPORAL_STRIDE, latent_frames
 from .adapt import decode_normalized
-from .chance import generator_of
+from .chance import generator_of, seed_of
 from .flow import Condition, Denoiser, estimate, guided_estimate, noised, random_levels, sample, spread
 from .latents import Pool, encode_window
 from .strips import save_strip
-from .trainer import Batch, Losses
+from .trainer import Batch, Losses, Task
 
 FROM_PORTRAIT = 0.5
 """Share of rollouts that begin as a stream does, from the portrait alone; the others go on from a real clip."""
 
 
 @dataclass
-class Distillation:
+class Distillation(Task):
     """Trains `student` and `critic`; `teacher` and `vae` stay as they are.
 
-    `chunks` is the greatest number K of chunks in a rollout: 1 is distillation without self-correction. The critic is
-    trained `critic_steps` times for each update of the student.
+    `chunks` is the greatest number K of chunks in a rollout: 1 is distillation without self-correction. In a round the
+    critic is trained `critic_steps` times, then the student once, all behind the same rollouts: the student stands
+    still until then. How many forwards a step takes is the same on all ranks, as weights split over ranks need.
     """
 
     student: Denoiser
@@ -57,21 +58,29 @@ class Distillation:
     def __post_init__(self) -> None:
         self.networks = {"student": self.student, "critic": self.critic}
         self.levels = sigmas(self.stream.steps, self.stream.shift)
+        self._rollouts: dict[int, Condition] = {}
 
     def trains(self, step: int) -> tuple[str, ...]:
         """See `Task`."""
-        return ("critic",) if step % (self.critic_steps + 1) else ("student",)
+        return ("critic",) if (step + 1) % (self.critic_steps + 1) else ("student",)
+
+    def draw_of(self, step: int) -> int:
+        """See `Task`: the number of the round."""
+        return step // (self.critic_steps + 1)
 
     def batch(self, step: int) -> Batch:
-        """See `Pool.draw`."""
-        return self.pool.draw(step, self.clips)
+        """See `Pool.draw`; and `number`, the draw's."""
+        return {**self.pool.draw(step, self.clips), "number": torch.tensor(step)}
 
     def losses(self, batch: Batch, step: int, noise: torch.Generator) -> Losses:
         """See `Task`."""
-        given, count = self.rollout(batch, noise)
-        learns = self.trains(step) == ("student",)
+        learns, number = self.trains(step) == ("student",), int(batch["number"])
+        count = 1 + seed_of("chunks", self.pool.seed, self.draw_of(step)) % self.chunks
+        if number not in self._rollouts:
+            self._rollouts[number] = self.rollout(batch, count, generator_of("rollout", self.pool.seed, number))
+        given = self._rollouts.pop(number) if learns else self._rollouts[number]
         with torch.set_grad_enabled(learns):
-            made = self.one_step(given, noise)
+            made = self.one_step(given, seed_of("step", self.pool.seed, step) % self.stream.steps, noise)
         losses = self._student(made, given, noise) if learns else self._critic(made, given, noise)
         return {**losses, "chunks": torch.tensor(float(count))}
 
@@ -101,9 +110,8 @@ class Distillation:
         return {"loss": error, "critic": error}
 
     @torch.no_grad()
-    def rollout(self, batch: Batch, noise: torch.Generator) -> tuple[Condition, int]:
-        """The condition of chunk k, a random one of 1..K, after k - 1 chunks of the student's own; and k."""
-        count = 1 + int(torch.randint(self.chunks, (), generator=noise))
+    def rollout(self, batch: Batch, count: int, noise: torch.Generator) -> Condition:
+        """The condition of chunk `count`, after the chunks before it of the student's own."""
         from_portrait = float(torch.rand((), generator=noise)) < FROM_PORTRAIT
         motion = batch["cond"][:, TEMPORAL_STRIDE:, :1] if from_portrait else batch["latent"][:, :, :2]
         colors = ColorStatistics.of(batch["reference"])
@@ -112,7 +120,7 @@ class Distillation:
             frames = decode_normalized(self.vae, self._sample(given, self.stream.steps, noise)).clamp(-1, 1)
             tail = match_color(frames[:, :, -self.stream.motion_frames :], colors, self.stream.color_correction)
             given = given._replace(audio=self._sound(batch, chunk, count), motion=encode_window(self.vae, tail))
-        return given, count
+        return given
 
     def _sound(self, batch: Batch, chunk: int, count: int) -> Tensor:
         """Audio windows of a chunk; a rollout that the take is too short for begins earlier."""
@@ -121,9 +129,8 @@ class Distillation:
         starts = (batch["start"].clamp_max(latest) + chunk * step).tolist()
         return torch.stack([windows(s, at, at + frames) for s, at in zip(batch["sound"], starts, strict=True)])
 
-    def one_step(self, given: Condition, noise: torch.Generator) -> Tensor:
-        """The student's clean latent at a random step of its schedule, the steps before without gradient."""
-        step = int(torch.randint(self.stream.steps, (), generator=noise))
+    def one_step(self, given: Condition, step: int, noise: torch.Generator) -> Tensor:
+        """The student's clean latent at a step of its schedule, the steps before without gradient."""
         with torch.no_grad():
             latent = self._sample(given, step, noise)
         sigma_B = torch.full((len(latent),), self.levels[step])
@@ -138,6 +145,6 @@ class Distillation:
     def sample(self, folder: Path, step: int) -> None:
         """The last chunks of two rollouts."""
         chance = generator_of("sample", step)
-        given, _ = self.rollout(self.pool.draw(-1, 2), chance)
+        given = self.rollout(self.pool.draw(-1, 2), self.chunks, chance)
         frames = decode_normalized(self.vae, self._sample(given, self.stream.steps, chance)).clamp(-1, 1)
         save_strip(folder / f"sample-{step:07d}.png", list(frames[:, :, ::4]))

@@ -6,7 +6,6 @@ patch tokens the colours of their patches.
 """
 
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +19,7 @@ from .chance import generator_of
 from .data import TakeSource, video
 from .looks import Looks, draw_looks
 from .mouth import mouth_of
-from .trainer import Batch, Losses
+from .trainer import Batch, Losses, Task
 
 BANDS, BAND_HZ = 24, (80.0, 7600.0)
 HALF = SAMPLES_PER_FRAME // 2
@@ -28,15 +27,8 @@ PATCH_COLORS = 4
 """An image patch is described by this many colours a side."""
 
 
-class _Untouched:
-    """What tasks without samples have in common."""
-
-    def sample(self, folder: Path, step: int) -> None:
-        """See `Task`: nothing to look at."""
-
-
 @dataclass
-class AudioTask(_Untouched):
+class AudioTask(Task):
     """Learns `encoder` with linear heads that are thrown away; `clips` takes a batch."""
 
     encoder: AudioEncoder
@@ -87,7 +79,7 @@ def _bands(bins: int) -> Tensor:
 
 
 @dataclass
-class ImageTask(_Untouched):
+class ImageTask(Task):
     """Learns `encoder` with linear heads that are thrown away; `faces` pictures a batch."""
 
     encoder: ImageEncoder

@@ -85,13 +85,16 @@ class Task(Protocol):
         """The networks that this step updates."""
         ...
 
+    def draw_of(self, step: int) -> int:
+        """The number of the draw that this step learns from: its own, unless steps share one."""
+        return step
+
     def losses(self, batch: Batch, step: int, noise: torch.Generator) -> Losses:
         """The loss to minimise, under `loss`, and whatever else is worth recording."""
         ...
 
     def sample(self, folder: Path, step: int) -> None:
-        """Leave something to look at."""
-        ...
+        """Leave something to look at, if there is anything."""
 
 
 class _Steps(Dataset[Batch]):
@@ -148,9 +151,10 @@ class Trainer:
 
     def _batches(self) -> Iterator[list[Batch]]:
         """The batches of each update that is still to do."""
-        first, last = (step * self.schedule.accumulate for step in (self.step, self.schedule.steps))
         rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
-        numbers = [index * ranks + rank for index in range(first, last)]
+        draws = [self.task.draw_of(step) for step in range(self.step, self.schedule.steps)]
+        parts = range(self.schedule.accumulate)
+        numbers = [(draw * len(parts) + part) * ranks + rank for draw in draws for part in parts]
         workers = self.schedule.workers
         loader = DataLoader(
             _Steps(self.task), batch_size=None, sampler=numbers, num_workers=workers,

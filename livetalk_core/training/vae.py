@@ -19,7 +19,7 @@ from ..shapes import SPATIAL_STRIDE
 from .chance import generator_of
 from .data import TakeSource, film
 from .strips import save_strip
-from .trainer import Batch, Losses
+from .trainer import Batch, Losses, Task
 
 KL_WEIGHT, EDGE_WEIGHT, CHANGE_WEIGHT, COLOR_WEIGHT = 1e-5, 1.0, 1.0, 20.0
 
@@ -34,7 +34,7 @@ class Phase(NamedTuple):
 
 
 @dataclass
-class VAETask:
+class VAETask(Task):
     """Learns `vae` from drawn takes, drawn in `size` pixels a side; or its decoder alone, so that latents that were
     prepared before stay as they are."""
 

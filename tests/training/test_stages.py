@@ -145,8 +145,8 @@ def distillation(pool, transformer, vae, **changes) -> Distillation:
 
 def test_student_and_critic_take_turns(pool, transformer, vae):
     task = distillation(pool, transformer, vae)
-    assert [task.trains(step) for step in range(4)] == [("student",), ("critic",), ("critic",), ("student",)]
-    for step, name in ((0, "student"), (1, "critic")):
+    assert [task.trains(step) for step in range(4)] == [("critic",), ("critic",), ("student",), ("critic",)]
+    for step, name in ((1, "critic"), (2, "student")):
         task.losses(task.batch(step), step, generator_of("c", step))["loss"].backward()
         other = {"student": "critic", "critic": "student"}[name]
         assert any(weight.grad is not None for weight in task.networks[name].parameters())
@@ -156,23 +156,34 @@ def test_student_and_critic_take_turns(pool, transformer, vae):
 
 def test_a_student_that_is_its_teacher_only_has_the_noise_of_guidance_to_learn(pool, transformer, vae):
     task = distillation(pool, transformer, vae, guidance=1.0, motion_weight=0.0)
-    same = task.losses(task.batch(0), 0, generator_of("d"))["matching"]
+    same = task.losses(task.batch(0), 2, generator_of("d"))["matching"]
     with torch.no_grad():
         for weight in task.critic.parameters():
             weight.mul_(1.1)
-    other = task.losses(task.batch(0), 0, generator_of("d"))["matching"]
+    other = task.losses(task.batch(0), 2, generator_of("d"))["matching"]
     assert same < 1e-8 < 1e-3 * other
 
 
 def test_a_rollout_goes_on_from_its_own_chunk(pool, transformer, vae):
     task = distillation(pool, transformer, vae, chunks=3)
-    found = {}
-    for seed in range(12):
-        given, count = task.rollout(task.batch(0), generator_of("e", seed))
-        found[count] = given.motion.shape[2]
-        if count > 1:
-            assert given.motion.shape[2] == 2
-    assert set(found) == {1, 2, 3}
+    batch = task.batch(0)
+    first, second, third = (task.rollout(batch, count, generator_of("e")) for count in (1, 2, 3))
+    assert first.motion.shape[2] in (1, 2)
+    assert second.motion.shape[2] == third.motion.shape[2] == 2
+    assert not torch.equal(second.motion, third.motion)
+    counts = {float(task.losses(task.batch(n), 3 * n, generator_of("e", n))["chunks"]) for n in range(12)}
+    assert counts == {1.0, 2.0, 3.0}
+
+
+def test_the_steps_of_a_round_share_a_rollout(pool, transformer, vae):
+    task = distillation(pool, transformer, vae, chunks=2)
+    assert [task.draw_of(step) for step in range(7)] == [0, 0, 0, 1, 1, 1, 2]
+    made = []
+    task.rollout = lambda *given: made.append(given) or Distillation.rollout(task, *given)
+    course = [float(task.losses(task.batch(task.draw_of(n)), n, generator_of("h", n))["loss"]) for n in range(4)]
+    assert len(made) == 2
+    resumed = distillation(pool, transformer, vae, chunks=2)
+    assert float(resumed.losses(resumed.batch(0), 1, generator_of("h", 1))["loss"]) == pytest.approx(course[1])
 
 
 def test_a_step_denoises_towards_the_clean_latent():

@@ -13,12 +13,12 @@ from torch import nn
 from livetalk_core.errors import InputError
 from livetalk_core.training.chance import generator_of
 from livetalk_core.training.muon import Muon, orthogonal
-from livetalk_core.training.trainer import Schedule, Trainer, TrainingError, newest
+from livetalk_core.training.trainer import Schedule, Task, Trainer, TrainingError, newest
 
 ROOT = Path(__file__).parents[2]
 
 
-class Line:
+class Line(Task):
     """Learns y = 2x from noisy points; a second network, `bias`, is trained in every third step."""
 
     def __init__(self, poison: int = -1) -> None:
