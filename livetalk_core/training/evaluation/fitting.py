@@ -12,7 +12,7 @@ from ..chance import generator_of
 from ..looks import draw_looks
 from ..render import render
 from ..strips import save_strip
-from ..trainer import Batch, Losses
+from ..trainer import Batch, Losses, Task
 from .examples import any_poses, degraded, noisy, recoloured
 from .geometry import HELD, MIDDLE, SPREAD, Measures, plain, standard
 from .measurer import EYES, FIND_SIDE, HEAD, MOUTH, SIDE, Measurer, resized
@@ -26,7 +26,7 @@ SHUT = 0.3
 
 
 @dataclass
-class MeasurerTask:
+class MeasurerTask(Task):
     """Learns to read poses off frames. The four networks learn side by side: the later ones look at heads found with
     the errors that the earlier ones are expected to make."""
 
