@@ -62,7 +62,8 @@ def test_both_stages_train_and_export(folder, capsys):
     assert run(folder, "adapt", "", "--output", str(folder / "adapt"), data=task) == 0
     exported = folder / "student.safetensors"
     distill = ["--output", str(folder / "distill"), "--export", str(exported)]
-    assert run(folder, "distill", f'init = "{folder}/adapt"\n', *distill, data=task + "chunks = 2\ncritic_steps = 1\n") == 0
+    settings = task + "chunks = 2\ncritic_steps = 1\n"
+    assert run(folder, "distill", f'init = "{folder}/adapt"\n', *distill, data=settings) == 0
     assert capsys.readouterr().out.splitlines()[-1] == str(exported)
     rows = [json.loads(line) for line in (folder / "distill/record.jsonl").read_text().splitlines()]
     assert ["matching" in row for row in rows] == [False, True]
