@@ -3,7 +3,6 @@
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,10 +11,11 @@ from torch import Tensor, nn
 from .config import PRESETS, Preset
 from .errors import InputError
 from .machine import available_memory, describe, peak_memory
-from .memory import memory_of, operations_of, resident
+from .memory import operations_of
 from .models.audio_encoder import AudioEncoder
 from .models.transformer import Transformer
 from .models.vae import LATENT_CHANNELS, VAE
+from .placement import Placement, layers_of, place, residence
 from .shapes import SAMPLES_PER_FRAME, VideoShape
 from .streaming.avatar import Avatar
 from .streaming.engine import LocalEngine
@@ -33,53 +33,61 @@ def randomize(module: nn.Module, seed: int = 0) -> nn.Module:
     return module.eval().requires_grad_(False)
 
 
-def bench(name: str, device: torch.device, dtype: torch.dtype, height: int, width: int, repeats: int) -> dict[str, Any]:
+def bench(
+    name: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    size: tuple[int, int] | None,
+    repeats: int,
+    placement: Placement = Placement(),  # noqa: B008 - frozen
+) -> dict[str, Any]:
     """Median seconds of each part over `repeats` runs after one to warm up, and the peak memory.
 
-    Raises `InputError` if the preset does not fit into what is free.
+    `size` is (height, width) in pixels. Raises `InputError` if the preset does not fit into what is free.
     """
-    preset = PRESETS[name]
-    preset = replace(preset, stream=replace(preset.stream, height=height, width=width))
-    needed = memory_of(preset, height, width, dtype)
-    _check_fit(preset, device, dtype, needed)
+    preset = PRESETS[name].sized(size)
+    found = residence(preset, dtype, placement)
+    _check_fit(preset, device, placement.dtype_name(dtype), found.total)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    works = _works(preset, device, dtype)
+    works = _works(preset, device, dtype, placement)
     parts = {part: _time(work, device, repeats) for part, work in works.items()}
     return {
         "preset": name,
-        "size": [width, height],
+        "size": [preset.stream.width, preset.stream.height],
         "frames": preset.stream.frame_num,
         "new_frames": preset.stream.new_frames,
         "steps": preset.stream.steps,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "dtype": str(dtype).removeprefix("torch."),
+        "dtype": placement.dtype_name(dtype),
+        "blocks_on_device": [found.blocks, found.of],
         "seconds": parts,
         "chunk_seconds": _chunk_seconds(parts, preset.stream.steps),
-        **_floor(operations_of(preset, height, width, dtype), needed, device, dtype),
+        **_floor(operations_of(preset, preset.stream.height, preset.stream.width, dtype), found.needed, device, dtype),
         "peak_bytes": peak_memory(device),
         "machine": describe(),
     }
 
 
-def _check_fit(preset: Preset, device: torch.device, dtype: torch.dtype, needed: dict[str, int]) -> None:
-    total = resident(needed)
+def _check_fit(preset: Preset, device: torch.device, dtype: str, total: int) -> None:
     free = available_memory(device)
     if total <= free:
         return
     size = f"{preset.stream.width}x{preset.stream.height}"
-    fitting = "the preset nano" if preset.name != "nano" else "a smaller --size"
+    fitting = "--fp8, --memory or the preset nano" if preset.name != "nano" else "a smaller --size"
     raise InputError(
-        f"{preset.name} at {size} in {str(dtype).removeprefix('torch.')} needs {total / 2**30:.1f} GiB on {device}; "
+        f"{preset.name} at {size} in {dtype} needs {total / 2**30:.1f} GiB on {device}; "
         f"{free / 2**30:.1f} GiB are free: {fitting} would fit"
     )
 
 
-def _works(preset: Preset, device: torch.device, dtype: torch.dtype) -> dict[str, Callable[[], Any]]:
+def _works(
+    preset: Preset, device: torch.device, dtype: torch.dtype, placement: Placement
+) -> dict[str, Callable[[], Any]]:
     """What is timed: each part as the stream calls it."""
     config, stream = preset.transformer, preset.stream
     engine = LocalEngine(
-        randomize(Transformer(config, device=device, dtype=dtype)),  # pyright: ignore[reportArgumentType]
+        _transformer(preset, device, dtype, placement),
         randomize(VAE(preset.vae, device=device, dtype=dtype)),  # pyright: ignore[reportArgumentType]
         device,
     )
@@ -101,6 +109,13 @@ def _works(preset: Preset, device: torch.device, dtype: torch.dtype) -> dict[str
         "first frame of decode": lambda: next(iter(engine.decode(latent))),
         "VAE encode": lambda: engine.encode(tail),
     }
+
+
+def _transformer(preset: Preset, device: torch.device, dtype: torch.dtype, placement: Placement) -> Transformer:
+    """Random weights, placed; made in main memory where the device would not hold them all."""
+    layers, home = layers_of(placement, device), "cpu" if placement else device
+    model: Any = randomize(Transformer(preset.transformer, layers, home, dtype))
+    return place(model, device, placement.fp8, residence(preset, dtype, placement).streamed)
 
 
 def random_avatar(preset: Preset, shape: VideoShape) -> Avatar:

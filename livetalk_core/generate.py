@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 
-from .checkpoints.load import open_model
 from .checkpoints.model import Model
 from .config import DEFAULT_PROMPT, CorrectionConfig, StreamConfig
 from .errors import InputError
@@ -14,6 +13,7 @@ from .kernels import Shape, choose_attention
 from .media.audio import open_audio
 from .media.image import load_image, to_reference
 from .parallel.fleet import Fleet
+from .placement import Placement, open_placed
 from .shapes import FRAMES_PER_SECOND, frames_of_samples
 from .streaming.avatar import prepare_avatar
 from .streaming.engine import Engine, LocalEngine
@@ -49,6 +49,7 @@ class Settings:
     dtype: torch.dtype = torch.float32
     attention: str = "auto"
     compiled: bool = False
+    placement: Placement = field(default_factory=Placement)
     fleet: Fleet | None = None
     """Workers that run transformer and VAE in the place of `device`, which keeps the encoders."""
 
@@ -57,7 +58,8 @@ def prepare(settings: Settings) -> tuple[Render, Model]:
     """Read and check all inputs, load the model, and make the avatar: ready to `run`."""
     check_output(settings.output, settings.resume, settings.overwrite)
     portrait, sound = load_image(settings.image), open_audio(settings.audio)
-    model = open_model(settings.model, settings.device, settings.dtype)
+    _check_speed_options(settings)
+    model = open_placed(settings.model, settings.device, settings.dtype, settings.placement, settings.size)
     stream = stream_of(model.preset.stream, settings)
     total = frames_of_samples(sound.samples, sound.sample_rate)
     plan = ChunkPlan.of(total, stream, live=settings.audio_mode == "stream")
@@ -84,7 +86,7 @@ def prepare(settings: Settings) -> tuple[Render, Model]:
         "attention": settings.attention,
         "compiled": settings.compiled,
         "device type": str(settings.fleet or settings.device.type),
-        "dtype": str(settings.dtype),
+        "dtype": settings.placement.dtype_name(settings.dtype),
     }
     written_sound = open_audio(settings.audio)  # read by the writer, while the other is by the features
     render = Render(
@@ -94,11 +96,17 @@ def prepare(settings: Settings) -> tuple[Render, Model]:
     return render, model
 
 
+def _check_speed_options(settings: Settings) -> None:
+    """Raise `InputError` for options that do not go together."""
+    if settings.fleet is not None and (settings.attention != "auto" or settings.compiled or settings.placement):
+        raise InputError("--attention, --compile, --fp8 and --memory are for one device; leave them out, or --devices")
+    if settings.compiled and settings.placement.memory is not None:
+        raise InputError("--compile makes one graph of a step, and --memory streams weights into it: leave one out")
+
+
 def engine_of(settings: Settings, model: Model, shift: float) -> Engine:
     """The engine: workers where there are some, else this process."""
     if settings.fleet is not None:
-        if settings.attention != "auto" or settings.compiled:
-            raise InputError("--attention and --compile are for one device; leave them out, or --devices")
         return FleetEngine(settings.fleet, shift)
     widths = model.preset.transformer
     shape = Shape(settings.device, settings.dtype, widths.num_heads, widths.head_dim)
