@@ -336,7 +336,8 @@ def run_train(options: argparse.Namespace) -> int:
 
 def _evaluate_options(command: argparse.ArgumentParser) -> None:
     entrant = (
-        "MODEL[,steps=N][,guidance=G][,color=C][,correction=STRENGTH][,disturbance=SIGMA][,transformer=FILE][,vae=FILE]"
+        "MODEL[,steps=N][,guidance=G][,color=C][,correction=STRENGTH][,disturbance=SIGMA][,fp8=1]"
+        "[,transformer=FILE][,vae=FILE]"
     )
     command.add_argument("--model", default="nano", metavar="ENTRANT", help=f"{entrant}; MODEL: 'nano' or a folder")
     command.add_argument(

@@ -1,5 +1,6 @@
 """How a transformer's weights are kept: in FP8 or not, all of them on the device or some blocks in main memory."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -67,7 +68,7 @@ def residence(preset: Preset, dtype: torch.dtype, placement: Placement) -> Resid
     return Residence(kept, count, needed, least + kept * block)
 
 
-def place(transformer: Transformer, device: torch.device, fp8: bool, streamed: list[int]) -> Transformer:
+def place(transformer: Transformer, device: torch.device, fp8: bool, streamed: Sequence[int] = ()) -> Transformer:
     """Quantise a transformer's blocks, leave those of `streamed` in main memory, and put all else on `device`.
 
     It may lie in main memory, mapped from its file: one block at a time is on the device before it is FP8.

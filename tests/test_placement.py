@@ -1,10 +1,13 @@
 """Where a transformer's weights are: the same numbers wherever, within the bytes that were allowed."""
 
 import json
+import re
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from livetalk_core.bench import random_avatar, randomize
 from livetalk_core.checkpoints import nano
@@ -78,31 +81,6 @@ def test_a_failed_layer_gives_its_weight_back():
     assert torch.equal(latents(model), wanted)
 
 
-def test_weights_arrive_in_the_order_of_their_use_and_ahead_of_it(monkeypatch):
-    """In the second step every weight has been asked for before its turn; a slot is not filled while it is in use."""
-    model, log = built(), []
-    place(model, CPU, False, [0, 3])
-    real = offload.HostWeight.fetch
-
-    def fetch(source):
-        log.append(("asked", source))
-        return real(source)
-
-    monkeypatch.setattr(offload.HostWeight, "fetch", fetch)
-    for index in (0, 3):
-        for layer in offload.streamed_layers([model.blocks[index]]):
-            layer.register_forward_pre_hook(lambda layer, _: log.append(("used", layer.weight.data_ptr())))
-    latents(model, 1)
-    log.clear()
-    latents(model, 1)
-    used = [index for index, (event, _) in enumerate(log) if event == "used"]
-    ahead = [sum(event == "asked" for event, _ in log[:index]) - number for number, index in enumerate(used, 1)]
-    assert max(ahead) == offload.SLOTS - 1
-    places = [where for event, where in log if event == "used"]
-    assert len(set(places)) <= offload.SLOTS
-    assert all(a != b for a, b in zip(places, places[1:], strict=False))
-
-
 @pytest.mark.parametrize("quantized", [False, True])
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
 def test_a_budget_is_kept(quantized, share):
@@ -113,7 +91,7 @@ def test_a_budget_is_kept(quantized, share):
     assert found.total <= budget and 0 <= found.blocks < found.of
     assert (found.blocks == 0) == (share == 0)
     model = place(built(), CPU, quantized, found.streamed)
-    staged = offload.staging_bytes(offload.streamed_layers([meta_models(NANO, F32, quantized)[0].blocks[0]]))
+    staged = offload.staging_bytes(layers_of(NANO, quantized))
     kept = weight_bytes(model) + found.needed["VAE weights"] + found.needed["context"]
     step = peak_bytes(lambda: latents(model, 1))
     works = max(found.needed[part] for part in ("transformer step", "VAE decode", "VAE encode"))
@@ -123,36 +101,33 @@ def test_a_budget_is_kept(quantized, share):
 
 
 def least_of(preset, quantized):
-    """The least that is not refused."""
-    with pytest.raises(InputError) as error:
-        residence(preset, F32, Placement(quantized, 1))
-    least = residence_of_none(preset, quantized)
-    assert readable(least) in str(error.value)
+    """With all blocks streamed; a byte less is refused."""
+    whole, layers = residence(preset, F32, Placement(quantized)), layers_of(preset, quantized)
+    least = whole.total - sum(layer.weight.nbytes for layer in layers) + offload.staging_bytes(layers)
+    with pytest.raises(InputError, match=f"needs at least {re.escape(readable(least))}"):
+        residence(preset, F32, Placement(quantized, least - 1))
     return least
 
 
-def residence_of_none(preset, quantized):
-    whole = residence(preset, F32, Placement(quantized))
-    layers = offload.streamed_layers(meta_models(preset, F32, quantized)[0].blocks)
-    return whole.total - sum(layer.weight.nbytes for layer in layers) + offload.staging_bytes(layers)
+def layers_of(preset, quantized):
+    return offload.streamed_layers(meta_models(preset, F32, quantized)[0].blocks)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16])
-def test_the_14b_model_on_small_cards(dtype):
+def test_the_14b_model_on_small_cards():
     """By hand: a block's linear layers are 0.85 GiB in bfloat16 (440 M weights), half of it in FP8."""
     for budget in (22 * 2**30, 14 * 2**30):
-        plain, quantized = (residence(LARGE, dtype, Placement(flag, budget)) for flag in (False, True))
+        plain, quantized = (residence(LARGE, torch.bfloat16, Placement(flag, budget)) for flag in (False, True))
         assert plain.total <= budget and quantized.total <= budget
         assert budget - plain.total < 0.9 * 2**30 and budget - quantized.total < 0.45 * 2**30
         assert quantized.blocks >= 2 * plain.blocks
-    assert residence(LARGE, dtype, Placement(True, 80 * 2**30)).blocks == 40
+    assert residence(LARGE, torch.bfloat16, Placement(True, 80 * 2**30)).blocks == 40
 
 
 @pytest.mark.parametrize("blocks", [0, 1, 13, 39, 40])
 def test_streamed_blocks_are_spread_evenly(blocks):
     streamed = Residence(blocks, 40, {}, 0).streamed
     assert len(streamed) == 40 - blocks and len(set(streamed)) == len(streamed)
-    gaps = [b - a for a, b in zip(streamed, streamed[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(streamed)]
     assert not gaps or max(gaps) - min(gaps) <= 1
 
 
@@ -168,8 +143,6 @@ def test_a_scaled_fp8_file_is_used_as_it_is(tmp_path):
     """Its weights and scales are those of the file, and never anything wider."""
     source, output = tmp_path / "m.safetensors", tmp_path / "fp8.safetensors"
     config = {"config": json.dumps(vars(PRESETS["nano"].transformer))}
-    from safetensors.torch import load_file, save_file
-
     save_file(nano.transformer(CPU, F32).state_dict(), source, config)
     stored = load_file(convert(source, output, fp8=True))
     model = place(load_transformer(output, CPU, F32, fp8.SimulatedOperations), CPU, True, [0, 2])

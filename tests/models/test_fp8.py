@@ -17,7 +17,7 @@ from livetalk_core.streaming.session import ignore_step
 
 
 def rounded(x: Tensor) -> Tensor:
-    """The nearest value of 4 exponent and 3 mantissa bits, ties to even: 2^-6 is the smallest normal, 448 the largest."""
+    """The nearest value of 4 exponent and 3 mantissa bits, ties to even: from 2^-6 (smallest normal) to 448."""
     exponent = torch.floor(torch.log2(x.double().abs().clamp(min=2.0**-6)))
     step = 2.0 ** (exponent - 3)
     return (torch.round(x.double() / step) * step).clamp(-448, 448)
