@@ -25,11 +25,9 @@ def title(record: dict[str, Any]) -> str:
 
 
 def table(record: dict[str, Any]) -> str:
-    """The record as a section in Markdown."""
+    """The record in Markdown, without its title."""
     machine, operations = record["machine"], record["operations"]
     lines = [
-        f"### {title(record)}",
-        "",
         f"{machine['processor']}, {machine['threads']} thread(s), torch {machine['torch']}, commit "
         f"{machine['commit'][:12]}. Measured in the same run: {record['matrix_operations_per_second'] / 1e9:.0f} G "
         f"operations/s in a matrix product, {record['copied_bytes_per_second'] / 1e9:.1f} GB/s copied. Share: how much "
@@ -47,8 +45,14 @@ def table(record: dict[str, Any]) -> str:
 
 def update_document(path: Path, record: dict[str, Any]) -> None:
     """Put the record's table into a Markdown file, in place of the one of the same title, or at the end."""
-    new = table(record)
-    section = re.compile(rf"^{re.escape('### ' + title(record))}\n.*?(?=^#|\Z)", re.DOTALL | re.MULTILINE)
+    put_section(path, title(record), table(record))
+
+
+def put_section(path: Path, title: str, text: str) -> None:
+    """Put `text` under its title into a Markdown file, in place of the section of the same title, or at the end."""
+    heading = f"### {title}"
+    new = f"{heading}\n\n{text}"
+    section = re.compile(rf"^{re.escape(heading)}\n.*?(?=^#|\Z)", re.DOTALL | re.MULTILINE)
     try:
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         changed = section.sub(lambda _: new + "\n\n", text) if section.search(text) else f"{text.rstrip()}\n\n{new}"

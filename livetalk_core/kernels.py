@@ -8,6 +8,7 @@ import importlib
 import logging
 import time
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -153,6 +154,7 @@ def _random_parts(tokens: tuple[int, int], shape: Shape) -> tuple[Tensor, Tensor
     return q, k, v
 
 
+@cache
 def fp8_operations(device: torch.device) -> Any:
     """The layers for a transformer whose blocks are FP8, with one line where they do not multiply in FP8.
 
