@@ -163,6 +163,13 @@ def test_four_steps_differ_little_from_bfloat16(golden):
     assert 0.001 < error(found, wanted) < 0.06
 
 
+def test_an_fp8_step_is_one_graph(golden):
+    model = golden_transformer(golden, torch.float32, fp8.SimulatedOperations, quantized=True)
+    wanted = latent(golden, model)
+    model.evaluate = torch.compile(model.evaluate, fullgraph=True, backend="eager")
+    assert error(latent(golden, model), wanted) < 1e-6
+
+
 @pytest.mark.gpu
 def test_a_gpus_kernel_is_its_simulation():
     x, weight, bias = draw(300, 512, seed=1).cuda().bfloat16(), draw(256, 512, seed=2).cuda(), draw(256).cuda()
