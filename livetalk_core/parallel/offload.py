@@ -39,11 +39,12 @@ class Staging:
 
     def __init__(self, size: int, device: torch.device) -> None:
         self.device = device
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         slots = [torch.empty(size // SLOTS, dtype=torch.uint8, device=device) for _ in range(SLOTS)]
-        for slot in slots if self._stream else ():
-            slot.record_stream(self._stream)  # freed, it is used again only after the last copy into it
-        self._slots = cycle(slots)
+        self._slots, self._stream = cycle(slots), None
+        if device.type == "cuda":
+            self._stream = torch.cuda.Stream(device)
+            for slot in slots:
+                slot.record_stream(self._stream)  # freed, it is used again only after the last copy into it
 
     def copy(self, source: Tensor) -> Arrival:
         """Copy bytes into the next slot; what it held must have been handed to the device's work before."""
