@@ -29,9 +29,10 @@ def is_quantized(name: str) -> bool:
 
 def scaled(x: Tensor, rows: bool) -> tuple[Tensor, Tensor]:
     """FP8 values of `x` [..., n], and what multiplies them back in float32: [..., 1] for each row, or [] for all."""
-    largest = x.abs().amax(-1, keepdim=True) if rows else x.abs().amax()
-    scale = (largest.float() / torch.finfo(FP8).max).clamp(min=torch.finfo(torch.float32).tiny)
-    return (x.float() / scale).to(FP8), scale
+    least, most = x.aminmax(dim=-1, keepdim=True) if rows else x.aminmax()
+    largest = torch.maximum(most, -least).float()
+    scale = (largest / torch.finfo(FP8).max).clamp(min=torch.finfo(torch.float32).tiny)
+    return (x / (scale if rows else scale[None])).to(FP8), scale  # divided in float32, as the scale is
 
 
 def quantize(block: nn.Module) -> None:
