@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from livetalk_core.bench import bench
+from livetalk_core.config import PRESETS
 from livetalk_core.machine import describe
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -29,7 +30,7 @@ def by_size(sides: Sequence[int], repeats: int) -> list[dict[str, Any]]:
     """Seconds of whole chunks of each size, and of their products alone."""
     rows = []
     for side in sides:
-        record = bench(PRESET, torch.device("cpu"), torch.float32, side, side, repeats)
+        record = bench(PRESETS[PRESET].sized((side, side)), torch.device("cpu"), torch.float32, repeats)
         floors, steps = record["floor_seconds"], record["steps"]
         floor = steps * floors["transformer step"] + floors["VAE decode"] + floors["VAE encode"]
         rows.append({"side": side, "seconds": record["iteration"]["seconds"], "floor_seconds": floor})

@@ -4,7 +4,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .config import PRESETS, Preset
+from .config import Preset
 from .errors import InputError
+from .kernels import Shape, choose_attention, name_of
 from .machine import available_memory, describe, peak_memory
 from .memory import memory_of, operations_of, resident
 from .models.audio_encoder import AudioEncoder
@@ -39,28 +39,36 @@ def randomize(module: nn.Module, seed: int = 0) -> nn.Module:
     return module.eval().requires_grad_(False)
 
 
-def bench(name: str, device: torch.device, dtype: torch.dtype, height: int, width: int, repeats: int) -> dict[str, Any]:
+def bench(
+    preset: Preset,
+    device: torch.device,
+    dtype: torch.dtype,
+    repeats: int,
+    attention: str = "auto",
+    compiled: bool = False,
+) -> dict[str, Any]:
     """Median seconds of each part, and of whole chunks, over `repeats` after one to warm up, and the peak memory.
 
     Raises `InputError` if the preset does not fit into what is free.
     """
-    preset = PRESETS[name]
-    preset = replace(preset, stream=replace(preset.stream, height=height, width=width))
+    height, width = preset.stream.height, preset.stream.width
     needed = memory_of(preset, height, width, dtype)
     check_fit(preset, device, dtype, needed)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    models = _models(preset, device, dtype)
+    models = _models(preset, device, dtype, attention, compiled)
     parts = {part: _time(work, device, repeats) for part, work in _works(preset, models, device).items()}
     iteration = _iteration(preset, models, device, repeats)
     return {
-        "preset": name,
+        "preset": preset.name,
         "size": [width, height],
         "frames": preset.stream.frame_num,
         "new_frames": preset.stream.new_frames,
         "steps": preset.stream.steps,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "dtype": str(dtype).removeprefix("torch."),
+        "attention": name_of(models.engine.attention, attention),
+        "compiled": compiled,
         "seconds": parts,
         "chunk_seconds": statistics.median(iteration["seconds"]),
         "iteration": iteration,
@@ -91,11 +99,16 @@ class _Models(NamedTuple):
     encoder: Any
 
 
-def _models(preset: Preset, device: torch.device, dtype: torch.dtype) -> _Models:
+def _models(preset: Preset, device: torch.device, dtype: torch.dtype, attention: str, compiled: bool) -> _Models:
+    widths = preset.transformer
+    kernel = choose_attention(attention, Shape(device, dtype, widths.num_heads, widths.head_dim))
     engine = LocalEngine(
-        randomize(Transformer(preset.transformer, device=device, dtype=dtype)),  # pyright: ignore[reportArgumentType]
+        randomize(Transformer(widths, device=device, dtype=dtype)),  # pyright: ignore[reportArgumentType]
         randomize(VAE(preset.vae, device=device, dtype=dtype)),  # pyright: ignore[reportArgumentType]
         device,
+        preset.stream.shift,
+        kernel,
+        compiled,
     )
     return _Models(engine, randomize(AudioEncoder(preset.audio).to(device)))
 

@@ -8,7 +8,6 @@ import math
 import os
 import statistics
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,9 +17,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from .bench import check_fit, random_avatar
-from .config import PRESETS, Preset
+from .config import Preset
 from .errors import InputError
-from .kernels import Shape, choose_attention
+from .kernels import Shape, choose_attention, name_of
 from .machine import commit, describe
 from .media.image import to_reference
 from .memory import memory_of, meta_models
@@ -102,7 +101,7 @@ def race(
         "steps": stream.steps,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "dtype": str(dtype).removeprefix("torch."),
-        "attention": attention,
+        "attention": name_of(kernel, attention),
         "compiled": compiled,
         "reference": {"commit": commit(path), "stand_ins": reference.stand_ins},
         "errors": errors,
@@ -110,12 +109,6 @@ def race(
         "load": os.getloadavg(),
         "machine": describe(),
     }
-
-
-def sized(name: str, height: int, width: int) -> Preset:
-    """A preset at another size."""
-    preset = PRESETS[name]
-    return replace(preset, stream=replace(preset.stream, height=height, width=width))
 
 
 def fill(module: nn.Module, seed: int) -> None:

@@ -23,7 +23,9 @@ def report(record: dict[str, Any]) -> str:
 def title(record: dict[str, Any]) -> str:
     """What was measured."""
     width, height = record["size"]
-    return f"{record['preset']} at {width}x{height}, {record['dtype']}, on {record['device']}"
+    kernel = "" if record["attention"] in ("auto", "sdpa") else f", {record['attention']}"
+    choices = kernel + ", compiled" * record["compiled"]
+    return f"{record['preset']} at {width}x{height}, {record['dtype']}{choices}, on {record['device']}"
 
 
 def table(record: dict[str, Any]) -> str:

@@ -290,16 +290,12 @@ def _bench_options(command: argparse.ArgumentParser) -> None:
 def run_bench(options: argparse.Namespace) -> int:
     """Time each part of the model on this machine."""
     device, dtype = _device_and_dtype(options)
-    stream = PRESETS[options.preset].stream
-    height, width = options.size or (stream.height, stream.width)
+    preset, speed = PRESETS[options.preset].sized(options.size), (options.attention, options.compile)
     if options.against:
-        preset = bench_against.sized(options.preset, height, width)
-        record = bench_against.race(
-            options.against, preset, device, dtype, options.repeats, options.attention, options.compile
-        )
+        record = bench_against.race(options.against, preset, device, dtype, options.repeats, *speed)
         lines, section = bench_against.report(record), bench_against.table(record)
     else:
-        record = bench(options.preset, device, dtype, height, width, options.repeats)
+        record = bench(preset, device, dtype, options.repeats, *speed)
         lines, section = report(record), table(record)
     print(lines)
     if options.json:

@@ -1,6 +1,6 @@
 """Presets, as frozen dataclasses that are checked where they are built."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .errors import InputError
 from .shapes import check_size, latent_frames
@@ -193,6 +193,10 @@ class Preset:
     image: ImageEncoderConfig = field(default_factory=ImageEncoderConfig)
     text: TextEncoderConfig = field(default_factory=TextEncoderConfig)
     stream: StreamConfig = field(default_factory=StreamConfig)
+
+    def sized(self, size: tuple[int, int] | None) -> "Preset":
+        """The same with a stream of `size`, (height, width) in pixels, if one is given."""
+        return self if size is None else replace(self, stream=replace(self.stream, height=size[0], width=size[1]))
 
 
 PRESETS = {

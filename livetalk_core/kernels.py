@@ -99,6 +99,11 @@ def choose_attention(name: str, shape: Shape) -> AttentionFunction:
         return attend
 
 
+def name_of(attention: AttentionFunction, asked: str) -> str:
+    """What a record calls the kernel that runs where `asked` was asked for."""
+    return "sdpa" if attention is attend else asked
+
+
 def _fastest(shape: Shape) -> AttentionFunction:
     if shape.device.type != "cuda":
         return attend

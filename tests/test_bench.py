@@ -8,7 +8,8 @@ from livetalk_core.memory import operations_of
 
 RECORD = {
     "preset": "nano", "size": [128, 64], "dtype": "float32", "device": "cpu", "new_frames": 28, "chunk_seconds": 0.5,
-    "peak_bytes": 2**30, "seconds": {"VAE decode": {"median": 0.2, "least": 0.1, "most": 0.3}},
+    "attention": "sdpa", "compiled": False, "peak_bytes": 2**30,
+    "seconds": {"VAE decode": {"median": 0.2, "least": 0.1, "most": 0.3}},
     "operations": {"VAE decode": 4_000_000_000}, "floor_seconds": {"VAE decode": 0.05},
     "matrix_operations_per_second": 8e10, "copied_bytes_per_second": 1e10,
     "iteration": {"seconds": [0.5, 0.5], "first_frame_seconds": [0.25, 0.25], "outside_seconds": [0.05, 0.05]},

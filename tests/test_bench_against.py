@@ -12,13 +12,14 @@ from torch import nn
 
 from livetalk_core import bench_against
 from livetalk_core.cli import main
+from livetalk_core.config import PRESETS
 from livetalk_core.errors import InputError
 from livetalk_core.models.vae import VAE
 from livetalk_core.reference import PARTS, same_noise, standing_in
 from livetalk_core.stopwatch import DECODE, STEP, Stopwatch
 
 CPU = torch.device("cpu")
-NANO = bench_against.sized("nano", 32, 32)
+NANO = PRESETS["nano"].sized((32, 32))
 TINY = replace(NANO, transformer=replace(NANO.transformer, num_layers=1), vae=replace(NANO.vae, dim=4))
 
 

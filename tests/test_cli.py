@@ -250,13 +250,15 @@ def test_resume_with_another_seed_is_refused(inputs, tmp_path, capsys):
     assert "unfinished render" in capsys.readouterr().err
 
 
-def test_bench_keeps_a_record(tmp_path, capsys):
+def test_bench_keeps_a_record(tmp_path, capsys, caplog):
     record = tmp_path / "bench.json"
-    assert main(["bench", *SIZE, "--repeats", "1", "--json", str(record)]) == 0
+    assert main(["bench", *SIZE, "--repeats", "1", "--json", str(record), "--attention", "sage"]) == 0
     kept = json.loads(record.read_text())
     assert {"audio, 8 s", "transformer step", "VAE decode", "VAE encode"} <= set(kept["seconds"])
     assert kept["peak_bytes"] > 0 and kept["machine"]["torch"] and kept["machine"]["commit"]
     assert "frames/s" in capsys.readouterr().out
+    assert kept["attention"] == "sdpa", "the kernel that ran"
+    assert "'sage' cannot be used here" in caplog.text
 
 
 def test_bench_says_what_would_fit(capsys, monkeypatch):

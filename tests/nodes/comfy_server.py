@@ -19,6 +19,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 600
 """A loaded machine takes minutes over what else takes seconds."""
+FRAMES = 153
+"""Of the demo's speech at 25 per second, rounded up."""
 PREVIEW_IMAGE = 1
 PYTHON = os.environ.get("COMFYUI_PYTHON", sys.executable)
 TEXT, BINARY, CLOSE, PING = 1, 2, 8, 9

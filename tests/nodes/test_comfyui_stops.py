@@ -5,8 +5,8 @@ import itertools
 import psutil
 import pytest
 
-from tests.nodes.comfy_server import ComfyServer, prepare
-from tests.nodes.test_comfyui_workflows import FRAMES, described
+from tests.nodes.comfy_server import FRAMES, ComfyServer
+from tests.nodes.test_comfyui_workflows import described
 from tests.nodes.workflow import ids_of, load, named, small, to_prompt
 
 pytestmark = [pytest.mark.comfyui, pytest.mark.slow]
@@ -24,13 +24,6 @@ MOST_CALLS_AFTER = {"writing": 4}
 """Writing goes on beside the model: groups that wait are written before the model's next step ends."""
 MIB = 2**20
 RUN = itertools.count()
-
-
-@pytest.fixture(scope="module")
-def base(comfyui, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("comfyui")
-    prepare(comfyui, folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

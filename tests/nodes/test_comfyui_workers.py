@@ -8,23 +8,14 @@ import av
 import psutil
 import pytest
 
-from tests.nodes.comfy_server import ComfyServer, prepare
+from tests.nodes.comfy_server import FRAMES, ComfyServer
 from tests.nodes.workflow import load, named, to_prompt
 
 pytestmark = [pytest.mark.comfyui, pytest.mark.slow]
 
-FRAMES = 153
-"""Of the demo's speech at 25 per second, rounded up."""
 FIRST, STEPS = 33, 4
 """Frames of the first chunk, denoising steps of each."""
 SECONDS = 600
-
-
-@pytest.fixture(scope="module")
-def base(comfyui, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("comfyui")
-    prepare(comfyui, folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

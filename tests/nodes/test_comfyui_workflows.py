@@ -8,23 +8,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.nodes.comfy_server import ComfyServer, prepare
+from tests.nodes.comfy_server import FRAMES, ComfyServer
 from tests.nodes.workflow import ROOT, ids_of, load, named, small, to_prompt
 
 pytestmark = [pytest.mark.comfyui, pytest.mark.slow]
 
 CACHES = {"default": (), "classic": ("--cache-classic",), "none": ("--cache-none",)}
-FRAMES = 153
-"""Of the demo's speech at 25 per second, rounded up."""
 IMAGES = 2
 """The render node's output that holds all frames."""
-
-
-@pytest.fixture(scope="module")
-def base(comfyui, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("comfyui")
-    prepare(comfyui, folder)
-    return folder
 
 
 @pytest.fixture(scope="module", params=CACHES)
