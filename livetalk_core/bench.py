@@ -15,10 +15,11 @@ from .config import Preset
 from .errors import InputError
 from .kernels import Shape, choose_attention, name_of
 from .machine import available_memory, describe, peak_memory
-from .memory import memory_of, operations_of, resident
+from .memory import operations_of
 from .models.audio_encoder import AudioEncoder
 from .models.transformer import Transformer
 from .models.vae import LATENT_CHANNELS, VAE
+from .placement import Placement, layers_of, place, residence
 from .shapes import SAMPLES_PER_FRAME, VideoShape
 from .stopwatch import Stopwatch, TimedEngine
 from .streaming.avatar import Avatar
@@ -46,48 +47,48 @@ def bench(
     repeats: int,
     attention: str = "auto",
     compiled: bool = False,
+    placement: Placement = Placement(),  # noqa: B008 - frozen
 ) -> dict[str, Any]:
     """Median seconds of each part, and of whole chunks, over `repeats` after one to warm up, and the peak memory.
 
-    Raises `InputError` if the preset does not fit into what is free.
+    `size` is (height, width) in pixels. Raises `InputError` if the preset does not fit into what is free.
     """
-    height, width = preset.stream.height, preset.stream.width
-    needed = memory_of(preset, height, width, dtype)
-    check_fit(preset, device, dtype, needed)
+    found = residence(preset, dtype, placement)
+    check_fit(preset, device, placement.dtype_name(dtype), found.total)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    models = _models(preset, device, dtype, attention, compiled)
+    models = _models(preset, device, dtype, attention, compiled, placement)
     parts = {part: _time(work, device, repeats) for part, work in _works(preset, models, device).items()}
     iteration = _iteration(preset, models, device, repeats)
     return {
         "preset": preset.name,
-        "size": [width, height],
+        "size": [preset.stream.width, preset.stream.height],
         "frames": preset.stream.frame_num,
         "new_frames": preset.stream.new_frames,
         "steps": preset.stream.steps,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "dtype": str(dtype).removeprefix("torch."),
+        "dtype": placement.dtype_name(dtype),
+        "blocks_on_device": [found.blocks, found.of],
         "attention": name_of(models.engine.attention, attention),
         "compiled": compiled,
         "seconds": parts,
         "chunk_seconds": statistics.median(iteration["seconds"]),
         "iteration": iteration,
-        **_floor(operations_of(preset, height, width, dtype), needed, device, dtype),
+        **_floor(operations_of(preset, preset.stream.height, preset.stream.width, dtype), found.needed, device, dtype),
         "peak_bytes": peak_memory(device),
         "machine": describe(),
     }
 
 
-def check_fit(preset: Preset, device: torch.device, dtype: torch.dtype, needed: dict[str, int]) -> None:
-    """Raise `InputError`, which says what would fit, where what is `needed` (`memory_of`) is not free."""
-    total = resident(needed)
+def check_fit(preset: Preset, device: torch.device, dtype: str, total: int) -> None:
+    """Raise `InputError`, which says what would fit, where the `total` of bytes that are needed is not free."""
     free = available_memory(device)
     if total <= free:
         return
     size = f"{preset.stream.width}x{preset.stream.height}"
-    fitting = "the preset nano" if preset.name != "nano" else "a smaller --size"
+    fitting = "--fp8, --memory or the preset nano" if preset.name != "nano" else "a smaller --size"
     raise InputError(
-        f"{preset.name} at {size} in {str(dtype).removeprefix('torch.')} needs {total / 2**30:.1f} GiB on {device}; "
+        f"{preset.name} at {size} in {dtype} needs {total / 2**30:.1f} GiB on {device}; "
         f"{free / 2**30:.1f} GiB are free: {fitting} would fit"
     )
 
@@ -99,11 +100,13 @@ class _Models(NamedTuple):
     encoder: Any
 
 
-def _models(preset: Preset, device: torch.device, dtype: torch.dtype, attention: str, compiled: bool) -> _Models:
+def _models(
+    preset: Preset, device: torch.device, dtype: torch.dtype, attention: str, compiled: bool, placement: Placement
+) -> _Models:
     widths = preset.transformer
     kernel = choose_attention(attention, Shape(device, dtype, widths.num_heads, widths.head_dim))
     engine = LocalEngine(
-        randomize(Transformer(widths, device=device, dtype=dtype)),  # pyright: ignore[reportArgumentType]
+        _transformer(preset, device, dtype, placement),
         randomize(VAE(preset.vae, device=device, dtype=dtype)),  # pyright: ignore[reportArgumentType]
         device,
         preset.stream.shift,
@@ -133,6 +136,13 @@ def _works(preset: Preset, models: _Models, device: torch.device) -> dict[str, C
         "first frame of decode": lambda: next(iter(engine.decode(latent))),
         "VAE encode": lambda: engine.encode(tail),
     }
+
+
+def _transformer(preset: Preset, device: torch.device, dtype: torch.dtype, placement: Placement) -> Transformer:
+    """Random weights, placed; made in main memory where the device would not hold them all."""
+    layers, home = layers_of(placement, device), "cpu" if placement else device
+    model: Any = randomize(Transformer(preset.transformer, layers, home, dtype))
+    return place(model, device, placement.fp8, residence(preset, dtype, placement).streamed)
 
 
 def random_avatar(preset: Preset, shape: VideoShape) -> Avatar:

@@ -22,10 +22,11 @@ from .errors import InputError
 from .kernels import Shape, choose_attention, name_of
 from .machine import commit, describe
 from .media.image import to_reference
-from .memory import memory_of, meta_models
+from .memory import meta_models
 from .models.attention import AttentionFunction, attend
 from .models.transformer import Transformer
 from .models.vae import LATENT_CHANNELS, VAE
+from .placement import Placement, residence
 from .reference import COMMIT, Reference, compile_as_published, quiet, same_noise
 from .shapes import VideoShape
 from .stopwatch import DECODE, ENCODE, STEP, Stopwatch, TimedEngine
@@ -86,7 +87,8 @@ def race(
     widths = preset.transformer
     if device.type == "cpu" and dtype != torch.float32:
         raise InputError(f"the reference runs on a CPU in float32 alone, not in {dtype}: leave --dtype out")
-    check_fit(preset, device, dtype, memory_of(preset, preset.stream.height, preset.stream.width, dtype))
+    found = residence(preset, dtype, Placement())
+    check_fit(preset, device, Placement().dtype_name(dtype), found.total)
     kernel = choose_attention(attention, Shape(device, dtype, widths.num_heads, widths.head_dim))
     reference = Reference(path, kernel)
     compiled, untimed = compiled or device.type == "cuda", int(device.type == "cuda")

@@ -51,7 +51,7 @@ def table(record: dict[str, Any]) -> str:
 
 
 def update_document(path: Path, new: str) -> None:
-    """Put a table's section into a Markdown file, in place of the one of the same title, or at the end."""
+    """Put a section, its title first, into a Markdown file: in place of the one of the same title, or at the end."""
     section = re.compile(rf"^{re.escape(new.splitlines()[0])}\n.*?(?=^#|\Z)", re.DOTALL | re.MULTILINE)
     try:
         text = path.read_text(encoding="utf-8") if path.exists() else ""

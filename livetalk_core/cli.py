@@ -27,6 +27,7 @@ from .machine import choose_device
 from .media.video import partial_path
 from .parallel.devices import parse_devices
 from .parallel.fleet import Fleet, Limits, local_fleet
+from .placement import Placement
 from .runners import run_worker, worker_options
 from .shapes import FRAMES_PER_SECOND
 from .streaming.features import MODES
@@ -35,6 +36,7 @@ from .streaming.session import Frames
 from .verify import Row, verify, verify_split
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+UNITS = {"M": 2**20, "G": 2**30}
 INTERRUPTED = 130
 
 
@@ -82,6 +84,14 @@ def size(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
+def memory(text: str) -> int:
+    """`16G` or `512M` -> bytes."""
+    number, unit = text[:-1], text[-1:].upper()
+    if unit not in UNITS or not number.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is no amount of memory; write a number and a unit, such as 14G")
+    return int(number) * UNITS[unit]
+
+
 def _machine_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
     command.add_argument("--dtype", choices=DTYPES, help="of the weights (default: bfloat16 on GPUs, float32 on CPUs)")
@@ -96,6 +106,21 @@ def _speed_options(command: argparse.ArgumentParser) -> None:
         "--compile", action="store_true",
         help="have torch.compile make one graph of a step: slow to begin (a minute or more), faster afterwards",
     )  # fmt: skip
+
+
+def _placement_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--fp8", action="store_true",
+        help="the blocks' linear layers in FP8: half the memory, faster on GPUs that have it, not exact",
+    )  # fmt: skip
+    command.add_argument(
+        "--memory", type=memory, metavar="SIZE",
+        help="most to hold on the device, such as 14G for a card of 16 GB: blocks beyond it stay in main memory",
+    )  # fmt: skip
+
+
+def _placement(options: argparse.Namespace) -> Placement:
+    return Placement(options.fp8, options.memory)
 
 
 def _device_and_dtype(options: argparse.Namespace) -> tuple[torch.device, torch.dtype]:
@@ -143,6 +168,7 @@ def _generate_options(command: argparse.ArgumentParser) -> None:
     _machine_options(command)
     fleet_options(command)
     _speed_options(command)
+    _placement_options(command)
 
 
 def run_generate(options: argparse.Namespace) -> int:
@@ -162,7 +188,8 @@ def _generate(options: argparse.Namespace, device: torch.device, dtype: torch.dt
         color_correction=options.color_correction,
         correction=CorrectionConfig(strength=options.correction) if options.correction else None,
         resume=options.resume, overwrite=options.overwrite,
-        device=device, dtype=dtype, attention=options.attention, compiled=options.compile, fleet=fleet,
+        device=device, dtype=dtype, attention=options.attention, compiled=options.compile,
+        placement=_placement(options), fleet=fleet,
     )  # fmt: skip
     render, name = prepare(settings)
     frames = render.session.plan.total_frames
@@ -264,12 +291,13 @@ def _info_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", nargs="?", default="nano", help="'nano', '14b', or a file or folder of weights")
     command.add_argument("--size", type=size, help="WIDTHxHEIGHT in pixels (default: the model's)")
     _machine_options(command)
+    _placement_options(command)
 
 
 def run_info(options: argparse.Namespace) -> int:
     """Say what a checkpoint holds, what this machine can run, and the memory that it needs."""
     device, dtype = _device_and_dtype(options)
-    print("\n".join(inspect(options.model, device, dtype, options.size)))
+    print("\n".join(inspect(options.model, device, dtype, options.size, _placement(options))))
     return 0
 
 
@@ -285,17 +313,20 @@ def _bench_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--document", type=Path, help="also put the table into this Markdown file")
     _machine_options(command)
     _speed_options(command)
+    _placement_options(command)
 
 
 def run_bench(options: argparse.Namespace) -> int:
     """Time each part of the model on this machine."""
     device, dtype = _device_and_dtype(options)
     preset, speed = PRESETS[options.preset].sized(options.size), (options.attention, options.compile)
+    if options.against and _placement(options):
+        raise InputError("--against compares with the same weights on one device; leave out --fp8 and --memory")
     if options.against:
         record = bench_against.race(options.against, preset, device, dtype, options.repeats, *speed)
         lines, section = bench_against.report(record), bench_against.table(record)
     else:
-        record = bench(preset, device, dtype, options.repeats, *speed)
+        record = bench(preset, device, dtype, options.repeats, *speed, _placement(options))
         lines, section = report(record), table(record)
     print(lines)
     if options.json:
@@ -333,7 +364,8 @@ def run_train(options: argparse.Namespace) -> int:
 
 def _evaluate_options(command: argparse.ArgumentParser) -> None:
     entrant = (
-        "MODEL[,steps=N][,guidance=G][,color=C][,correction=STRENGTH][,disturbance=SIGMA][,transformer=FILE][,vae=FILE]"
+        "MODEL[,steps=N][,guidance=G][,color=C][,correction=STRENGTH][,disturbance=SIGMA][,fp8=1]"
+        "[,transformer=FILE][,vae=FILE]"
     )
     command.add_argument("--model", default="nano", metavar="ENTRANT", help=f"{entrant}; MODEL: 'nano' or a folder")
     command.add_argument(

@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .checkpoints.load import open_model
 from .checkpoints.model import Model
 from .config import DEFAULT_NEGATIVE_PROMPT, DEFAULT_PROMPT, CorrectionConfig, Guidance, StreamConfig
 from .errors import InputError
@@ -15,6 +14,7 @@ from .kernels import Shape, choose_attention
 from .media.audio import open_audio
 from .media.image import load_image, to_reference
 from .parallel.fleet import Fleet
+from .placement import Placement, open_placed
 from .shapes import FRAMES_PER_SECOND, frames_of_samples
 from .streaming.avatar import prepare_avatar
 from .streaming.engine import Engine, LocalEngine
@@ -53,6 +53,7 @@ class Settings:
     dtype: torch.dtype = torch.float32
     attention: str = "auto"
     compiled: bool = False
+    placement: Placement = field(default_factory=Placement)
     fleet: Fleet | None = None
     """Workers that run transformer and VAE in the place of `device`, which keeps the encoders."""
 
@@ -61,7 +62,10 @@ def prepare(settings: Settings) -> tuple[Render, Model]:
     """Read and check all inputs, load the model, and make the avatar: ready to `run`."""
     check_output(settings.output, settings.resume, settings.overwrite)
     portrait, sound = load_image(settings.image), open_audio(settings.audio)
-    model = open_model(settings.model, settings.device, settings.dtype, settings.patch)
+    _check_speed_options(settings)
+    model = open_placed(
+        settings.model, settings.device, settings.dtype, settings.placement, settings.size, settings.patch
+    )
     stream = stream_of(model.preset.stream, settings)
     total = frames_of_samples(sound.samples, sound.sample_rate)
     plan = ChunkPlan.of(total, stream, live=settings.audio_mode == "stream")
@@ -92,7 +96,7 @@ def prepare(settings: Settings) -> tuple[Render, Model]:
         "attention": settings.attention,
         "compiled": settings.compiled,
         "device type": str(settings.fleet or settings.device.type),
-        "dtype": str(settings.dtype),
+        "dtype": settings.placement.dtype_name(settings.dtype),
     }
     written_sound = open_audio(settings.audio)  # read by the writer, while the other is by the features
     render = Render(
@@ -102,11 +106,17 @@ def prepare(settings: Settings) -> tuple[Render, Model]:
     return render, model
 
 
+def _check_speed_options(settings: Settings) -> None:
+    """Raise `InputError` for options that do not go together."""
+    if settings.fleet is not None and (settings.attention != "auto" or settings.compiled or settings.placement):
+        raise InputError("--attention, --compile, --fp8 and --memory are for one device; leave them out, or --devices")
+    if settings.compiled and settings.placement.memory is not None:
+        raise InputError("--compile makes one graph of a step, and --memory streams weights into it: leave one out")
+
+
 def engine_of(settings: Settings, model: Model, stream: StreamConfig, negative: Tensor | None) -> Engine:
     """The engine: workers where there are some, else this process. `negative`: tokens of the negative prompt."""
     if settings.fleet is not None:
-        if settings.attention != "auto" or settings.compiled:
-            raise InputError("--attention and --compile are for one device; leave them out, or --devices")
         return FleetEngine(settings.fleet, stream.shift, guidance=stream.guidance, negative=negative)
     widths = model.preset.transformer
     shape = Shape(settings.device, settings.dtype, widths.num_heads, widths.head_dim)

@@ -11,16 +11,22 @@ from .checkpoints.header import Checkpoint, open_checkpoint
 from .checkpoints.keys import transformer as transformer_keys
 from .checkpoints.load import TRANSFORMER, find
 from .config import PRESETS, Preset
+from .errors import InputError
 from .machine import available_memory, describe
-from .memory import memory_of, resident
+from .memory import readable
+from .placement import Placement, residence
+
+CARDS = (22 * 2**30, 14 * 2**30)
+"""What `--memory` may be on cards of 24 and 16 GiB: driver and kernels take the rest."""
 
 
-def readable(size: int) -> str:
-    """Bytes for people."""
-    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
-
-
-def inspect(model: str, device: torch.device, dtype: torch.dtype, size: tuple[int, int] | None) -> list[str]:
+def inspect(
+    model: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    size: tuple[int, int] | None = None,
+    placement: Placement = Placement(),  # noqa: B008 - frozen
+) -> list[str]:
     """A report, line by line, on a preset's name (`nano`, `14b`) or on a file or folder of weights."""
     lines = _machine()
     preset = PRESETS.get(model)
@@ -31,9 +37,8 @@ def inspect(model: str, device: torch.device, dtype: torch.dtype, size: tuple[in
             return lines
         header = transformer_keys(checkpoint.header())
         preset = replace(PRESETS["14b"], name=Path(model).name, transformer=transformer_config(checkpoint, header))
-    height, width = size or (preset.stream.height, preset.stream.width)
-    preset = replace(preset, stream=replace(preset.stream, height=height, width=width))
-    return [*lines, *_model(preset), *_memory(preset, device, dtype)]
+    preset = preset.sized(size)
+    return [*lines, *_model(preset), *_memory(preset, device, dtype, placement), *_streamed(preset, dtype, placement)]
 
 
 def _machine() -> list[str]:
@@ -67,16 +72,31 @@ def _model(preset: Preset) -> list[str]:
     ]
 
 
-def _memory(preset: Preset, device: torch.device, dtype: torch.dtype) -> list[str]:
+def _memory(preset: Preset, device: torch.device, dtype: torch.dtype, placement: Placement) -> list[str]:
     """Each part's need, and whether the sum fits: weights and context stay, the largest working set comes on top."""
-    needed = memory_of(preset, preset.stream.height, preset.stream.width, dtype)
-    total, free = resident(needed), available_memory(device)
-    name = str(dtype).removeprefix("torch.")
-    verdict = (
-        "fits" if total <= free else "does not fit: a smaller --size, FP8 weights (convert --fp8) or nano need less"
-    )
+    found = residence(preset, dtype, Placement(placement.fp8))
+    free = available_memory(device)
+    verdict = "fits" if found.total <= free else "does not fit: --fp8, --memory, a smaller --size or nano need less"
     return [
-        f"memory in {name}, counted, without the kernels' own workspaces:",
-        *(f"  {part:<20}{readable(size):>12}" for part, size in needed.items()),
-        f"  {'at once':<20}{readable(total):>12}; {readable(free)} are free on {device}: {verdict}",
+        f"memory in {placement.dtype_name(dtype)}, counted, without the kernels' own workspaces:",
+        *(f"  {part:<20}{readable(size):>12}" for part, size in found.needed.items()),
+        f"  {'at once':<20}{readable(found.total):>12}; {readable(free)} are free on {device}: {verdict}",
     ]
+
+
+def _streamed(preset: Preset, dtype: torch.dtype, placement: Placement) -> list[str]:
+    """Blocks that stay on the device, and all that is there at once, for what may be given to `--memory`."""
+    budgets = (placement.memory,) if placement.memory else CARDS
+    choices = [Placement(fp8, budget) for budget in budgets for fp8 in (False, True)]
+    return [
+        "with --memory, blocks that stay on the device, the others streamed, and bytes there at once:",
+        *(f"  {readable(choice.memory or 0):<12}{_kept(preset, dtype, choice)}" for choice in choices),
+    ]
+
+
+def _kept(preset: Preset, dtype: torch.dtype, placement: Placement) -> str:
+    try:
+        found = residence(preset, dtype, placement)
+    except InputError as error:
+        return str(error)
+    return f"{found.blocks:>3} of {found.of}, {readable(found.total)} in {placement.dtype_name(dtype)}"

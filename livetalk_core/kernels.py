@@ -1,20 +1,22 @@
-"""Which attention kernel a device runs: each is probed before it is used, and the default is the fastest that is exact.
+"""Which kernels a device runs: each is probed before it is used, and the default is the fastest that is exact.
 
-All are `models.attention.AttentionFunction`s. A kernel that is not installed, does not run on the device, or gives
-other numbers than plain softmax is replaced by PyTorch's own, with one line that says so and why.
+Those of attention are all `models.attention.AttentionFunction`s. A kernel that is not installed, does not run on the
+device, or gives other numbers than plain softmax is replaced by PyTorch's own, with one line that says so and why.
 """
 
 import importlib
 import logging
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import cache
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .errors import InputError
+from .models import fp8, operations
 from .models.attention import AttentionFunction, attend
 
 logger = logging.getLogger(__name__)
@@ -155,3 +157,35 @@ def _random_parts(tokens: tuple[int, int], shape: Shape) -> tuple[Tensor, Tensor
     sizes = ((1, count, shape.heads, shape.head_dim) for count in (queries, keys, keys))
     q, k, v = (torch.randn(size, generator=generator).to(shape.device, shape.dtype) for size in sizes)
     return q, k, v
+
+
+@cache
+def fp8_operations(device: torch.device) -> Any:
+    """The layers for a transformer whose blocks are FP8, with one line where they do not multiply in FP8.
+
+    A CPU simulates it. On a GPU that cannot, the weights stay FP8 and are multiplied out to what comes in, so that only
+    memory is saved.
+    """
+    if device.type == "cpu":
+        logger.warning("FP8 on a CPU is simulated in float32: it shows what FP8 does to the picture, and is slow")
+        return fp8.SimulatedOperations
+    try:
+        _probe_fp8(device)
+    except Exception as error:  # whatever PyTorch says where the device or its own build cannot
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        logger.warning("%s does not multiply in FP8 (%s); weights are FP8, products are not: no faster", device, reason)
+        return operations
+    return fp8.Operations
+
+
+def _probe_fp8(device: torch.device) -> None:
+    """Raise where an FP8 layer does not run on the device, or gives other numbers than its simulation."""
+    generator = torch.Generator().manual_seed(0)
+    x, weight = (torch.randn(side, generator=generator).to(device) for side in ((48, 64), (32, 64)))
+    found, wanted = (make(64, 32, bias=False, device=device) for make in (fp8.Linear, fp8.SimulatedLinear))
+    for layer in (found, wanted):
+        values, layer.scale_weight = fp8.scaled(weight, rows=True)
+        layer.weight = nn.Parameter(values, requires_grad=False)
+    error = (found(x) - wanted(x)).abs().max().item() / wanted(x).abs().max().item()
+    if not error <= TOLERANCE:
+        raise InputError(f"its error against the simulation is {error:.1e}; at most {TOLERANCE:.0e} is allowed")

@@ -2,6 +2,7 @@
 
 import weakref
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from .config import Preset
+from .models import fp8 as fp8_layers
 from .models import operations
 from .models.attention import AttentionFunction, attend
 from .models.transformer import AudioContext, Context, Transformer
@@ -49,6 +51,11 @@ def _storages_of(tree: Any) -> list[torch.UntypedStorage]:
     return [leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
+def readable(size: int) -> str:
+    """Bytes for people."""
+    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
+
+
 def peak_bytes(work: Callable[[], Any]) -> int:
     """Most bytes that `work`, given meta tensors, holds at once beyond what it was given."""
     with torch.inference_mode(), PeakMemory() as memory:
@@ -78,11 +85,16 @@ class _MetaOperations:
     Conv2d, Conv3d = operations.Conv2d, _MetaConv3d
 
 
-def memory_of(preset: Preset, height: int, width: int, dtype: torch.dtype) -> dict[str, int]:
+class _MetaFp8Operations(_MetaOperations):
+    Linear = fp8_layers.Linear
+
+
+@cache
+def memory_of(preset: Preset, height: int, width: int, dtype: torch.dtype, fp8: bool = False) -> dict[str, int]:
     """Bytes that a preset needs at a size: each part's weights, the kept context, and each part's working memory."""
-    transformer, vae = meta_models(preset, dtype)
+    transformer, vae = meta_models(preset, dtype, fp8)
     context = peak_bytes(lambda: _meta_context(transformer, preset))
-    works = meta_works(preset, height, width, dtype, _meta_attend)
+    works = meta_works(preset, height, width, dtype, _meta_attend, fp8)
     return {
         "transformer weights": weight_bytes(transformer),
         "VAE weights": weight_bytes(vae),
@@ -92,10 +104,15 @@ def memory_of(preset: Preset, height: int, width: int, dtype: torch.dtype) -> di
 
 
 def meta_works(
-    preset: Preset, height: int, width: int, dtype: torch.dtype, attention: AttentionFunction = attend
+    preset: Preset,
+    height: int,
+    width: int,
+    dtype: torch.dtype,
+    attention: AttentionFunction = attend,
+    fp8: bool = False,
 ) -> dict[str, Callable[[], Any]]:
     """Each part's work on one chunk, on the meta device: shapes pass through it, and nothing is computed."""
-    transformer, vae = meta_models(preset, dtype)
+    transformer, vae = meta_models(preset, dtype, fp8)
     shape = VideoShape(preset.stream.frame_num, height, width)
     latent = torch.empty(1, LATENT_CHANNELS, *shape.latent, device="meta")
     cond = torch.empty(1, preset.transformer.in_dim - LATENT_CHANNELS, *shape.latent, device="meta")
@@ -123,12 +140,13 @@ def operations_of(preset: Preset, height: int, width: int, dtype: torch.dtype) -
     return counts
 
 
-def meta_models(preset: Preset, dtype: torch.dtype) -> tuple[Transformer, VAE]:
+def meta_models(preset: Preset, dtype: torch.dtype, fp8: bool = False) -> tuple[Transformer, VAE]:
     """A preset's models on the meta device: shapes pass through them, and nothing is computed."""
-    return (
-        Transformer(preset.transformer, _MetaOperations, device="meta", dtype=dtype),
-        VAE(preset.vae, _MetaOperations, device="meta", dtype=dtype),
-    )
+    layers = _MetaFp8Operations if fp8 else _MetaOperations
+    transformer = Transformer(preset.transformer, layers, device="meta", dtype=dtype)
+    for block in transformer.blocks if fp8 else ():
+        fp8_layers.quantize(block)
+    return transformer, VAE(preset.vae, _MetaOperations, device="meta", dtype=dtype)
 
 
 def resident(needed: dict[str, int]) -> int:

@@ -12,11 +12,14 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from livetalk_core.cli import main
 from livetalk_core.config import PRESETS
+from livetalk_core.kernels import fp8_operations
 from livetalk_core.media.video import partial_path
+from livetalk_core.placement import Placement, residence
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = ["--size", "64x64"]
@@ -141,6 +144,9 @@ BAD_INPUTS = {
     "not an mp4": (None, ["--output", "talk.avi"], "ends in .mp4"),
     "no such folder": (None, ["--output", "/nowhere/talk.mp4"], "is no folder"),
     "a prompt after the end": (None, ["--prompt-at", "9", "x"], "lasts 1.52 s"),
+    "too little memory": (None, ["--memory", "1M"], r"--memory 1\.0 MiB; nano at 64x64 needs at least \d+\.\d MiB"),
+    "compiled and streamed": (None, ["--memory", "1G", "--compile"], "leave one out"),
+    "FP8 on several devices": (None, ["--fp8", "--devices", "cpu x2"], "--fp8 and --memory are for one device"),
     "a URL as image": (None, ["--image", "https://127.0.0.1/face.png"], "does not exist"),
     "a URL as sound": (None, ["--audio", "http://127.0.0.1/a.wav"], "does not exist"),
 }
@@ -261,16 +267,55 @@ def test_bench_keeps_a_record(tmp_path, capsys, caplog):
     assert "'sage' cannot be used here" in caplog.text
 
 
+def too_little(fp8=False):
+    """A bit less than the embedded model takes at the size of these tests: at least one block is streamed."""
+    preset = PRESETS["nano"].sized((64, 64))
+    return f"{residence(preset, torch.float32, Placement(fp8)).total // 2**20}M"
+
+
+def test_streamed_blocks_give_the_same_video(inputs, tmp_path):
+    assert main(inputs) == 0
+    whole = (tmp_path / "talk.mp4").read_bytes()
+    assert main([*inputs, "--memory", too_little(), "--overwrite"]) == 0
+    assert (tmp_path / "talk.mp4").read_bytes() == whole
+
+
+def test_fp8_on_a_cpu_says_that_it_is_simulated(inputs, tmp_path, caplog):
+    fp8_operations.cache_clear()
+    assert main([*inputs, "--fp8"]) == 0
+    assert [message for message in caplog.messages if "simulated" in message] == caplog.messages != []
+    assert frames_of(tmp_path / "talk.mp4") == 38
+
+
+@pytest.mark.parametrize("amount", ["12", "G", "1.5G", "-1G", "10K"])
+def test_an_amount_of_memory_needs_a_unit(amount, capsys):
+    with pytest.raises(SystemExit):
+        main(["info", f"--memory={amount}"])
+    assert "write a number and a unit, such as 14G" in capsys.readouterr().err
+
+
+def test_bench_runs_streamed_in_fp8(tmp_path):
+    record, options = tmp_path / "bench.json", ["--fp8", "--memory", too_little(fp8=True)]
+    assert main(["bench", *SIZE, "--repeats", "1", *options, "--json", str(record)]) == 0
+    kept = json.loads(record.read_text())
+    assert kept["dtype"] == "float32, blocks in FP8"
+    blocks, of = kept["blocks_on_device"]
+    assert 0 <= blocks < of == 6
+
+
 def test_bench_says_what_would_fit(capsys, monkeypatch):
     monkeypatch.setattr("livetalk_core.bench.available_memory", lambda _: 2**30)
     assert main(["bench", "--preset", "14b", "--dtype", "bfloat16"]) == 1
-    assert re.search(r"needs 4\d\.\d GiB on cpu; 1\.0 GiB are free: the preset nano", capsys.readouterr().err)
+    error = capsys.readouterr().err
+    assert re.search(r"needs 4\d\.\d GiB on cpu; 1\.0 GiB are free: --fp8, --memory or the preset nano", error)
 
 
 def test_info_counts_before_anything_is_spent(capsys):
     assert main(["info", "14b", "--dtype", "bfloat16"]) == 0
     out = capsys.readouterr().out
     assert re.search(r"transformer weights\s+35\.17 GiB", out)
+    kept = [int(count) for count in re.findall(r"(\d+) of 40, \d+\.\d+ GiB in bfloat16", out)]
+    assert len(kept) == 4 and kept[1] > kept[0] > kept[2] and kept[1] > kept[3] > kept[2]
     assert main(["info"]) == 0
     assert "nano" in capsys.readouterr().out
 

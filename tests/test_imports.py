@@ -28,6 +28,7 @@ RANKS = {
     "livetalk_core.sampling": 5,
     "livetalk_core.parallel": 6,
     "livetalk_core.parallel.fleet": 7,
+    "livetalk_core.placement": 7,
     "livetalk_core.streaming": 8,
     "livetalk_core.training": 9,
     "livetalk_core.info": 10,

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from livetalk_core import kernels
 from livetalk_core.errors import InputError
+from livetalk_core.models import fp8, operations
 from livetalk_core.models.attention import attend
 
 CPU = torch.device("cpu")
@@ -68,6 +69,48 @@ def test_a_kernel_that_gives_other_numbers_is_refused(monkeypatch, caplog, scale
 def test_an_unknown_name_is_refused():
     with pytest.raises(InputError, match="attention 'fast'; the kernels: auto, sdpa"):
         kernels.choose_attention("fast", SHAPE)
+
+
+@pytest.fixture
+def fp8_operations():
+    kernels.fp8_operations.cache_clear()
+    yield kernels.fp8_operations
+    kernels.fp8_operations.cache_clear()
+
+
+def test_fp8_on_a_cpu_is_simulated_and_says_so_once(fp8_operations, caplog):
+    assert fp8_operations(CPU) is fp8_operations(CPU) is fp8.SimulatedOperations
+    (message,) = caplog.messages
+    assert "simulated in float32" in message and "\n" not in message
+
+
+def no_kernel(*_, **__):
+    raise RuntimeError("torch._scaled_mm is only supported on CUDA devices with compute capability >= 9.0 or 8.9\nmore")
+
+
+def other_numbers(x, weight, *_, out_dtype, **__):
+    return torch.zeros(len(x), weight.shape[1], dtype=out_dtype)
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A device by that name, whose layers run on the CPU: it has the kernel, too."""
+    probe = kernels._probe_fp8
+    monkeypatch.setattr(kernels, "_probe_fp8", lambda _: probe(CPU))
+    return torch.device("cuda")
+
+
+@pytest.mark.parametrize(("kernel", "reason"), [(no_kernel, "only supported on"), (other_numbers, "its error against")])
+def test_without_fp8_products_weights_are_multiplied_out(fp8_operations, gpu, monkeypatch, caplog, kernel, reason):
+    monkeypatch.setattr(torch, "_scaled_mm", kernel)
+    assert fp8_operations(gpu) is operations
+    (message,) = caplog.messages
+    assert reason in message and "products are not" in message and "\n" not in message
+
+
+def test_fp8_products_that_agree_are_used(fp8_operations, gpu, caplog):
+    assert fp8_operations(gpu) is fp8.Operations
+    assert not caplog.messages
 
 
 @pytest.mark.gpu

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError, OutputError
+from ..models.fp8 import FP8, is_quantized, scaled
 from . import configs, keys
 from .header import DTYPES, Checkpoint, is_pickle, open_checkpoint
 
 SAFE_TORCH = "2.10"
 """Versions before it have known holes in `weights_only`."""
-FP8 = torch.float8_e4m3fn
 FP8_MARKER = "scaled_fp8"
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 HEADER_ALIGNMENT = 8
@@ -99,9 +99,9 @@ def _unchanged(name: str, tensor: Tensor) -> dict[str, Tensor]:
 
 
 def _scaler(weights: Mapping[str, Tensor], source: Path) -> Transform:
-    """Scales the weights that `keys.is_quantized` names; a `CheckpointError` where there are none, or FP8 already."""
+    """Scales the weights that `is_quantized` names; a `CheckpointError` where there are none, or FP8 already."""
     prefix = keys.prefix_of(weights)
-    chosen = {name for name in weights if keys.is_quantized(name.removeprefix(prefix))}
+    chosen = {name for name in weights if is_quantized(name.removeprefix(prefix))}
     if not chosen or configs.identify(weights) != configs.LIVETALK:
         raise CheckpointError(f"{source} is {configs.identify(weights)}; FP8 is for LiveTalk's video transformer alone")
     if any(keys.base_of_scale(name) is not None for name in weights):
@@ -114,10 +114,9 @@ def _scaler(weights: Mapping[str, Tensor], source: Path) -> Transform:
 
 
 def _scaled(layer: str, weight: Tensor) -> dict[str, Tensor]:
-    """An FP8 weight, and the float32 scale that multiplies it back."""
-    weight = weight.float()
-    scale = (weight.abs().amax() / torch.finfo(FP8).max).clamp(min=torch.finfo(torch.float32).tiny)
-    return {f"{layer}.weight": (weight / scale).to(FP8), f"{layer}.scale_weight": scale}
+    """An FP8 weight, and the float32 scale that multiplies it back: one for all of it, as ComfyUI reads it."""
+    values, scale = scaled(weight, rows=False)
+    return {f"{layer}.weight": values, f"{layer}.scale_weight": scale}
 
 
 def _write(

@@ -22,11 +22,6 @@ MARKERS = ("scaled_fp8", "spiece_model")
 """Tensors that say something about the file, not weights."""
 MARKER_ENDINGS = (".comfy_quant", ".scale_input", ".input_scale")
 FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)
-QUANTIZED = (
-    r"blocks\.\d+\.(?:(?:self|cross)_attn\.(?:[qkvo]|[kv]_img)|audio_cross_attn\.(?:q_linear|kv_linear|proj)|ffn\.[02])"
-    r"\.weight"
-)
-"""The transformer's weights that `convert --fp8` scales: the blocks' big linear layers, and nothing else."""
 
 
 class Rule(NamedTuple):
@@ -194,8 +189,3 @@ def count(weights: Mapping[str, Tensor], stem: str) -> int:
     """How many numbered layers `stem.0`, `stem.1`, ... there are: one more than the highest number."""
     pattern = re.compile(rf"{re.escape(stem)}\.(\d+)\.")
     return max((int(match[1]) + 1 for name in weights if (match := pattern.match(name))), default=0)
-
-
-def is_quantized(name: str) -> bool:
-    """Whether `convert --fp8` scales this weight of the transformer."""
-    return re.fullmatch(QUANTIZED, name) is not None

@@ -225,22 +225,32 @@ def _single(found: list[Path], place: Place) -> Path:
     return found[0]
 
 
-def open_model(name: str | Path, device: Device, dtype: torch.dtype, patch: Path | None = None) -> Model:
+def open_model(
+    name: str | Path,
+    device: Device,
+    dtype: torch.dtype,
+    patch: Path | None = None,
+    operations: Any = default_operations,
+    home: Device | None = None,
+) -> Model:
     """The embedded model by its name (`nano`), or a folder, or the transformer's file in such a folder.
 
     Everything is found and checked here; weights are read when a part is first used. The audio encoder is
     float32 whatever `dtype` is. `patch` is a file of audio layers for a folder of Wan 2.1, which has none.
+    The transformer is made of `operations`; it goes to `home` if not to `device`.
     """
+    home = device if home is None else home
     if str(name) == nano.NAME:
         if patch is not None:
             raise CheckpointError(f"{nano.NAME} takes no patch {patch}; needed is a folder of Wan 2.1: give it")
-        return nano.open_nano(device, dtype)
+        embedded = nano.open_nano(device, dtype)
+        return replace(embedded, load_transformer=lambda: nano.transformer(home, dtype, operations))
     path = Path(name)
     if not path.exists():
         raise CheckpointError(f"no model at {path}; needed is {nano.NAME!r}, or a folder of weights")
     folder = path if path.is_dir() else path.parent
     files = {place: find(folder, place) for place in (TEXT_ENCODER, TOKENIZER, IMAGE_ENCODER, VAE_FILE, AUDIO_ENCODER)}
-    transformer = transformer_part(find(folder, TRANSFORMER) if path.is_dir() else path, patch=patch)
+    transformer = transformer_part(find(folder, TRANSFORMER) if path.is_dir() else path, operations, patch)
     vae, text = vae_part(files[VAE_FILE]), text_encoder_part(files[TEXT_ENCODER])
     audio, image = audio_encoder_part(files[AUDIO_ENCODER]), image_encoder_part(files[IMAGE_ENCODER])
     preset = Preset(folder.name, transformer.config, vae.config, audio.config, image.config, text.config)
@@ -249,7 +259,7 @@ def open_model(name: str | Path, device: Device, dtype: torch.dtype, patch: Path
         name=folder.resolve().name,
         preset=replace(preset, stream=PRESETS["14b"].stream if patch is None else INFINITETALK),
         tokenizer=FolderTokenizer(files[TOKENIZER]),
-        load_transformer=lambda: transformer.load(device, dtype),
+        load_transformer=lambda: transformer.load(home, dtype),
         load_vae=lambda: vae.load(device, dtype),
         load_audio_encoder=lambda: audio.load(device, torch.float32),
         load_image_encoder=lambda: image.load(device, dtype),

@@ -7,15 +7,15 @@ Not FSDP2: that gathers whole modules around their `forward`, while this model's
 and it works neither in inference mode nor with FP8 weights beside others.
 """
 
-from collections.abc import Callable
 from math import prod
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 from ..memory import weight_bytes
 from .collectives import Group, gather_soon
+from .prefetch import Arrival, Prefetcher, fetch_weight
 
 SMALLEST = 1024
 """Linear weights of fewer elements stay whole on every rank, as all that is no linear layer's weight does."""
@@ -32,35 +32,10 @@ class Layer:
         self.part = torch.zeros(elements, dtype=weight.dtype, device=device)
         self.part[: len(own)] = own
 
-    def fetch(self) -> Callable[[], Tensor]:
-        """Ask for the whole weight; the function that is returned waits for it."""
+    def fetch(self) -> Arrival:
+        """See `Source.fetch`."""
         whole = gather_soon(self.part.view(torch.uint8), self._group)
         return lambda: whole().view(self.dtype)[: prod(self.shape)].view(self.shape)
-
-
-class Gatherer:
-    """Hands out whole weights in the order in which a model asks for them, one ahead."""
-
-    def __init__(self) -> None:
-        self._next: dict[Layer, Layer] = {}
-        self._previous: Layer | None = None
-        self._coming: tuple[Layer, Callable[[], Tensor]] | None = None
-
-    def weight(self, layer: Layer) -> Tensor:
-        """The whole weight of `layer`."""
-        coming, self._coming = self._coming, None
-        if coming is not None and coming[0] is layer:
-            whole = coming[1]()
-        else:
-            if coming is not None:
-                coming[1]()  # another than expected: taken off its way, and dropped
-            whole = layer.fetch()()
-        if self._previous is not None:
-            self._next[self._previous] = layer
-        self._previous = layer
-        if (following := self._next.get(layer)) is not None:
-            self._coming = following, following.fetch()
-        return whole
 
 
 def is_sharded(module: nn.Module) -> TypeGuard[nn.Linear]:
@@ -82,21 +57,8 @@ def shard_weights(model: nn.Module, device: torch.device, group: Group) -> nn.Mo
     `model` may lie in main memory, mapped from its file: no more than the part is copied. Its layers must be called
     (not their functions), and in the same order on all ranks.
     """
-    gatherer = Gatherer()
+    prefetcher = Prefetcher()
     for module in model.modules():
         if is_sharded(module):
-            _shard(module, Layer(module.weight, device, group), gatherer)
+            fetch_weight(module, Layer(module.weight, device, group), prefetcher)
     return model.to(device)
-
-
-def _shard(module: nn.Module, layer: Layer, gatherer: Gatherer) -> None:
-    del module.weight
-
-    def whole(module: nn.Module, _: Any) -> None:
-        module.weight = gatherer.weight(layer)
-
-    def part(module: nn.Module, *_: Any) -> None:
-        del module.weight
-
-    module.register_forward_pre_hook(whole)
-    module.register_forward_hook(part, always_call=True)

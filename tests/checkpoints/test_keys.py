@@ -1,7 +1,5 @@
 """The key maps take every name once, and keep what they do not know."""
 
-import json
-
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,15 +35,6 @@ def test_scales_of_either_style_become_one_and_markers_go():
         "scaled_fp8": torch.ones(2),
     }  # fmt: skip
     assert keys.transformer(weights).keys() == {"a.weight", "a.scale_weight", "b.scale_weight"}
-
-
-def test_the_14b_models_quantized_layers(golden):
-    names = json.loads((golden / "checkpoint_keys.json").read_text())["dit_14b"]
-    chosen = {name for name in names if keys.is_quantized(name)}
-    assert len(chosen) == 40 * (4 + 6 + 2 + 3)
-    assert all(len(names[name]) == 2 for name in chosen)
-    others = [name for name in names if name not in chosen and name.startswith("blocks.") and len(names[name]) == 2]
-    assert not others
 
 
 def test_layers_are_counted_by_their_highest_number():

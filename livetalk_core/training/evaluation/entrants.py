@@ -14,6 +14,7 @@ from ...checkpoints.load import open_model
 from ...checkpoints.model import Model
 from ...config import CorrectionConfig, Guidance
 from ...errors import InputError
+from ...placement import Placement, layers_of, place
 from ...streaming.avatar import Avatar
 from ...streaming.engine import Engine, LocalEngine, OnStep
 from ..chance import generator_of
@@ -23,7 +24,7 @@ DRAWN = "drawn"
 """In place of a model: the generator's own frames through the VAE of `nano`."""
 SETTINGS: dict[str, Callable[[str], Any]] = {
     "transformer": Path, "vae": Path, "steps": int, "guidance": float, "color": float, "correction": float,
-    "disturbance": float,
+    "disturbance": float, "fp8": int,
 }  # fmt: skip
 
 
@@ -35,7 +36,7 @@ class Entrant:
     guidance: sample as a teacher, along the flow, guided by so much by the sound (1: not guided); without it as a
     student.
     color: strength of the colour step. correction: strength of retrospective correction, 0: off.
-    disturbance: deviation of noise added to each chunk's latent.
+    disturbance: deviation of noise added to each chunk's latent. fp8: 1 for the blocks' linear layers in FP8.
     """
 
     model: str = "nano"
@@ -46,6 +47,7 @@ class Entrant:
     color: float | None = None
     correction: float = 0.0
     disturbance: float = 0.0
+    fp8: int = 0
 
     @classmethod
     def parse(cls, text: str) -> "Entrant":
@@ -81,11 +83,15 @@ class Entrant:
             correction=CorrectionConfig(strength=self.correction) if self.correction else None,
             guidance=None if self.guidance is None else Guidance(audio=self.guidance),
         )
-        engine = LocalEngine(model.transformer, model.vae, device, stream.shift, guidance=stream.guidance)
+        transformer = place(model.transformer, device, bool(self.fp8))
+        engine = LocalEngine(transformer, model.vae, device, stream.shift, guidance=stream.guidance)
         return ModelPerformer(model, Disturbed(engine, self.disturbance) if self.disturbance else engine, stream)
 
     def _model(self, device: torch.device, dtype: torch.dtype) -> Model:
-        model = open_model("nano" if self.model == DRAWN else self.model, device, dtype)
+        placement = Placement(fp8=bool(self.fp8))
+        model = open_model(
+            "nano" if self.model == DRAWN else self.model, device, dtype, operations=layers_of(placement, device)
+        )
         if self.transformer is not None:
             model = replace(model, load_transformer=_other(self.transformer, model.load_transformer))
         if self.vae is not None:

@@ -1,0 +1,104 @@
+"""How a transformer's weights are kept: in FP8 or not, all of them on the device or some blocks in main memory."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from .checkpoints.load import open_model
+from .checkpoints.model import Model
+from .config import Preset
+from .errors import InputError
+from .kernels import fp8_operations
+from .memory import memory_of, meta_models, readable, resident
+from .models import operations
+from .models.fp8 import quantize
+from .models.transformer import Transformer
+from .parallel.offload import staging_bytes, stream_weights, streamed_layers
+
+
+@dataclass(frozen=True)
+class Placement:
+    """`fp8`: the blocks' linear layers are quantised. `memory`: most bytes on the device; blocks beyond it stream."""
+
+    fp8: bool = False
+    memory: int | None = None
+
+    def __bool__(self) -> bool:
+        """Whether it asks for anything."""
+        return self != Placement()
+
+    def dtype_name(self, dtype: torch.dtype) -> str:
+        """What the weights are: the same for all placements that give the same frames."""
+        return f"{str(dtype).removeprefix('torch.')}{', blocks in FP8' if self.fp8 else ''}"
+
+
+class Residence(NamedTuple):
+    """How many blocks are on the device throughout, of how many; each part's bytes, and all bytes there at once."""
+
+    blocks: int
+    of: int
+    needed: dict[str, int]
+    total: int
+
+    @property
+    def streamed(self) -> list[int]:
+        """The blocks that are in main memory, spread evenly: while the others compute, theirs are on the way."""
+        count = self.of - self.blocks
+        return [index for index in range(self.of) if (index + 1) * count // self.of > index * count // self.of]
+
+
+def residence(preset: Preset, dtype: torch.dtype, placement: Placement) -> Residence:
+    """What `placement` means for a preset, at the size of its stream; an `InputError` where it is not enough."""
+    height, width, count = preset.stream.height, preset.stream.width, preset.transformer.num_layers
+    needed = memory_of(preset, height, width, dtype, placement.fp8)
+    whole = resident(needed)
+    if placement.memory is None or whole <= placement.memory:
+        return Residence(count, count, needed, whole)
+    layers = streamed_layers([meta_models(preset, dtype, placement.fp8)[0].blocks[0]])
+    block = sum(layer.weight.nbytes for layer in layers)
+    least = whole - count * block + staging_bytes(layers)
+    kept = (placement.memory - least) // block
+    if kept < 0:
+        raise InputError(
+            f"--memory {readable(placement.memory)}; {preset.name} at {width}x{height} needs at least "
+            f"{readable(least)}, with all blocks streamed: give more, or a smaller --size"
+        )
+    return Residence(kept, count, needed, least + kept * block)
+
+
+def place(transformer: Transformer, device: torch.device, fp8: bool, streamed: Sequence[int] = ()) -> Transformer:
+    """Quantise a transformer's blocks, leave those of `streamed` in main memory, and put all else on `device`.
+
+    It may lie in main memory, mapped from its file: one block at a time is on the device before it is FP8.
+    """
+    for index, block in enumerate(transformer.blocks):
+        if fp8:
+            quantize(block.to(device))
+        block.to("cpu" if index in streamed else device)
+    if streamed:
+        stream_weights([transformer.blocks[index] for index in streamed], device)
+    return transformer.to(device)
+
+
+def layers_of(placement: Placement, device: torch.device) -> Any:
+    """The `operations` that a transformer is built of."""
+    return fp8_operations(device) if placement.fp8 else operations
+
+
+def open_placed(
+    name: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    placement: Placement,
+    size: tuple[int, int] | None = None,
+    patch: Path | None = None,
+) -> Model:
+    """As `open_model`, its transformer placed; `size` is (height, width) in pixels if not the model's."""
+    if not placement:
+        return open_model(name, device, dtype, patch)
+    model = open_model(name, device, dtype, patch, layers_of(placement, device), home="cpu")
+    streamed = residence(model.preset.sized(size), dtype, placement).streamed
+    return replace(model, load_transformer=lambda: place(model.load_transformer(), device, placement.fp8, streamed))
