@@ -15,7 +15,7 @@ from ..models.color import ColorStatistics, match_color
 from ..sampling.chunk import NoiseSource, seeded_noise
 from ..shapes import VideoShape
 from .avatar import Avatar
-from .correction import Corrector
+from .correction import Corrector, Seam
 from .engine import Engine
 from .plan import Chunk, ChunkPlan
 from .state import StreamState
@@ -136,17 +136,21 @@ class Session:
         chunk = self.plan.chunk(state.next_chunk)
         begin = max(0, chunk.skip - lead)
         done, tail = 0, torch.empty(0)
+        seam = None if self._corrector is None else Seam(state.shown, chunk.skip - 1)
         for group in self.engine.decode(latent):
             frames = self._match_color(group)
+            if seam is not None:
+                frames = seam.close(frames, done)
             tail = frames if not done else torch.cat([tail, frames], dim=1)[:, -self.stream.motion_frames :]
             first, last = max(begin, done), min(chunk.skip + chunk.keep, done + frames.shape[1])
             if first < last:
                 yield Frames(chunk, chunk.start + first, frames[:, first - done : last - done])
             done += frames.shape[1]
-        motion, review = self.engine.encode(tail), None
-        if self._corrector is not None:
-            review = self._corrector.review(state.review, motion)
-        return StreamState(chunk.index + 1, state.seed, motion, review)
+        motion = self.engine.encode(tail)
+        if self._corrector is None:
+            return StreamState(chunk.index + 1, state.seed, motion)
+        review = self._corrector.review(state.review, motion)
+        return StreamState(chunk.index + 1, state.seed, motion, review, tail[:, -1:].cpu())
 
     @cached_property
     def _corrector(self) -> Corrector | None:

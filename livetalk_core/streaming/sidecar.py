@@ -73,7 +73,8 @@ class Sidecar:
             inputs, chunk = description["inputs"], description["next_chunk"]
             checkpoint = Checkpoint(**description["video"])
             tensors = load_file(self.tensors)
-            state = StreamState(chunk, description["seed"], tensors[f"motion.{chunk}"], tensors.get(f"review.{chunk}"))
+            kept = (tensors.get(f"{name}.{chunk}") for name in ("review", "shown"))
+            state = StreamState(chunk, description["seed"], tensors[f"motion.{chunk}"], *kept)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise ResumeError(
                 f"{self.description} cannot be read ({error}); the partial video still plays: "

@@ -10,15 +10,17 @@ class StreamState:
     """Where a stream stands: the next chunk's index, the seed of its noise, and its clean latents [16,k,h,w].
 
     The motion latents of chunk 0 are the encoded portrait (k = 1), later ones the re-encoded last frames (k = 2).
-    `review` holds what retrospective correction remembers of the last chunks, [n,16,k,3]; None where it is off.
+    `review` holds what retrospective correction remembers of the last chunks, [n,16,k,3], and `shown` [3,1,H,W] the
+    last frame, to which it joins the next chunk's; None where it is off.
     """
 
     next_chunk: int
     seed: int
     motion: Tensor
     review: Tensor | None = None
+    shown: Tensor | None = None
 
     def tensors(self) -> dict[str, Tensor]:
         """What is saved beside the numbers, on the CPU."""
-        kept = {"motion": self.motion, "review": self.review}
+        kept = {"motion": self.motion, "review": self.review, "shown": self.shown}
         return {name: value.float().cpu().contiguous() for name, value in kept.items() if value is not None}

@@ -8,7 +8,7 @@ import torch
 from livetalk_core.config import CorrectionConfig, StreamConfig
 from livetalk_core.errors import InputError
 from livetalk_core.sampling.chunk import sample
-from livetalk_core.streaming.correction import Corrector, distance, measure, restore, split
+from livetalk_core.streaming.correction import SEAM_FRAMES, Corrector, Seam, distance, measure, restore, split
 
 ANCHOR = torch.randn(16, 2, 12, 12, generator=torch.Generator().manual_seed(0))
 
@@ -83,6 +83,32 @@ def test_a_step_of_its_own_for_each_denoising_step():
     assert torch.equal(result[:, :2], motions[-1])
     same = sample(predict, motions[0], noise, (1.0, 0.8, 0.5, 0.0), lambda _: None)
     assert torch.equal(same[:, :2], motions[0])
+
+
+def joined(frames: torch.Tensor, shown: torch.Tensor | None, groups: list[int], place: int = 4) -> torch.Tensor:
+    """Frames as they come out of `Seam`, given to it group by group."""
+    seam, firsts = Seam(shown, place), [sum(groups[:number]) for number in range(len(groups))]
+    parts = zip(frames.split(groups, dim=1), firsts, strict=True)
+    return torch.cat([seam.close(group, first) for group, first in parts], dim=1)
+
+
+@pytest.mark.parametrize("groups", [[25], [1, 4, 4, 4, 4, 4, 4], [5, 20], [3, 1, 21]])
+def test_a_chunk_begins_where_the_one_before_ended(groups):
+    frames = torch.rand(3, 25, 2, 2, generator=torch.Generator().manual_seed(1)) / 2 - 0.5
+    shown = torch.full((3, 1, 2, 2), 0.4)
+    found = joined(frames, shown, groups)
+    gaps = (found - frames)[:, 4:] / (shown - frames[:, 4:5])
+    wanted = [max(0.0, 1 - since / SEAM_FRAMES) for since in range(21)]
+    assert torch.equal(found[:, :4], frames[:, :4])
+    assert torch.allclose(found[:, 4:5], shown)
+    assert torch.allclose(gaps.mean((0, 2, 3)), torch.tensor(wanted), atol=1e-5)
+
+
+def test_no_seam_where_nothing_was_shown_and_none_beyond_black_and_white():
+    frames = torch.full((3, 9, 2, 2), 0.9)
+    assert torch.equal(joined(frames, None, [5, 4]), frames)
+    frames[:, 4] = -1
+    assert joined(frames, torch.ones(3, 1, 2, 2), [9]).max() <= 1
 
 
 def test_bad_settings_are_refused():

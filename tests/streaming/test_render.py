@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from livetalk_core.config import CorrectionConfig
 from livetalk_core.errors import OutputError, ResumeError
 from livetalk_core.media.audio import TensorAudio
 from livetalk_core.streaming.render import Render
@@ -65,6 +66,17 @@ def test_resumed_equals_uninterrupted(render, tmp_path, chunk):
     list(replace(stopped, resume=True).run())
     assert stopped.output.read_bytes() == render.output.read_bytes()
     assert sorted(file.name for file in tmp_path.iterdir()) == ["stopped.mp4", "talk.mp4"]
+
+
+def test_a_corrected_render_resumed_equals_the_uninterrupted_one(render, tmp_path):
+    correction = CorrectionConfig(interval=1, lookback=1, threshold=0.0, strength=1.0)
+    session = replace(render.session, stream=replace(render.session.stream, correction=correction))
+    whole = replace(render, session=session, output=tmp_path / "whole.mp4")
+    stopped = replace(whole, output=tmp_path / "stopped.mp4")
+    list(whole.run())
+    run_until_chunk(stopped, 0)
+    list(replace(stopped, resume=True).run())
+    assert stopped.output.read_bytes() == whole.output.read_bytes()
 
 
 def test_stopped_twice(render, tmp_path):

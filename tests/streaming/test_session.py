@@ -73,9 +73,19 @@ def test_a_corrected_stream_resumes_bit_for_bit(corrected):
     assert torch.equal(frames_of(events)[:, kept:], frames_of(rest))
 
 
+def test_a_corrected_chunk_joins_the_last_frame_shown(corrected):
+    events = list(corrected.run(corrected.start(7)))
+    states = [event.state for event in events if isinstance(event, ChunkEnd)]
+    kept = corrected.plan.chunk(0).keep
+    assert torch.equal(states[0].shown, frames_of(events)[:, kept - 1 : kept])
+    latent = corrected.sample(states[0])
+    lead = frames_of(corrected.decode(states[0], latent, lead=1))[:, :1]
+    assert torch.allclose(lead, states[0].shown, atol=1e-6)
+
+
 def test_without_correction_nothing_is_reviewed(session):
     ends = [event for event in session.run(session.start(7)) if isinstance(event, ChunkEnd)]
-    assert all(end.state.review is None for end in ends)
+    assert all(end.state.review is None and end.state.shown is None for end in ends)
 
 
 def test_the_seed_is_felt(session):
