@@ -109,6 +109,7 @@ class CorrectionConfig:
     """Retrospective correction (streaming/correction.py): every `interval` chunks the last `lookback` are reviewed.
 
     Drift beyond `threshold` (0.1 is about a tenth of the picture's own contrast) is undone by `strength` in 0..1.
+    Each chunk is also joined to the last frame shown.
     """
 
     interval: int = 2
