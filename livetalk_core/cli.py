@@ -38,6 +38,7 @@ from .verify import Row, verify, verify_split
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 UNITS = {"M": 2**20, "G": 2**30}
 INTERRUPTED = 130
+TRAINING_PACKAGES = ("accelerate", "matplotlib", "tomli")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,6 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return options.run(options)
     except LiveTalkError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        if error.name not in TRAINING_PACKAGES:
+            raise
+        print(f"error: {error.name} is missing; needed: `pip install -r requirements-training.txt`", file=sys.stderr)
         return 1
     except (Cancelled, KeyboardInterrupt):
         return INTERRUPTED
@@ -90,6 +96,13 @@ def memory(text: str) -> int:
     if unit not in UNITS or not number.isdigit():
         raise argparse.ArgumentTypeError(f"{text!r} is no amount of memory; write a number and a unit, such as 14G")
     return int(number) * UNITS[unit]
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on."""
+    if not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r}; a whole number of at least 1 is needed")
+    return int(text)
 
 
 def _machine_options(command: argparse.ArgumentParser) -> None:
@@ -304,7 +317,7 @@ def run_info(options: argparse.Namespace) -> int:
 def _bench_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--preset", choices=PRESETS, default="nano", help="shape of the model (default: nano)")
     command.add_argument("--size", type=size, help="WIDTHxHEIGHT in pixels (default: the preset's)")
-    command.add_argument("--repeats", type=int, default=5, help="timed runs of each part (default: 5)")
+    command.add_argument("--repeats", type=positive, default=5, help="timed runs of each part (default: 5)")
     command.add_argument(
         "--against", type=Path, metavar="PATH",
         help="run whole chunks in turn with the reference implementation, of which PATH is a checkout",
@@ -410,8 +423,8 @@ def run_evaluate(options: argparse.Namespace) -> int:
 
 def _measurer_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--train", type=Path, metavar="FOLDER", help="train a new one in this folder, or go on there")
-    command.add_argument("--steps", type=int, default=1000, help="of training (default: 1000)")
-    command.add_argument("--faces", type=int, default=16, help="held-out people to measure (default: 16)")
+    command.add_argument("--steps", type=positive, default=1000, help="of training (default: 1000)")
+    command.add_argument("--faces", type=positive, default=16, help="held-out people to measure (default: 16)")
     command.add_argument("--speech", type=Path, help="a recording, or a folder of them (default: made by espeak-ng)")
 
 

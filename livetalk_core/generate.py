@@ -137,9 +137,7 @@ def stream_of(default: StreamConfig, settings: Settings) -> StreamConfig:
 
 def _chunk_at(seconds: float, plan: ChunkPlan) -> int:
     """The chunk that shows the moment `seconds`."""
-    frame = int(seconds * FRAMES_PER_SECOND)
-    if not 0 <= frame < plan.total_frames:
-        length = plan.total_frames / FRAMES_PER_SECOND
+    length = plan.total_frames / FRAMES_PER_SECOND
+    if not 0 <= seconds < length:
         raise InputError(f"a prompt at {seconds} s; the speech lasts {length:.2f} s: give a time within it")
-    chunks = (plan.chunk(index) for index in range(plan.count))
-    return next(chunk.index for chunk in chunks if frame < chunk.start + chunk.skip + chunk.keep)
+    return plan.index_at(int(seconds * FRAMES_PER_SECOND))

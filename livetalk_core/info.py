@@ -52,7 +52,7 @@ def _machine() -> list[str]:
 
 
 def _open(path: Path) -> Checkpoint:
-    published = path.is_dir() and any(path.glob(pattern) for pattern in TRANSFORMER.patterns)
+    published = path.is_dir() and any(file for pattern in TRANSFORMER.patterns for file in path.glob(pattern))
     return open_checkpoint(find(path, TRANSFORMER) if published else path)
 
 

@@ -2,7 +2,6 @@
 
 import os
 import platform
-import resource
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,19 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def commit(checkout: Path = ROOT) -> str:
-    """A checkout's commit; for one without git its version, if it is ours."""
+    """A checkout's or worktree's commit; for one without git its version, if it is ours."""
     unknown = f"version {__version__}" if checkout == ROOT else "unknown"
-    head = checkout / ".git" / "HEAD"
-    if not head.is_file():
+    git = checkout / ".git"
+    if git.is_file():  # of a worktree: it names the folder of its own, and that the one that all share
+        git = checkout / git.read_text().strip().removeprefix("gitdir: ")
+    if not (git / "HEAD").is_file():
         return unknown
-    reference = head.read_text().strip()
+    shared = git / (git / "commondir").read_text().strip() if (git / "commondir").is_file() else git
+    reference = (git / "HEAD").read_text().strip()
     if not reference.startswith("ref: "):
         return reference
     name = reference.removeprefix("ref: ")
-    loose, packed = checkout / ".git" / name, checkout / ".git" / "packed-refs"
+    loose, packed = shared / name, shared / "packed-refs"
     if loose.is_file():
         return loose.read_text().strip()
     lines = packed.read_text().splitlines() if packed.is_file() else []
@@ -61,14 +63,20 @@ def available_memory(device: torch.device) -> int:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Most bytes held so far: on a GPU those that PyTorch allocated, on the CPU this process's resident memory."""
+    """Most bytes held so far: on a GPU those that PyTorch allocated, on the CPU this process's resident memory; 0
+    where the system does not say."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")
     if status.exists():  # getrusage would count what the parent process held before this one was started
         fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
         return int(fields["VmHWM"].split()[0]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def describe() -> dict[str, Any]:

@@ -274,8 +274,11 @@ CHECKS: dict[str, Callable[[Golden, Splitter], Iterator[Row]]] = {
 def verify(path: Path, splitter: Splitter | None = None) -> Iterator[Row]:
     """Compare every output in a golden file with what our models compute, in float32 on the CPU."""
     golden = Golden(path)
-    with torch.inference_mode():
-        yield from CHECKS[golden.metadata["kind"]](golden, splitter or Whole())
+    try:
+        with torch.inference_mode():
+            yield from CHECKS[golden.metadata["kind"]](golden, splitter or Whole())
+    except KeyError as error:
+        raise CheckpointError(f"{path} lacks {error}; needed is a whole golden file: get it again") from None
 
 
 class VerifyRunner:

@@ -144,6 +144,8 @@ BAD_INPUTS = {
     "not an mp4": (None, ["--output", "talk.avi"], "ends in .mp4"),
     "no such folder": (None, ["--output", "/nowhere/talk.mp4"], "is no folder"),
     "a prompt after the end": (None, ["--prompt-at", "9", "x"], "lasts 1.52 s"),
+    "a prompt at no time": (None, ["--prompt-at", "nan", "x"], "a prompt at nan s; the speech lasts 1.52 s"),
+    "a prompt at the end of time": (None, ["--prompt-at", "inf", "x"], "a prompt at inf s"),
     "too little memory": (None, ["--memory", "1M"], r"--memory 1\.0 MiB; nano at 64x64 needs at least \d+\.\d MiB"),
     "compiled and streamed": (None, ["--memory", "1G", "--compile"], "leave one out"),
     "FP8 on several devices": (None, ["--fp8", "--devices", "cpu x2"], "--fp8 and --memory are for one device"),
@@ -294,6 +296,14 @@ def test_an_amount_of_memory_needs_a_unit(amount, capsys):
     assert "write a number and a unit, such as 14G" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("arguments", [["bench", "--repeats"], ["measurer", "--faces"], ["measurer", "--steps"]])
+@pytest.mark.parametrize("count", ["0", "-1", "x"])
+def test_a_count_is_at_least_one(arguments, count, capsys):
+    with pytest.raises(SystemExit):
+        main([*arguments[:-1], f"{arguments[-1]}={count}"])
+    assert f"'{count}'; a whole number of at least 1 is needed" in capsys.readouterr().err
+
+
 def test_bench_runs_streamed_in_fp8(tmp_path):
     record, options = tmp_path / "bench.json", ["--fp8", "--memory", too_little(fp8=True)]
     assert main(["bench", *SIZE, "--repeats", "1", *options, "--json", str(record)]) == 0
@@ -323,6 +333,19 @@ def test_info_counts_before_anything_is_spent(capsys):
 def test_info_reads_a_checkpoint(golden, capsys):
     assert main(["info", str(golden / "color.safetensors")]) == 0
     assert "no model that LiveTalk knows: 4 tensors" in capsys.readouterr().out
+
+
+def test_info_reads_the_folder_of_any_model(golden, tmp_path, capsys):
+    (tmp_path / "model.safetensors").write_bytes((golden / "color.safetensors").read_bytes())
+    assert main(["info", str(tmp_path)]) == 0
+    assert "no model that LiveTalk knows: 4 tensors" in capsys.readouterr().out
+
+
+def test_the_core_loads_where_a_system_lacks_unix_modules():
+    """As Windows does; packages that ask for them here are imported before."""
+    code = "import sys, transformers.models.umt5.modeling_umt5; sys.modules |= dict.fromkeys(['fcntl', 'resource'])"
+    code += "; import livetalk_core.cli"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 def test_every_preset_is_offered(capsys):

@@ -79,6 +79,14 @@ def test_the_command_names_the_row_that_fails(tmp_path, capsys):
     assert re.search(r"color\s+full\s.*ok", out)
 
 
+def test_a_file_that_lacks_something_is_named(tmp_path):
+    with safe_open(FOLDER / "color.safetensors", "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys() if name != "io.half"}  # noqa: SIM118
+        save_file(tensors, tmp_path / "part.safetensors", file.metadata())
+    with pytest.raises(CheckpointError, match=r"part\.safetensors lacks 'io\.half'"):
+        list(verify(tmp_path / "part.safetensors"))
+
+
 def test_nan_fails():
     assert not Row("x", float("nan"), 1.0).passed
 

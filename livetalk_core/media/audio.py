@@ -24,6 +24,8 @@ from ..shapes import SAMPLE_RATE
 from .loudness import LoudnessMeter
 
 KEEP_SECONDS = 30
+LEAST_RATE, MOST_RATE = 1_000, 768_000
+"""Sample rates that are read, in Hz: a resampler for what a header may claim beyond takes gigabytes."""
 # Containers that hold their own data. Playlists and scripts (hls, dash, concat, sdp ...) name other files and URLs.
 FORMATS = (
     "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dts,eac3,flac,flv,gsm,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,mp3,mpc,mpc8,"
@@ -83,6 +85,11 @@ class AudioSource(ABC):
 
     def _survey(self, name: str) -> None:
         """Read everything once: count, refuse what is empty or not finite, and take the fingerprint."""
+        if not LEAST_RATE <= self.sample_rate <= MOST_RATE:
+            raise InputError(
+                f"sound of {name} has {self.sample_rate} Hz; {LEAST_RATE} to {MOST_RATE} Hz are read: convert it to "
+                "48 kHz first"
+            )
         digest = hashlib.sha256(f"{self.sample_rate} Hz, {self.channels} channels, ".encode())
         self.samples = 0
         self._tracks: dict[tuple[int, bool], _Track] = {}

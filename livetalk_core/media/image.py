@@ -78,7 +78,7 @@ def _readable(path: Path) -> Iterator[None]:
             f"image {path} is too large ({error}); at most {MAX_LONG_SIDE} px on the long side are read: "
             "scale it down first"
         ) from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, RuntimeError) as error:  # the last: AVIF
         raise InputError(
             f"image {path} cannot be read ({error}); a whole PNG, JPEG, WebP or similar still image is needed: "
             "open it in an image editor and save it again"

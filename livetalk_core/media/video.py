@@ -7,6 +7,9 @@ file that was cut back to a checkpoint and continued equals, byte for byte, one 
 `finish` copies the packets into an ordinary MP4 with its index in front, under the final name, and only then
 removes the partial one. Until that copy is done, it needs as much disk again as the video has; it can be stopped at
 any packet, and the partial video stays as it was.
+
+From `create` or `resume` until `finish` or `close` the partial file is locked, so that two renders never write one
+video (where the system has such locks: not on Windows).
 """
 
 import errno
@@ -29,6 +32,11 @@ from ..errors import InputError, OutputError, ResumeError
 from ..shapes import FRAMES_PER_SECOND
 from .audio import AudioSource
 from .segment import Picture, Segment, Sound, fragment, header, read_header, tracks
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 CONTAINER_TAGS = {"major_brand", "minor_version", "compatible_brands", "encoder"}
 ADVICE = {
@@ -81,12 +89,15 @@ class VideoWriter:
         """Begin a video of `height` x `width` px (both even) at `rate` frames a second: `path`, a name in .mp4.
 
         `metadata` becomes the file's tags (ComfyUI's `prompt` and `workflow`). Neither the video nor an
-        unfinished render of that name is overwritten unless `overwrite`. `OutputError` where that, the folder or
-        the disk prevents writing.
+        unfinished render of that name is overwritten unless `overwrite`. `OutputError` where that, the folder,
+        the disk or a render at work prevents writing.
         """
         writer = cls(Path(path), Picture(height, width, rate), Sound.of(audio), overwrite)
         with _writing(writer.partial):
-            writer._file = writer.partial.open("wb" if overwrite else "xb", buffering=0)
+            if overwrite:
+                writer.partial.touch()
+            writer._file = _claimed(writer.partial, "r+b" if overwrite else "xb")
+            writer._file.truncate()
         writer._append(header(writer._picture, writer._sound, metadata or {}))
         return writer
 
@@ -103,7 +114,8 @@ class VideoWriter:
     ) -> "VideoWriter":
         """Cut the partial video of `path` back to `checkpoint` and go on; its metadata stays.
 
-        `ResumeError` when there is none, it is shorter than the checkpoint, or of another size or sound.
+        `ResumeError` when there is none, it is shorter than the checkpoint, or of another size or sound; `OutputError`
+        when it is being written.
         """
         writer = cls(Path(path), Picture(height, width, rate), Sound.of(audio), overwrite)
         if not writer.partial.is_file():
@@ -121,7 +133,7 @@ class VideoWriter:
                 "the same are needed: start the render anew"
             )
         with _writing(writer.partial):
-            writer._file = writer.partial.open("r+b", buffering=0)
+            writer._file = _claimed(writer.partial, "r+b")
             writer._file.truncate(checkpoint.bytes)
             writer._file.seek(checkpoint.bytes)
         writer.checkpoint = checkpoint
@@ -158,7 +170,6 @@ class VideoWriter:
             self.end_chunk()
         if not self.checkpoint.frames:
             raise InputError(f"no frames for {self.path}; at least one is needed: write some before finishing")
-        self._file.close()
         self._refuse_existing()
         whole = self.path.with_suffix(".finishing.mp4")
         with _writing(whole, f"; the video so far is {self.partial}"):
@@ -170,6 +181,7 @@ class VideoWriter:
             finally:
                 whole.unlink(missing_ok=True)
             _sync(self.path.parent)
+            self._file.close()
             self.partial.unlink()
         return self.path
 
@@ -209,6 +221,28 @@ def partial_path(path: Path | str) -> Path:
     if path.suffix.lower() != ".mp4":
         raise InputError(f"output {path}; a name that ends in .mp4 is needed: H.264 and AAC are written as MP4")
     return path.with_suffix(".partial.mp4")
+
+
+def check_idle(partial: Path) -> None:
+    """Raise `OutputError` where a render is writing this partial video, or it cannot be written."""
+    with _writing(partial):
+        _claimed(partial, "r+b").close()
+
+
+def _claimed(partial: Path, mode: str) -> io.FileIO:
+    """A partial video, opened and locked until it is closed."""
+    file = io.FileIO(partial, mode)
+    try:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise OutputError(
+            f"{partial} is being written by another render; choose another output name, or wait until it has ended"
+        ) from None
+    except OSError:  # a file system without locks
+        pass
+    return file
 
 
 def last_frames(path: Path, count: int) -> Tensor:

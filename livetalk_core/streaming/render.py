@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import OutputError
 from ..media.audio import AudioSource
-from ..media.video import VideoWriter, ignore_packet, partial_path
+from ..media.video import VideoWriter, check_idle, ignore_packet, partial_path
 from .background import Background
 from .session import ChunkEnd, Frames, Session
 from .sidecar import Sidecar
@@ -108,6 +108,8 @@ def check_output(output: Path, resume: bool, overwrite: bool) -> None:
         raise OutputError(f"{output.parent} is no folder; the video is written there: create it first")
     if output.exists() and not overwrite:
         raise OutputError(f"{output} exists; choose another name, or allow overwriting")
+    if partial.exists():
+        check_idle(partial)
     if partial.exists() and Sidecar(output, {}).exists and not (resume or overwrite):
         raise OutputError(
             f"{partial} is an unfinished render; resume it, choose another output name, or allow overwriting"

@@ -15,6 +15,7 @@ else:
     import tomli as tomllib  # pyright: ignore[reportMissingImports]
 
 T = TypeVar("T")
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,16 @@ class Settings:
     phases: tuple[Phase, ...] = ()
     task: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise InputError(f"dtype {self.dtype!r}; there are {', '.join(DTYPES)}")
+
 
 def read_settings(path: Path) -> Settings:
     """The settings in a TOML file; `InputError` names what is missing, unknown or of another kind."""
     try:
         return parse(Settings, tomllib.loads(path.read_text()), str(path))
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{path} cannot be read ({error}); a TOML file of settings is needed") from error
 
 

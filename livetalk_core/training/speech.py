@@ -1,5 +1,6 @@
 """Speech to train on: a folder of recordings, varied as it is drawn."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +38,7 @@ class SpeechFolder:
         prefix = "held-" if held else "train-"
         files = [file for file in files if file.name.startswith(prefix)] or files
         if not files:
-            raise InputError(f"{folder} holds no recordings; make some (`train speech --output {folder}`) or add yours")
+            raise InputError(f"{folder} holds no recordings; make some (`train speech`) or add yours")
         return cls([_read(file) for file in files])
 
     @property
@@ -75,9 +76,10 @@ def _coloured(sound: Tensor, chance: torch.Generator) -> Tensor:
 def _read(file: Path) -> np.ndarray:
     """int16 [S] at 16 kHz; WAV at 16 kHz without a media library, anything else through PyAV."""
     if file.suffix.lower() == ".wav":
-        rate, samples = wavfile.read(file)
-        if rate == SAMPLE_RATE and samples.dtype == np.int16 and samples.ndim == 1:
-            return samples
+        with suppress(ValueError):  # of a coding that scipy does not know, or damaged: PyAV reads or names it
+            rate, samples = wavfile.read(file)
+            if rate == SAMPLE_RATE and samples.dtype == np.int16 and samples.ndim == 1 and len(samples):
+                return samples
     from ..media.audio import open_audio  # here, so that machines without PyAV can train on 16 kHz WAV
 
     source = open_audio(file)

@@ -63,6 +63,8 @@ class Schedule:
     def __post_init__(self) -> None:
         if min(self.steps, self.accumulate, self.save_every, self.log_every) < 1:
             raise InputError("steps, accumulate, save_every and log_every must be at least 1")
+        if self.optimizer not in OPTIMIZERS:
+            raise InputError(f"optimizer {self.optimizer!r}; there are {', '.join(OPTIMIZERS)}")
 
     def rate_at(self, step: int) -> float:
         """The learning rate of update `step`, from 0."""
@@ -173,13 +175,14 @@ class Trainer:
         for index, batch in enumerate(batches):
             noise = generator_of("noise", self.schedule.seed, self.step, index, self.accelerator.process_index)
             losses = self.task.losses(batch, self.step, noise)
-            self._check(losses["loss"])
+            self._check("loss", float(losses["loss"].detach()))
             self.accelerator.backward(losses["loss"] / len(batches))
             for key, value in losses.items():
                 total[key] = total.get(key, 0.0) + float(value.detach()) / len(batches)
         for name in names:
             norm = self.accelerator.clip_grad_norm_(self.networks[name].parameters(), self.schedule.clip)
             total[f"{name} gradient"] = 0.0 if norm is None else float(norm)
+            self._check(f"gradient of {name}", total[f"{name} gradient"])
             for group in self.optimizers[name].param_groups:
                 group["lr"] = rate
             self.optimizers[name].step()
@@ -196,12 +199,13 @@ class Trainer:
         for key, average in self.averages[name].items():
             average.lerp_(weights[key].detach(), 1 - decay)
 
-    def _check(self, loss: Tensor) -> None:
-        if not bool(torch.isfinite(loss)):
+    def _check(self, what: str, value: float) -> None:
+        """Raise `TrainingError` for a number that would spoil the weights."""
+        if not math.isfinite(value):
             last = newest(self.folder)
             kept = f"the last good checkpoint is {last}" if last else "no checkpoint was written yet"
             raise TrainingError(
-                f"the loss of step {self.step} is {float(loss.detach())}; {kept}: lower the rate, or look at the data"
+                f"the {what} of step {self.step} is {value}; {kept}: lower the rate, or look at the data"
             )
 
     def _record(self, row: Mapping[str, Any]) -> None:

@@ -239,6 +239,14 @@ def test_not_finite(wav, bad):
         TensorAudio(torch.from_numpy(sound), RATE)
 
 
+@pytest.mark.parametrize("rate", [1, 999, 768_001, 1_000_000_000])
+def test_a_sample_rate_beyond_all_sense(wav, rate):
+    with pytest.raises(InputError, match=f"has {rate} Hz; 1000 to 768000 Hz are read"):
+        open_audio(wav(np.zeros((1, 2000)), rate))
+    with pytest.raises(InputError, match=f"has {rate} Hz"):
+        TensorAudio(torch.zeros(1, 2000), rate)
+
+
 def test_no_samples(wav):
     with pytest.raises(InputError, match="no samples"):
         open_audio(wav(np.zeros((1, 0))))

@@ -6,7 +6,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, features
 from safetensors.torch import load_file
 
 from livetalk_core.errors import InputError
@@ -139,6 +139,16 @@ def test_too_large_is_refused_before_decoding(tmp_path, size):
 def test_truncated(tmp_path):
     path = save(tmp_path, Image.effect_noise((200, 200), 50).convert("RGB"))
     path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(InputError, match="cannot be read"):
+        load_image(path)
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+def test_damaged_avif(tmp_path):
+    path = save(tmp_path, Image.effect_noise((80, 80), 50).convert("RGB"), "portrait.avif")
+    data = path.read_bytes()
+    begin = data.index(b"mdat") + 4
+    path.write_bytes(data[:begin] + bytes(len(data) - begin))
     with pytest.raises(InputError, match="cannot be read"):
         load_image(path)
 

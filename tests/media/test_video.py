@@ -245,6 +245,22 @@ def test_an_unfinished_render_is_not_overwritten_unasked(tmp_path, write):
     VideoWriter.create(tmp_path / "a.mp4", 64, 64, overwrite=True).close()
 
 
+def test_two_renders_never_write_one_video(tmp_path, media, write):
+    first = VideoWriter.create(tmp_path / "a.mp4", 64, 64, overwrite=True)
+    checkpoint = write(first, [3])[0]
+    refusal = pytest.raises(OutputError, match=r"a\.partial\.mp4 is being written by another render")
+    with refusal:
+        VideoWriter.create(tmp_path / "a.mp4", 64, 64, overwrite=True)
+    with refusal:
+        VideoWriter.resume(tmp_path / "a.mp4", checkpoint, 64, 64)
+
+    def during_the_copy():
+        with refusal:
+            VideoWriter.create(tmp_path / "a.mp4", 64, 64, overwrite=True)
+
+    assert len(media.decode_video(first.finish(during_the_copy))) == 3
+
+
 def test_a_file_that_appeared_meanwhile_is_kept(tmp_path, write):
     writer = VideoWriter.create(tmp_path / "a.mp4", 64, 64)
     write(writer, [3])

@@ -120,6 +120,17 @@ def test_an_unfinished_render_is_not_overwritten_unasked(render):
     assert len(decoded(render.output)) == 14
 
 
+@pytest.mark.parametrize("options", [{}, {"overwrite": True}, {"resume": True}])
+def test_a_render_at_work_is_left_alone(render, options):
+    """From its first frame on, when there is no sidecar yet."""
+    events = render.run()
+    next(events)
+    with pytest.raises(OutputError, match="is being written by another render"):
+        next(replace(render, **options).run())
+    list(events)
+    assert len(decoded(render.output)) == 14
+
+
 def test_a_finished_video_is_not_overwritten_unasked(render):
     list(render.run())
     with pytest.raises(OutputError, match=r"talk\.mp4 exists"):

@@ -2,10 +2,12 @@
 
 import wave
 
+import av
 import numpy as np
 import pytest
 import torch
 
+from livetalk_core.errors import InputError
 from livetalk_core.training.data import TakeSource, video
 from livetalk_core.training.speech import SpeechFolder
 
@@ -44,3 +46,21 @@ def test_the_picture_moves(source):
     frames = video([source.take(0)], INDEX, (64, 64))[0]
     assert (frames[:, 1:] - frames[:, :-1]).abs().mean() > 1e-3
     assert frames.abs().max() <= 1
+
+
+def test_a_wav_of_any_kind_is_read_and_a_damaged_one_is_named(tmp_path):
+    samples = (8000 * np.sin(np.arange(8000) * 0.1)).astype(np.int16)
+    with av.open(str(tmp_path / "a.wav"), "w") as container:
+        stream = container.add_stream("adpcm_ms", rate=16_000)
+        stream.codec_context.layout = "mono"
+        resampler = av.AudioResampler("s16", "mono", 16_000, stream.codec_context.frame_size)
+        frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
+        frame.sample_rate = 16_000
+        for part in (*resampler.resample(frame), None):
+            container.mux(stream.encode(part))
+    (recording,) = SpeechFolder.open(tmp_path).recordings
+    shared = min(len(recording), len(samples))
+    assert shared > 7000 and np.corrcoef(recording[:shared], samples[:shared])[0, 1] > 0.9
+    (tmp_path / "a.wav").write_bytes(b"RIFF nothing")
+    with pytest.raises(InputError, match=r"a\.wav"):
+        SpeechFolder.open(tmp_path)

@@ -29,6 +29,7 @@ def test_ours_are_read(path):
         ("[schedule]\nsteps = 'many'", "steps is 'many'; int is needed"),
         ("model = 'nano'", "schedule"),
         ("steps = [", "cannot be read"),
+        ("dtype = 'int4'\n[schedule]\nsteps = 5", "dtype 'int4'; there are float32"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, text, message):

@@ -21,10 +21,10 @@ ROOT = Path(__file__).parents[2]
 class Line(Task):
     """Learns y = 2x from noisy points; a second network, `bias`, is trained in every third step."""
 
-    def __init__(self, poison: int = -1) -> None:
+    def __init__(self, poison: int = -1, edge: int = -1) -> None:
         torch.manual_seed(0)
         self.networks = {"slope": nn.Linear(4, 4), "bias": nn.Linear(1, 4)}
-        self.poison = poison
+        self.poison, self.edge = poison, edge
 
     def trains(self, step: int) -> tuple[str, ...]:
         return ("bias",) if step % 3 == 2 else ("slope",)
@@ -37,6 +37,8 @@ class Line(Task):
         y = 2 * x + 0.1 * torch.randn(x.shape, generator=noise)
         found = self.networks["slope"](x) + self.networks["bias"](torch.ones(8, 1))
         loss = (found - y).square().mean()
+        if step == self.edge:
+            loss = loss + (0 * loss).sqrt()  # a finite loss without a gradient
         return {"loss": loss * (float("nan") if step == self.poison else 1.0)}
 
     def sample(self, folder, step) -> None:
@@ -84,6 +86,13 @@ def test_a_loss_that_is_no_number_names_step_and_checkpoint(tmp_path):
     assert not list(tmp_path.glob("*.part"))
 
 
+def test_a_gradient_that_is_no_number_never_reaches_a_checkpoint(tmp_path):
+    """In the last step before one is written."""
+    with pytest.raises(TrainingError, match=r"gradient of slope of step 9 is nan.*step-0000005"):
+        Trainer(Line(edge=9), schedule(10), tmp_path).run()
+    assert newest(tmp_path) == tmp_path / "step-0000005"
+
+
 def test_a_network_keeps_still_while_another_is_trained(tmp_path):
     task = Line()
     before = task.networks["bias"].weight.clone()
@@ -94,6 +103,8 @@ def test_a_network_keeps_still_while_another_is_trained(tmp_path):
 def test_bad_schedules_are_refused():
     with pytest.raises(InputError, match="at least 1"):
         Schedule(0)
+    with pytest.raises(InputError, match="optimizer 'sgd'; there are adamw, muon"):
+        Schedule(1, optimizer="sgd")
 
 
 def test_the_rate_rises_and_falls():

@@ -3,13 +3,15 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib import import_module
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ...config import PRESETS
-from ...errors import InputError
+from ...errors import InputError, OutputError
 from ...machine import describe
 from ...shapes import FRAMES_PER_SECOND
 from ...streaming.sidecar import write_durably
@@ -43,7 +45,7 @@ class Settings:
     sheet: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.seconds < LEAST_SECONDS:
+        if not LEAST_SECONDS <= self.seconds < inf:
             raise InputError(f"{self.seconds} s to evaluate; at least {LEAST_SECONDS:.0f} s are needed")
         if min(self.faces, self.seeds, self.workers) < 1:
             raise InputError(f"{self.faces} faces, {self.seeds} seeds, {self.workers} workers; at least 1 of each")
@@ -67,6 +69,7 @@ QUICK = Settings((), seconds=10.0, faces=2, seeds=1)
 
 def run(settings: Settings, done: Callable[[Outcome], object]) -> list[Row]:
     """Evaluate, and write the files that were asked for. `done` is called after each stream."""
+    _check_files(settings)
     rows = evaluate(settings.entrants, settings.protocol, done)
     if settings.json:
         write_durably(settings.json, (json.dumps(_record(settings, rows), indent=1) + "\n").encode())
@@ -75,6 +78,17 @@ def run(settings: Settings, done: Callable[[Outcome], object]) -> list[Row]:
     if settings.sheet:
         save_sheet(settings.sheet, rows)
     return rows
+
+
+def _check_files(settings: Settings) -> None:
+    """Raise an error for what could not be written at the end, before hours are spent."""
+    for path in filter(None, (settings.json, settings.sheet)):
+        if not path.parent.is_dir():
+            raise OutputError(f"{path.parent} is no folder; {path.name} is written there: create it first")
+    if settings.sheet and settings.sheet.suffix.lower() != ".png":
+        raise OutputError(f"sheet {settings.sheet}; a name that ends in .png is needed")
+    if settings.plots:
+        import_module("matplotlib")
 
 
 def _record(settings: Settings, rows: list[Row]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Streams measured as the session makes them, in one process or several, and the report on them."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,6 +80,23 @@ def test_what_cannot_be_evaluated_is_refused(cast):
         Settings((NANO,), seconds=1)
     with pytest.raises(InputError, match="0 faces"):
         Settings((NANO,), faces=0)
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "message"),
+    [("--json", "none/a.json", "is no folder"), ("--sheet", "none/a.png", "is no folder"), ("--sheet", "a.jp", "png")],
+)
+def test_files_that_cannot_be_written_are_named_before_anything_is_made(tmp_path, capsys, option, name, message):
+    options = ["--quick", "--seconds", "1000", "--speech", str(SPEECH), option, str(tmp_path / name)]
+    assert main(["evaluate", *options]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_plots_need_a_package(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    options = ["--quick", "--seconds", "1000", "--speech", str(SPEECH), "--plots", str(tmp_path)]
+    assert main(["evaluate", *options]) == 1
+    assert "matplotlib is missing; needed: `pip install -r requirements-training.txt`" in capsys.readouterr().err
 
 
 def test_command(tmp_path, capsys):

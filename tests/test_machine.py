@@ -1,0 +1,26 @@
+"""What a record says of the machine and the checkout that made it."""
+
+import subprocess
+
+from livetalk_core.machine import commit
+
+
+def git(folder, *arguments) -> str:
+    name = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    return subprocess.run(["git", *name, *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+def test_the_commit_of_checkouts_worktrees_and_neither(tmp_path):
+    whole, tree = tmp_path / "whole", tmp_path / "tree"
+    whole.mkdir()
+    git(whole, "init", "-q", ".")
+    git(whole, "commit", "-q", "--allow-empty", "-m", "first")
+    git(whole, "worktree", "add", "-q", str(tree), "-b", "other")
+    git(tree, "commit", "-q", "--allow-empty", "-m", "second")
+    for folder in (whole, tree):
+        assert commit(folder) == git(folder, "rev-parse", "HEAD").strip()
+    assert commit(whole) != commit(tree)
+    git(whole, "pack-refs", "--all")
+    for folder in (whole, tree):
+        assert commit(folder) == git(folder, "rev-parse", "HEAD").strip()
+    assert commit(tmp_path) == "unknown"
