@@ -99,12 +99,14 @@ class Worker:
         self._main = threading.get_ident()
 
     def serve(self) -> int:
-        """Run jobs until the controller says goodbye; the exit code."""
+        """Run jobs until the controller says goodbye; the exit code. Raises `WorkerError` where it is not wanted."""
+        self.connection.send(Message("hello", fields=self._describe()))  # before any sign of life
         for work in (self._listen, self._beat):
             threading.Thread(target=work, daemon=True).start()
-        self.connection.send(Message("hello", fields=self._describe()))
         while (message := self._inbox.get()).kind != "goodbye":
             self.connection.send(self._answer(message))
+        if fault := message.fields.get("fault"):
+            raise WorkerError(f"the controller has refused this worker, which {fault}")
         dist.destroy_process_group()
         return 0
 
