@@ -31,7 +31,7 @@ def attend_partly(q_BLND: Tensor, k_BSND: Tensor, v_BSND: Tensor) -> tuple[Tenso
     elif q.device.type != "cuda" or q.shape[-1] % 8:
         log_sum = (q.float() @ k.float().transpose(2, 3) * q.shape[-1] ** -0.5).logsumexp(-1)
         out = F.scaled_dot_product_attention(q, k, v)
-    elif q.dtype == torch.float32:
+    elif q.dtype != torch.bfloat16:  # float32, or float16 on a GPU that is too old for the other kernel
         out, log_sum = kernels._scaled_dot_product_efficient_attention(q, k, v, None, True)[:2]
         log_sum = log_sum[..., : q.shape[2]]  # the kernel rounds its length up
     else:

@@ -96,6 +96,12 @@ def least(x: Tensor, group: Group) -> Tensor:
     return found
 
 
+def finish(device: torch.device) -> None:
+    """Wait until a GPU has done all that it was given: there, not in the calls above, NCCL waits for other ranks."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def greatest(x: Tensor) -> Tensor:
     """Greatest value over all processes, element by element."""
     found = x.contiguous().clone()

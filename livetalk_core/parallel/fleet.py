@@ -58,8 +58,7 @@ class Crew:
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self.seen = [time.monotonic() for _ in members]
         self.places: list[Mapping[str, Any]] = [{} for _ in members]
-        self.lost: Member | None = None
-        """One whose connection is gone."""
+        self._lost: set[int] = set()
         self._readers = [threading.Thread(target=self._read, args=(member,), daemon=True) for member in members]
         for reader in self._readers:
             reader.start()
@@ -72,6 +71,16 @@ class Crew:
                 member.connection.send_packed(data)
             except Disconnected:
                 self.events.put(Event(member.rank, None))
+
+    def silent(self, seconds: float) -> list[Member]:
+        """Those that have given no sign of life for so long."""
+        now = time.monotonic()
+        return [member for member in self.members if now - self.seen[member.rank] > seconds]
+
+    def gone(self, seconds: float) -> list[Member]:
+        """The same, and those whose connection is lost."""
+        lost = [member for member in self.members if member.rank in self._lost]
+        return lost or self.silent(seconds)
 
     def close(self, politely: bool) -> None:
         """End the workers and the readers."""
@@ -97,7 +106,7 @@ class Crew:
         except WorkerError as error:
             if not isinstance(error, Disconnected):
                 logging.error("%s: %s", member, error)
-            self.lost = member
+            self._lost.add(member.rank)
             self.events.put(Event(member.rank, None))
 
 
@@ -160,10 +169,12 @@ class Fleet:
 
     def start(self) -> None:
         """Start and set up the workers, unless they are running."""
-        if self._crew is not None and self._crew.lost is None:
-            return
         if self._crew is not None:
-            logging.warning("%s ended between two jobs; starting new workers", self._crew.lost)
+            gone = self._crew.gone(self._limits.silence)
+            if not gone:
+                return
+            names = ", ".join(str(member) for member in gone)
+            logging.warning("%s ended or stopped between two jobs; starting new workers", names)
             self._end(politely=False)
         source = self._source()
         try:
@@ -183,11 +194,17 @@ class Fleet:
     def run(
         self, verb: str, fields: Mapping[str, Any] | None = None, tensors: Mapping[str, Tensor] | None = None
     ) -> Generator[Message, None, None]:
-        """Run a verb on all workers; gives what the first one reports, as it comes.
+        """`start`, then `run_on`."""
+        self.start()
+        yield from self.run_on(verb, fields, tensors)
+
+    def run_on(
+        self, verb: str, fields: Mapping[str, Any] | None = None, tensors: Mapping[str, Tensor] | None = None
+    ) -> Generator[Message, None, None]:
+        """Run a verb on all workers that are running; gives what the first one reports, as it comes.
 
         Closing the iterator, or whatever `poll` raises, cancels the job at all ranks' next report.
         """
-        self.start()
         yield from self._run("call", verb, {"verb": verb, **(fields or {})}, tensors or {})
 
     def close(self) -> None:
@@ -242,8 +259,7 @@ class Fleet:
     def _check_life(self, crew: Crew, progress: Progress) -> None:
         """Raise `WorkerError`, and end the workers, where one is silent or none gets on."""
         now = time.monotonic()
-        silent = [member for member in crew.members if now - crew.seen[member.rank] > self._limits.silence]
-        if silent:
+        if silent := crew.silent(self._limits.silence):
             names = ", ".join(str(member) for member in silent)
             raise self._loss(
                 f"{names} gave no sign of life for {self._limits.silence:.0f} s: stopped, or its host is gone"

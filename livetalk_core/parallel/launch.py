@@ -159,6 +159,53 @@ class RemoteWorkers:
 Source = LocalWorkers | RemoteWorkers
 
 
+class Reception:
+    """Lets workers in at an open port; a context, which turns away who is not in when it ends.
+
+    Each that comes is heard by a thread of its own: one that says nothing holds up neither the others nor a cancel.
+    """
+
+    def __init__(self, server: socket.socket, secret: bytes) -> None:
+        self._server, self._secret = server, secret
+        self._guests: dict[socket.socket, threading.Thread] = {}
+        self._introduced: queue.SimpleQueue[tuple[socket.socket, Member]] = queue.SimpleQueue()
+        server.settimeout(POLL_SECONDS)
+
+    def __enter__(self) -> "Reception":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for connected, thread in self._guests.items():
+            with suppress(OSError):  # it has gone by itself
+                connected.shutdown(socket.SHUT_RDWR)
+            thread.join()
+            connected.close()
+
+    def next(self) -> Member | None:
+        """One that has shown that it knows the secret, if there is one now; its connection is the caller's."""
+        try:
+            connected, (host, *_) = self._server.accept()
+        except TimeoutError:
+            pass
+        else:
+            self._guests[connected] = threading.Thread(target=self._hear, args=(connected, host), daemon=True)
+            self._guests[connected].start()
+        if self._introduced.empty():
+            return None
+        connected, member = self._introduced.get()
+        del self._guests[connected]
+        return member
+
+    def _hear(self, connected: socket.socket, host: str) -> None:
+        """Shake hands and hear who it is; strangers are turned away with a line in the log."""
+        try:
+            connection = welcome(connected, self._secret)
+            self._introduced.put((connected, Member(connection, dict(connection.receive().fields))))
+        except (WorkerError, OSError) as error:
+            logging.warning("a connection from %s was refused: %s", host, error)
+            connected.close()
+
+
 def gather_members(source: Source, seconds: float, poll: Callable[[], None]) -> list[Member]:
     """The connected workers in the order of their ranks. `poll` is called again and again; it may raise to stop.
 
@@ -166,13 +213,12 @@ def gather_members(source: Source, seconds: float, poll: Callable[[], None]) -> 
     """
     members: dict[int, Member] = {}
     try:
-        with source.listen() as server:
-            server.settimeout(POLL_SECONDS)
+        with source.listen() as server, Reception(server, source.secret) as reception:
             until = time.monotonic() + seconds
             while len(members) < source.ranks:
                 poll()
                 _check_start(source, members, until, seconds)
-                member = _accept(server, source)
+                member = reception.next()
                 if member is not None:
                     _check_member(member, members, source.ranks)
                     members[member.rank] = member
@@ -194,21 +240,6 @@ def _check_start(source: Source, members: dict[int, Member], until: float, secon
         raise WorkerError(f"{len(missing)} of {source.ranks} workers ({names}) have not connected in {seconds:.0f} s")
 
 
-def _accept(server: socket.socket, source: Source) -> Member | None:
-    """The next worker that comes, if one comes now; strangers are turned away with a line in the log."""
-    try:
-        connected, address = server.accept()
-    except TimeoutError:
-        return None
-    try:
-        connection = welcome(connected, source.secret)
-        return Member(connection, dict(connection.receive().fields))
-    except (WorkerError, OSError) as error:
-        logging.warning("a connection from %s was refused: %s", address[0], error)
-        connected.close()
-        return None
-
-
 def _check_member(member: Member, members: dict[int, Member], ranks: int) -> None:
     about = member.about
     releases = (about["release"], about["torch"]), (__version__, torch.__version__)
@@ -221,7 +252,7 @@ def _check_member(member: Member, members: dict[int, Member], ranks: int) -> Non
     elif about["rank"] in members:
         fault = f"has the number of {members[about['rank']]}; start the workers with one torchrun"
     if fault:
-        member.connection.send(Message("goodbye"))
+        member.connection.send(Message("goodbye", fields={"fault": fault}))
         member.connection.close()
         raise WorkerError(f"{member} {fault}")
 

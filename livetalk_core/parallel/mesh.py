@@ -5,8 +5,9 @@ links; those of equal place in their groups form a ring.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import cast
 
 import torch.distributed as dist
@@ -49,9 +50,9 @@ class Mesh:
             wide,
             ranks // wide,
             rank,
-            new_groups([range(ranks)])[0],
-            new_groups(neighbours)[rank // wide],
-            new_groups(rings)[rank % wide],
+            group_of(range(ranks)),
+            [group_of(each) for each in neighbours][rank // wide],
+            [group_of(each) for each in rings][rank % wide],
         )
 
     @property
@@ -70,6 +71,17 @@ class Mesh:
         return self.rank % self.ulysses
 
 
-def new_groups(members: Sequence[Sequence[int]]) -> list[Group]:
-    """A process group for each entry of `members`. All processes must call it; each may use those that it is in."""
-    return [cast(Group, dist.new_group(list(ranks))) for ranks in members]
+def group_of(members: Iterable[int]) -> Group:
+    """The process group of these ranks. All processes must call it, in the same order; its members may use it.
+
+    The same ranks are one group however often it is asked for: each has connections, and on GPUs memory, of its own.
+    """
+    ranks = tuple(members)
+    if ranks == tuple(range(dist.get_world_size())):
+        return cast(Group, dist.group.WORLD)
+    return _new_group(ranks)
+
+
+@cache
+def _new_group(ranks: tuple[int, ...]) -> Group:
+    return cast(Group, dist.new_group(list(ranks)))

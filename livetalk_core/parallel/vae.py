@@ -22,7 +22,7 @@ from ..models.attention import attend
 from ..models.vae import LATENT_CHANNELS, VAE, Downsample, SpatialAttention, Upsample
 from ..shapes import SPATIAL_STRIDE, TEMPORAL_STRIDE, LatentShape, latent_frames
 from .collectives import Group, gather_uneven, send_edges
-from .mesh import new_groups
+from .mesh import group_of
 
 ROWS = -2
 """The dimension of rows in [..., H, W]."""
@@ -77,8 +77,6 @@ class SplitVAE:
     def __init__(self, vae: VAE) -> None:
         self.vae = vae
         self._current: Split | None = None
-        ranks = range(dist.get_world_size())
-        self._groups = new_groups([ranks[: count + 1] for count in ranks])
         _exchange_borders(vae, self)
 
     def encode(self, video_BCTHW: Tensor) -> Tensor:
@@ -111,9 +109,9 @@ class SplitVAE:
 
     def split(self, latent_rows: int) -> Split:
         """How a latent of so many rows is split."""
-        shares = share_rows(latent_rows, len(self._groups))
+        shares = share_rows(latent_rows, ranks := dist.get_world_size())
         working = sum(rows > 0 for rows in shares)
-        return Split(shares, dist.get_rank(), self._groups[-1], self._groups[working - 1])
+        return Split(shares, dist.get_rank(), group_of(range(ranks)), group_of(range(working)))
 
     def borders(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The rows above and below `x` [..., H, W], from its neighbours; zeros beyond the picture."""

@@ -20,6 +20,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -38,6 +39,8 @@ from .protocol import Connection, Disconnected, Message, introduce
 HEARTBEAT_SECONDS = 1
 CONNECT_SECONDS = 300
 """How long a worker looks for its controller."""
+COLLECTIVE_TIMEOUT = timedelta(hours=2)
+"""Beyond every limit of the controller's, who can tell a wedged rank from one that waits for it."""
 PR_SET_PDEATHSIG = 1
 PACK = Path(__file__).parents[1]
 SECRET_VARIABLE = "LIVETALK_SECRET"
@@ -75,8 +78,10 @@ class Job:
     def report(self, fields: Mapping[str, Any] | None = None, tensors: Mapping[str, Tensor] | None = None) -> None:
         """Give the controller something (rank 0's is sent); raises `Cancelled` on all ranks when the user stops.
 
-        All ranks must report alike.
+        All ranks must report alike. On a GPU this waits for the work so far: else the host, which only queues it, would
+        report, and look for a cancel, long before.
         """
+        collectives.finish(self.device)
         if self._worker.place.rank == 0:
             self._worker.connection.send(Message("item", self._number, fields or {}, tensors or {}))
         if self._worker.is_cancelled(self._number):
@@ -94,12 +99,14 @@ class Worker:
         self._main = threading.get_ident()
 
     def serve(self) -> int:
-        """Run jobs until the controller says goodbye; the exit code."""
+        """Run jobs until the controller says goodbye; the exit code. Raises `WorkerError` where it is not wanted."""
+        self.connection.send(Message("hello", fields=self._describe()))  # before any sign of life
         for work in (self._listen, self._beat):
             threading.Thread(target=work, daemon=True).start()
-        self.connection.send(Message("hello", fields=self._describe()))
         while (message := self._inbox.get()).kind != "goodbye":
             self.connection.send(self._answer(message))
+        if fault := message.fields.get("fault"):
+            raise WorkerError(f"the controller has refused this worker, which {fault}")
         dist.destroy_process_group()
         return 0
 
@@ -122,8 +129,11 @@ class Worker:
     def _set_up(self, message: Message) -> None:
         place = self.place
         method = "env://" if place.store is None else f"file://{place.store}"
+        # NCCL's communicators are made when first used (no `device_id`): on the device that `serve` has chosen.
         backend = "gloo" if place.device.type == "cpu" else f"cpu:gloo,{place.device.type}:nccl"
-        dist.init_process_group(backend, init_method=method, rank=place.rank, world_size=place.ranks)
+        dist.init_process_group(
+            backend, init_method=method, timeout=COLLECTIVE_TIMEOUT, rank=place.rank, world_size=place.ranks
+        )
         self._runner = self._runners[message.fields["runner"]](Job(self, message))
 
     def _describe(self) -> dict[str, Any]:
@@ -273,4 +283,4 @@ def keep_to_this_host() -> None:
     loopback = next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), None)
     if loopback is None:
         raise InputError("this machine has no loopback interface; workers on one host need it: enable it")
-    os.environ.update(GLOO_SOCKET_IFNAME=loopback, NCCL_SOCKET_IFNAME=loopback)
+    os.environ.update(GLOO_SOCKET_IFNAME=loopback, NCCL_SOCKET_IFNAME=f"={loopback}")

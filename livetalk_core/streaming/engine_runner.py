@@ -16,7 +16,7 @@ from ..machine import available_memory
 from ..memory import weight_bytes
 from ..models.transformer import Transformer
 from ..models.vae import VAE
-from ..parallel.mesh import Mesh, new_groups
+from ..parallel.mesh import Mesh, group_of
 from ..parallel.patches import patch_weights, patches_of
 from ..parallel.sequence import split_sequence
 from ..parallel.vae import SplitVAE
@@ -118,8 +118,7 @@ def load_transformer(
     _check_fit(transformer, device, dist.get_world_size() if sharded else 1)
     if not sharded:
         return transformer.to(device)
-    (everyone,) = new_groups([range(dist.get_world_size())])
-    shard_weights(transformer, device, everyone)
+    shard_weights(transformer, device, group_of(range(dist.get_world_size())))
     return transformer
 
 

@@ -57,7 +57,10 @@ NO_PATCHES = Patches(None, ())
 
 
 class FleetEngine:
-    """See `Engine`. The fleet's runner is an `EngineRunner`; what stays the same is sent once, not for every chunk."""
+    """See `Engine`. The fleet's runner is an `EngineRunner`; what stays the same is sent once, not for every chunk.
+
+    Each verb starts the workers first, and never in its middle: new ones would lack what the old ones were given.
+    """
 
     def __init__(
         self,
@@ -73,6 +76,7 @@ class FleetEngine:
 
     def denoise(self, avatar: Avatar, audio: Tensor, motion: Tensor, noise: Tensor, on_step: OnStep) -> Tensor:
         """See `Engine.denoise`."""
+        self.fleet.start()
         self._give("patch", self.patches.key, lambda: patches_message(self.patches.patches))
         guidance = None if self.guidance is None else asdict(self.guidance)
         fields = {"shift": self.shift, "steps": len(noise), "guidance": guidance}
@@ -81,7 +85,7 @@ class FleetEngine:
         if self.negative is not None:
             tensors["negative"] = self.negative
         latent: Tensor | None = None
-        with closing(self.fleet.run("denoise", fields, tensors)) as messages:
+        with closing(self.fleet.run_on("denoise", fields, tensors)) as messages:
             for message in messages:
                 latent = message.tensors.get("latent")
                 if latent is None:
@@ -91,20 +95,19 @@ class FleetEngine:
 
     def decode(self, latent: Tensor) -> Iterator[Tensor]:
         """See `Engine.decode`."""
-        self._send_vae()
-        with closing(self.fleet.run("decode", tensors={"latent": latent})) as messages:
+        self._start_with_vae()
+        with closing(self.fleet.run_on("decode", tensors={"latent": latent})) as messages:
             for message in messages:
                 yield message.tensors["frames"]
 
     def encode(self, frames: Tensor) -> Tensor:
         """See `Engine.encode`."""
-        self._send_vae()
-        (message,) = self.fleet.run("encode", tensors={"frames": frames})
+        self._start_with_vae()
+        (message,) = self.fleet.run_on("encode", tensors={"frames": frames})
         return message.tensors["latent"]
 
     def _news(self, avatar: Avatar) -> dict[str, Tensor]:
         """The avatar's tensors, unless the workers that are running have them."""
-        self.fleet.start()
         parts = {f"{AVATAR}{field.name}": getattr(avatar, field.name) for field in fields(avatar)}
         tensors = {name: tensor for name, tensor in parts.items() if tensor is not None}
         sent: dict[str, Tensor] = self.fleet.sent.get(AVATAR, {})
@@ -112,16 +115,16 @@ class FleetEngine:
         same = sent.keys() == tensors.keys() and all(sent[name] is tensor for name, tensor in tensors.items())
         return {} if same else tensors
 
-    def _send_vae(self) -> None:
+    def _start_with_vae(self) -> None:
+        self.fleet.start()
         if (vae := self.vae) is not None:
             self._give("take_vae", vae.key, lambda: ({}, vae.weights()))
 
     def _give(self, verb: str, key: Any, message: Callable[[], tuple[Mapping[str, Any], Mapping[str, Tensor]]]) -> None:
         """Have the workers that are running take something, unless it is what they took last."""
-        self.fleet.start()
         if self.fleet.sent.get(verb) == key:
             return
         self.fleet.sent[verb] = object()  # a send that is broken off leaves them with no one knows what
-        for _ in self.fleet.run(verb, *message()):
+        for _ in self.fleet.run_on(verb, *message()):
             pass
         self.fleet.sent[verb] = key

@@ -34,6 +34,17 @@ def test_the_output_is_the_whole_ones(ranks, count, ulysses):
     check()
 
 
+@pytest.mark.slow
+def test_the_published_size_works_on_five_ranks(ranks):
+    """12,096 tokens, which neither 5 ranks nor their heads divide."""
+    assert max(ranks(5).run(checks.published_error)) <= 1e-5
+
+
+def test_splitting_again_takes_no_more_groups(ranks):
+    """Each has sockets, and on GPUs memory: a worker that is given another VAE must not gather them."""
+    assert ranks(4).run(checks.groups_made_again) == [0, 0, 0, 0]
+
+
 @pytest.mark.parametrize("heads", [3, 5])
 def test_an_odd_head_places_no_speaker(ranks, heads):
     for ulysses in (1, heads):

@@ -4,8 +4,10 @@ import sys
 import time
 from pathlib import Path
 
+import av
 import torch
 
+from livetalk_core.errors import Cancelled
 from livetalk_core.parallel.fleet import Limits
 
 PROGRAM = (sys.executable, str(Path(__file__).with_name("faulty_worker.py")))
@@ -38,3 +40,19 @@ def count(fleet, steps=3, **fields) -> list[int]:
     """The numbers that a counting job reports."""
     messages = fleet.run("count", {"steps": steps, **fields}, {"x": torch.ones(4)})
     return [message.fields["step"] for message in messages if message.tensors["sum"] == 4]
+
+
+def playable(path) -> int:
+    """How many frames of a video can be decoded."""
+    with av.open(str(path)) as video:
+        return sum(1 for _ in video.decode(video=0))
+
+
+class Button:
+    """Raises `Cancelled` once it is pressed, as a user's poll does."""
+
+    pressed = False
+
+    def __call__(self):
+        if self.pressed:
+            raise Cancelled

@@ -27,9 +27,12 @@ def together() -> None:
 
 def misbehave(job) -> None:
     """The fault that the fields name, if it is for this rank."""
-    fault, rank = job.fields.get("fault"), job.fields.get("rank")
-    if rank not in (None, dist.get_rank()):
-        return
+    if job.fields.get("rank") in (None, dist.get_rank()):
+        go_wrong(job.fields.get("fault"))
+
+
+def go_wrong(fault) -> None:
+    """Fail, hang or die."""
     if fault == "raise":
         raise RuntimeError("something broke")
     if fault == "refuse":

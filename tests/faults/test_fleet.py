@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 import torch
-from faulty_fleets import count, processes_of, wait_until_gone
+from faulty_fleets import LIMITS, Button, count, processes_of, wait_until_gone
 
 from livetalk_core.errors import Cancelled, InputError, WorkerError
 
@@ -75,12 +75,13 @@ def test_a_set_up_that_fails_leaves_nothing(faulty, fault, error, message):
     assert not fleet.members
 
 
-def test_one_that_dies_between_jobs_is_replaced(faulty):
+@pytest.mark.parametrize(("rank", "sent"), [(0, signal.SIGKILL), (1, signal.SIGKILL), (1, signal.SIGSTOP)])
+def test_one_that_dies_or_stops_between_jobs_is_replaced(faulty, rank, sent):
     fleet = faulty(2)
     count(fleet)
     processes = processes_of(fleet)
-    os.kill(processes[1], signal.SIGKILL)
-    while fleet._crew.lost is None:
+    os.kill(processes[rank], sent)
+    while not fleet._crew.gone(LIMITS.silence):
         time.sleep(0.05)
     assert count(fleet) == [0, 1, 2] and not set(processes_of(fleet)) & set(processes)
 
@@ -92,16 +93,6 @@ def test_closing_a_job_stops_it_at_the_next_step_on_all_ranks(faulty):
         processes, start = processes_of(fleet), time.monotonic()
     assert time.monotonic() - start < 30
     assert count(fleet) == [0, 1, 2] and processes_of(fleet) == processes
-
-
-class Button:
-    """Raises `Cancelled` once it is pressed, as a user's poll does."""
-
-    pressed = False
-
-    def __call__(self):
-        if self.pressed:
-            raise Cancelled
 
 
 def test_the_user_can_stop_a_step_that_takes_long(faulty):

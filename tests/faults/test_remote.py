@@ -1,19 +1,22 @@
 """Workers that torchrun starts, as on several hosts: here two nodes with a loopback address each."""
 
 import os
+import queue
 import socket
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 import torch
-from faulty_fleets import LIMITS, PROGRAM, count
+from faulty_fleets import LIMITS, PROGRAM, Button, count
 
 from livetalk_core import __version__
-from livetalk_core.errors import InputError, WorkerError
+from livetalk_core.errors import Cancelled, InputError, WorkerError
 from livetalk_core.parallel.fleet import Limits, remote_fleet
-from livetalk_core.parallel.protocol import Message, introduce
+from livetalk_core.parallel.protocol import HANDSHAKE_SECONDS, Connection, Disconnected, Message, introduce
+from livetalk_core.parallel.worker import Place, Worker
 
 SECRET = b"what only these hosts know"
 ADDRESSES = ("127.0.0.1", "127.0.0.2")
@@ -65,16 +68,32 @@ def hello(**changes):
     ],
 )
 def test_a_worker_that_does_not_fit_is_refused(changes, message):
-    port = free_port()
+    port, told = free_port(), queue.SimpleQueue()
 
     def come():
         with socket.create_connection((ADDRESSES[0], port)) as connected:
-            introduce(connected, SECRET).send(hello(**changes))
-            connected.recv(1)
+            connection = introduce(connected, SECRET)
+            connection.send(hello(**changes))
+            told.put(connection.receive())
 
     fleet = remote_fleet((ADDRESSES[0], port), 1, SECRET, "faulty", limits=LIMITS, poll=start_once(come))
-    with pytest.raises(WorkerError, match=message):
+    with pytest.raises(WorkerError, match=message) as found:
         fleet.start()
+    assert told.get(timeout=30).fields["fault"] in str(found.value)
+
+
+def test_a_worker_that_is_refused_says_why():
+    with socket.create_server((ADDRESSES[0], 0)) as server:
+        connected = socket.create_connection(server.getsockname())
+        theirs, _ = server.accept()
+    with connected, theirs:
+        place = Place(("", 0), SECRET, 0, 1, torch.device("cpu"), None)
+        worker = Worker(place, Connection(connected), {})
+        controller = Connection(theirs)
+        controller.send(Message("goodbye", fields={"fault": "runs LiveTalk 0.0.1"}))
+        with pytest.raises(WorkerError, match=r"refused this worker, which runs LiveTalk 0\.0\.1"):
+            worker.serve()
+        assert controller.receive().kind == "hello"
 
 
 def start_once(work):
@@ -105,6 +124,35 @@ def test_a_wrong_secret_is_told_to_the_worker_and_logged(caplog):
         fleet.start()
     assert "the controller has another secret" in told[0]
     assert "was refused: a worker with another secret" in caplog.text
+
+
+def test_one_that_says_nothing_holds_up_neither_the_others_nor_a_cancel():
+    """A stranger, and one that knows the secret and stops there; then a worker, which is heard at once."""
+    port, button, silent = free_port(), Button(), []
+
+    def come():
+        silent.append(socket.create_connection((ADDRESSES[0], port)))
+        silent.append(introduce(socket.create_connection((ADDRESSES[0], port)), SECRET))
+        with socket.create_connection((ADDRESSES[0], port)) as connected:
+            introduce(connected, SECRET).send(hello(ranks=2))
+            button.pressed = True
+            connected.recv(1)
+
+    start_and_press = start_once(come)
+
+    def poll():
+        start_and_press()
+        button()
+
+    begin = time.monotonic()
+    with pytest.raises(Cancelled):
+        remote_fleet((ADDRESSES[0], port), 2, SECRET, "faulty", limits=LIMITS, poll=poll).start()
+    assert time.monotonic() - begin < HANDSHAKE_SECONDS
+    assert silent[0].recv(100) and not silent[0].recv(100), "it is sent the opening, then turned away"
+    with pytest.raises(Disconnected):
+        silent[1].receive()
+    for each in silent:
+        each.close()
 
 
 def test_a_port_in_use_is_refused():
