@@ -15,7 +15,7 @@ from ..livetalk_core.streaming.avatar import Avatar
 from ..livetalk_core.streaming.session import Frames, Session
 from ..livetalk_core.streaming.state import StreamState
 from . import fleet, host
-from .guidance import guidance_of
+from .guidance import stream_of
 from .handles import (
     AvatarSocket,
     ChunkState,
@@ -83,9 +83,9 @@ class SampleChunk(io.ComfyNode):
         check_fit(host.require_livetalk(model), avatar, speech)
         if state is not None:
             check_continues(state, avatar, speech)
-        stream = (correction or Correction()).stream(avatar, steps=steps, guidance=guidance_of(model))
+        stream = stream_of(model, avatar, correction, steps)
         plan = speech.plan(stream)
-        progress = host.Progress(steps)
+        progress = host.Progress(stream.steps)
         engine = fleet.engine_for(model, on_estimate=progress.on_estimate)
         session = Session(engine, avatar, speech.features(plan), plan, stream, on_step=progress.on_step)
         before = session.start(seed) if state is None else replace(state.state, seed=seed)

@@ -1,4 +1,4 @@
-"""Guidance: how a MODEL is sampled whose weights are not distilled."""
+"""How a MODEL is sampled: guidance where its weights are not distilled, and the steps and chunks it was made for."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -6,22 +6,29 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..livetalk_core.config import INFINITETALK, Guidance, TransformerConfig
+from ..livetalk_core.config import INFINITETALK, Guidance, StreamConfig, TransformerConfig
 from ..livetalk_core.errors import InputError
+from ..livetalk_core.streaming.avatar import Avatar
 from . import host
-from .handles import fingerprint
+from .handles import Correction, fingerprint
 from .inputs import prompt_tokens
 
 KEY = "livetalk_guidance"
 USUAL = INFINITETALK.guidance or Guidance()
+DISTILLED, PLAIN = StreamConfig(), StreamConfig(steps=INFINITETALK.steps)
+"""What LiveTalk's own weights are made for, and the same architecture's before they are distilled."""
 
 
 @dataclass(frozen=True, eq=False)
 class Guided:
-    """What a MODEL that is not distilled is marked with; `negative` [L,text_dim] where guidance by text needs it."""
+    """What a MODEL that is not distilled is marked with.
+
+    `negative` [L,text_dim] where guidance by text needs it; `made_for` has the steps and the chunks of its weights.
+    """
 
     guidance: Guidance = field(default_factory=Guidance)
     negative: Tensor | None = None
+    made_for: StreamConfig = PLAIN
 
     @property
     def identity(self) -> str:
@@ -56,7 +63,8 @@ class SetGuidance(io.ComfyNode):
                     min=0.0,
                     max=20.0,
                     step=0.1,
-                    tooltip="How strongly the prompt leads. 1 with a speed LoRA: a third to a half of the time.",
+                    tooltip="How strongly the prompt leads; 1 is off and saves time. 5 for the plain weights, 1 with a "
+                    "speed LoRA.",
                 ),
                 io.Float.Input(
                     "audio_guidance",
@@ -64,7 +72,8 @@ class SetGuidance(io.ComfyNode):
                     min=0.0,
                     max=20.0,
                     step=0.1,
-                    tooltip="How strongly the sound leads the mouth. 2 with a speed LoRA; 1 is off and saves time.",
+                    tooltip="How strongly the sound leads the mouth; 1 is off and saves time. 3 to 5 for the plain "
+                    "weights, 2 with a speed LoRA.",
                 ),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="For LiveTalk Render or Sample Chunk.")],
@@ -78,8 +87,9 @@ class SetGuidance(io.ComfyNode):
         config = host.require_livetalk(model)
         guidance = Guidance(text_guidance, audio_guidance)
         tokens = None if guidance.text == 1 else negative_tokens(negative, config)
+        before = guided_by(model)
         marked = model.clone()
-        mark(marked, Guided(guidance, tokens))
+        mark(marked, Guided(guidance, tokens, PLAIN if before is None else before.made_for))
         return io.NodeOutput(marked)
 
 
@@ -113,3 +123,17 @@ def guidance_of(model: Any) -> Guidance | None:
     """The guidance of a MODEL, for its stream; None for a distilled one."""
     found = guided_by(model)
     return None if found is None else found.guidance
+
+
+def stream_of(
+    model: Any, avatar: Avatar, correction: Correction | None, steps: int, own_chunks: bool = False
+) -> StreamConfig:
+    """How a MODEL's stream is sampled; `steps` 0 stands for as many as its weights were made for.
+
+    With `own_chunks` so does the length of a chunk; without, it is LiveTalk's own, which chunk nodes keep to.
+    """
+    found = guided_by(model)
+    made_for = DISTILLED if found is None else found.made_for
+    chunks = {"frame_num": made_for.frame_num, "motion_frames": made_for.motion_frames} if own_chunks else {}
+    settings = {"steps": steps or made_for.steps, "guidance": guidance_of(model), **chunks}
+    return (correction or Correction()).stream(avatar, **settings)

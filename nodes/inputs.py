@@ -54,7 +54,8 @@ class EncodeSpeech(io.ComfyNode):
             outputs=[
                 SpeechSocket.Output(display_name="speech", tooltip="For LiveTalk Render or Sample Chunk."),
                 io.Int.Output(
-                    display_name="chunks", tooltip="How many chunks the video will have: the iterations of a loop."
+                    display_name="chunks",
+                    tooltip="How many times LiveTalk Sample Chunk is to run: the iterations of a loop.",
                 ),
             ],
         )

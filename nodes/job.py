@@ -55,7 +55,10 @@ class JobStart(io.ComfyNode):
                 AvatarSocket.Input("avatar", tooltip="Who speaks, from LiveTalk Avatar."),
                 SpeechSocket.Input("speech", tooltip="What is said, from LiveTalk Encode Speech."),
                 prefix_input(),
-                resume_input(),
+                resume_input(
+                    "Go on with the newest unfinished job of this filename prefix, if there is one; avatar and speech "
+                    "must be the same. Off: start a new one."
+                ),
                 io.String.Input(
                     "job",
                     default="",

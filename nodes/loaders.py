@@ -80,7 +80,7 @@ class LoadModel(io.ComfyNode):
                     options=[NO_PATCH, *host.model_files(PATCHES)],
                     default=NO_PATCH,
                     tooltip="An InfiniteTalk patch in models/model_patches, for a Wan 2.1 I2V 14B model, which has no "
-                    "audio layers. Such weights need 40 steps and LiveTalk Guidance, or a speed LoRA.",
+                    "audio layers. Such weights need LiveTalk Guidance behind the loader.",
                 ),
             ],
             outputs=[
@@ -114,7 +114,7 @@ class LoadAudioEncoder(io.ComfyNode):
                 io.Combo.Input(
                     "encoder_name",
                     options=host.model_files(AUDIO_ENCODERS),
-                    tooltip="A file in models/audio_encoders: chinese-wav2vec2-base for the 14B model.",
+                    tooltip="A file in models/audio_encoders: wav2vec2-chinese-base for the 14B model.",
                 )
             ],
             outputs=[AudioEncoderSocket.Output(display_name="audio_encoder", tooltip="For LiveTalk Encode Speech.")],
@@ -147,7 +147,7 @@ def file_transformer(path: str, patch: str = "", disable_dynamic: bool = False) 
     shift = INFINITETALK.shift if added else StreamConfig.shift
     model = host.build_model(name, config, weights, (file_transformer, (path, patch)), disable_dynamic, shift)
     if added:
-        mark(model, Guided())
+        mark(model, Guided(made_for=INFINITETALK))
     return model
 
 

@@ -17,7 +17,7 @@ from ..livetalk_core.streaming.render import Render as CoreRender
 from ..livetalk_core.streaming.session import Frames, Session
 from ..livetalk_core.streaming.sidecar import ENDING, Sidecar
 from . import fleet, host
-from .guidance import guidance_of
+from .guidance import stream_of
 from .handles import (
     AvatarSocket,
     Correction,
@@ -68,7 +68,10 @@ class Render(io.ComfyNode):
                 ),
                 seed_input(),
                 prefix_input(),
-                resume_input(),
+                resume_input(
+                    "Go on with the newest unfinished video of this filename prefix, if there is one, with the seed "
+                    "that it began with; all other inputs must be the same. Off: start a new file."
+                ),
                 steps_input(),
                 io.Boolean.Input(
                     "collect_images",
@@ -80,7 +83,10 @@ class Render(io.ComfyNode):
             ],
             outputs=[
                 io.Video.Output(display_name="video", tooltip="The finished file; read from disk, not memory."),
-                io.Image.Output(display_name="last_frames", tooltip="The last 5 frames, to go on from."),
+                io.Image.Output(
+                    display_name="last_frames",
+                    tooltip="The last 5 frames (9 with an InfiniteTalk patch), to go on from.",
+                ),
                 io.Image.Output(display_name="images", tooltip="All frames, if collect_images is on; memory grows."),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
@@ -105,16 +111,16 @@ class Render(io.ComfyNode):
     ) -> io.NodeOutput:
         """Render to the end; on Cancel or failure the partial file stays and its path is said."""
         check_fit(host.require_livetalk(model), avatar, speech, prompts)
-        stream = (correction or Correction()).stream(avatar, steps=steps, guidance=guidance_of(model))
+        stream = stream_of(model, avatar, correction, steps, own_chunks=True)
         plan = speech.plan(stream)
         upscaler = None if upscale_model is None else host.Upscaler(upscale_model, avatar.reference)
         output = host.OutputFile(filename_prefix, stream.width, stream.height)
         if resume:
             output = output.unfinished(ENDING) or output
-        progress = host.Progress(plan.count * steps)
+        progress = host.Progress(plan.count * stream.steps)
+        engine = fleet.engine_for(model, vae, on_estimate=progress.on_estimate)
         session = Session(
-            fleet.engine_for(model, vae, on_estimate=progress.on_estimate),
-            avatar, speech.features(plan), plan, stream,
+            engine, avatar.for_chunks(stream, engine.encode), speech.features(plan), plan, stream,
             prompts=prompts_by_chunk(prompts, plan), on_step=progress.on_step,
         )  # fmt: skip
         render = CoreRender(

@@ -21,12 +21,12 @@ def steps_input() -> io.Int.Input:
     """Denoising steps of a chunk."""
     return io.Int.Input(
         "steps",
-        default=4,
-        min=1,
+        default=0,
+        min=0,
         max=100,
         advanced=True,
-        tooltip="Denoising steps per chunk. The model is distilled for 4; 2 is twice as fast and less exact. Wan 2.1 "
-        "with an InfiniteTalk patch needs 40, or what its speed LoRA is for.",
+        tooltip="Denoising steps per chunk. 0: as many as the model was made for, 4, or 40 with an InfiniteTalk patch. "
+        "2 is twice as fast and less exact. With a speed LoRA, as many as that is for.",
     )
 
 
@@ -40,11 +40,6 @@ def prefix_input() -> io.String.Input:
     )
 
 
-def resume_input() -> io.Boolean.Input:
+def resume_input(tooltip: str) -> io.Boolean.Input:
     """Whether to go on with what was left unfinished."""
-    return io.Boolean.Input(
-        "resume",
-        default=False,
-        tooltip="Go on with the newest unfinished video of this filename prefix, if there is one, with the seed that "
-        "it began with; all other inputs must be the same. Off: start a new file.",
-    )
+    return io.Boolean.Input("resume", default=False, tooltip=tooltip)

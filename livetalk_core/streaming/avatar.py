@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..config import StreamConfig
 from ..errors import InputError
-from ..shapes import TEMPORAL_STRIDE, VideoShape
+from ..shapes import TEMPORAL_STRIDE, VideoShape, latent_frames
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +51,15 @@ class Avatar:
     def with_text(self, text: Tensor) -> "Avatar":
         """The same avatar with another prompt, [L,text_dim]."""
         return replace(self, text=text)
+
+    def for_chunks(self, stream: StreamConfig, encode: Callable[[Tensor], Tensor]) -> "Avatar":
+        """The same avatar for the chunks of `stream`, which may be longer or shorter than those it was made for.
+
+        `encode` is as in `prepare_avatar`.
+        """
+        if self.cond.shape[1] == latent_frames(stream.frame_num):
+            return self
+        return prepare_avatar(self.reference, self.clip, self.text, encode, stream, self.masks)
 
 
 def prepare_avatar(

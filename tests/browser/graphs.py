@@ -1,7 +1,9 @@
 """The example workflows as lists of nodes, from which the frontend makes the saved files (`save_workflows.py`)."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+
+from livetalk_core.config import DEFAULT_NEGATIVE_PROMPT
 
 OURS = {"cnr_id": "livetalk"}
 CORE = {"cnr_id": "comfy-core", "ver": "0.33.0"}
@@ -9,11 +11,18 @@ WAN = "https://huggingface.co/Comfy-Org/Wan_2.1_ComfyUI_repackaged/resolve/main/
 REPACKAGED = "https://huggingface.co/Comfy-Org"
 TEXT_ENCODER, VISION_ENCODER = "umt5_xxl_fp8_e4m3fn_scaled.safetensors", "clip_vision_h.safetensors"
 VAE, UPSCALER, INTERPOLATOR = "wan_2.1_vae.safetensors", "RealESRGAN_x4plus.safetensors", "film_net_fp16.safetensors"
-TRANSFORMER, AUDIO_ENCODER = "livetalk_14b_fp8.safetensors", "chinese-wav2vec2-base.safetensors"
+TRANSFORMER, AUDIO_ENCODER = "livetalk_14b_fp8.safetensors", "wav2vec2-chinese-base_fp32.safetensors"
+WAN_TRANSFORMER, PATCH = "wan2.1_i2v_480p_14B_fp8_scaled.safetensors", "wan2.1_infiniteTalk_single_fp16.safetensors"
 FILES = {
     TEXT_ENCODER: (f"{WAN}/text_encoders/{TEXT_ENCODER}", "text_encoders"),
     VISION_ENCODER: (f"{WAN}/clip_vision/{VISION_ENCODER}", "clip_vision"),
     VAE: (f"{WAN}/vae/{VAE}", "vae"),
+    AUDIO_ENCODER: (
+        f"https://huggingface.co/Kijai/wav2vec2_safetensors/resolve/main/{AUDIO_ENCODER}",
+        "audio_encoders",
+    ),
+    WAN_TRANSFORMER: (f"{WAN}/diffusion_models/{WAN_TRANSFORMER}", "diffusion_models"),
+    PATCH: (f"{WAN}/model_patches/{PATCH}", "model_patches"),
     UPSCALER: (f"{REPACKAGED}/Real-ESRGAN_repackaged/resolve/main/{UPSCALER}", "upscale_models"),
     INTERPOLATOR: (
         f"{REPACKAGED}/frame_interpolation/resolve/main/frame_interpolation/{INTERPOLATOR}",
@@ -91,7 +100,7 @@ def encode(audio_encoder: Link = ("model", 2), **links: Link) -> Node:
 
 def render(x: int = 800, vae: Link = ("model", 1), prefix: str = "video/LiveTalk", **links: Link) -> Node:
     """The render node."""
-    widgets = {"seed": 1, "control_after_generate": "fixed", "filename_prefix": prefix, "resume": False, "steps": 4}
+    widgets = {"seed": 1, "control_after_generate": "fixed", "filename_prefix": prefix, "resume": False, "steps": 0}
     given = {"model": ("model", 0), "vae": vae, "avatar": ("avatar", 0), "speech": ("speech", 0)} | links
     return Node("render", "LiveTalkRender", (x, 200), widgets, given, size=(400, 640))
 
@@ -114,19 +123,19 @@ def quick_start() -> list[Node]:
 
 LARGE = f"""## The 14B model on one card of 24 GB
 
-{files(TEXT_ENCODER, VISION_ENCODER, VAE)}
-- `{AUDIO_ENCODER}` in `models/audio_encoders`
-- `{TRANSFORMER}` in `models/diffusion_models`
+{files(TEXT_ENCODER, VISION_ENCODER, VAE, AUDIO_ENCODER)}
+- `{TRANSFORMER}` in `models/diffusion_models`: made from the published weights of SoulX-FlashTalk-14B with \
+`python -m livetalk_core convert --fp8`; the pack's README says how
 
-The last two are made from the published weights with `python -m livetalk_core convert`; the pack's README says how. \
 FP8 halves the transformer's memory; ComfyUI moves the other models out of the way by itself.
 """
 
 
-def large_loaders() -> list[Node]:
+def large_loaders(transformer: str = TRANSFORMER, patch: str = "none") -> list[Node]:
     """The 14B model's parts."""
+    chosen = {"model_name": transformer, "model_patch": patch}
     return [
-        Node("model", "LiveTalkLoadModel", (40, 60), {"model_name": TRANSFORMER}, size=(340, 80)),
+        Node("model", "LiveTalkLoadModel", (40, 60), chosen, size=(340, 80)),
         Node("hearing", "LiveTalkLoadAudioEncoder", (40, 190), {"encoder_name": AUDIO_ENCODER}, size=(340, 80)),
         Node("vae", "VAELoader", (40, 320), {"vae_name": VAE}, size=(340, 80)),
         Node("vision", "CLIPVisionLoader", (40, 450), {"clip_name": VISION_ENCODER}, size=(340, 80)),
@@ -165,9 +174,8 @@ def large() -> list[Node]:
 
 SEVERAL_GPUS = f"""## The 14B model on several GPUs (Linux, WSL)
 
-{files(TEXT_ENCODER, VISION_ENCODER, VAE)}
-- `{AUDIO_ENCODER}` in `models/audio_encoders`
-- `{TRANSFORMER}` in `models/diffusion_models`
+{files(TEXT_ENCODER, VISION_ENCODER, VAE, AUDIO_ENCODER)}
+- `{TRANSFORMER}` in `models/diffusion_models`: see *livetalk_14b_24gb*
 
 *LiveTalk Devices* runs the model on all GPUs of this machine (`auto`), or on those you name (`cuda:0,cuda:1`): the \
 same video, sooner. Turn on `shard_weights` where the weights do not fit into one card. Its help page says more.
@@ -229,7 +237,7 @@ Loops keep all frames in memory: for minutes, not hours. *livetalk_job* has no s
 
 def loop() -> list[Node]:
     """Core's loop around a chunk, doubled to 50 frames per second."""
-    chunk = {"seed": 1, "control_after_generate": "fixed", "steps": 4}
+    chunk = {"seed": 1, "control_after_generate": "fixed", "steps": 0}
     return [
         *embedded(), *portrait_and_speech(), small_avatar(), encode(),
         Node("start", "StartLoop", (800, 60), {"mode": "simple"}, {"mode.num_iterations": ("speech", 1)}, (300, 200)),
@@ -271,7 +279,7 @@ The upscaler here is only an example: put face restoration, interpolation or gra
 
 def job() -> list[Node]:
     """The re-queue pair around a chunk, with an upscaler between."""
-    chunk = {"seed": 1, "control_after_generate": "fixed", "steps": 4}
+    chunk = {"seed": 1, "control_after_generate": "fixed", "steps": 0}
     prefix = {"filename_prefix": "video/LiveTalk_job", "resume": False, "job": ""}
     return [
         *embedded(), *portrait_and_speech(), small_avatar(), encode(),
@@ -324,6 +332,39 @@ def speakers() -> list[Node]:
     ]  # fmt: skip
 
 
+INFINITETALK = f"""## Wan 2.1 I2V 14B with an InfiniteTalk patch
+
+{files(WAN_TRANSFORMER, PATCH, TEXT_ENCODER, VISION_ENCODER, VAE, AUDIO_ENCODER)}
+
+These weights are not distilled: *LiveTalk Guidance* compares with the negative prompt and with silence, three \
+evaluations a step, and `steps` 0 of *LiveTalk Render* stands for 40. A speed LoRA (Load LoRA, model only, before \
+*LiveTalk Guidance*) makes do with 4 to 8 steps: the help of *LiveTalk Guidance* has the settings.
+"""
+
+
+def infinitetalk() -> list[Node]:
+    """Other weights of the same architecture, with guidance."""
+    negative = {"text": DEFAULT_NEGATIVE_PROMPT}
+    strengths = {"text_guidance": 5.0, "audio_guidance": 4.0}
+    made = render(1220, ("vae", 0), "video/LiveTalk_infinitetalk", model=("guidance", 0))
+    made.pos = (1220, 260)
+    avatar = [replaced(node, {"width": 480, "height": 832}) for node in large_avatar()]
+    return [
+        *large_loaders(WAN_TRANSFORMER, PATCH), *avatar, large_speech(),
+        Node("against", "CLIPTextEncode", (820, 450), negative, {"clip": ("clip", 0)}, (340, 120), "Negative prompt"),
+        Node("guidance", "LiveTalkGuidance", (1220, 60), strengths, {
+            "model": ("model", 0), "negative": ("against", 0),
+        }, (400, 130)),
+        made,
+        note(INFINITETALK, (40, 820), (1120, 260)),
+    ]  # fmt: skip
+
+
+def replaced(node: Node, widgets: dict[str, Any]) -> Node:
+    """The node with those of `widgets` that it has set to other values."""
+    return replace(node, widgets=node.widgets | {name: widgets[name] for name in widgets if name in node.widgets})
+
+
 WORKFLOWS = {
     "livetalk_quick_start": quick_start,
     "livetalk_14b_24gb": large,
@@ -332,4 +373,5 @@ WORKFLOWS = {
     "livetalk_loop_interpolation": loop,
     "livetalk_job": job,
     "livetalk_two_speakers": speakers,
+    "livetalk_infinitetalk": infinitetalk,
 }

@@ -19,7 +19,7 @@ comfy.options.enable_args_parsing()
 
 import torch  # noqa: E402
 from comfy_extras.frame_interpolation_models.ifnet import IFNet  # noqa: E402
-from safetensors.torch import save_file  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
 from spandrel.architectures.Compact.__arch.SRVGG import SRVGGNetCompact  # noqa: E402
 
 from livetalk_core.checkpoints import nano  # noqa: E402
@@ -42,11 +42,15 @@ def random_weights(module):
 
 config = {"config": json.dumps(dataclasses.asdict(nano.PRESET.transformer))}
 plain = save("diffusion_models", "plain.safetensors", nano.transformer("cpu", torch.float32).state_dict(), config)
-convert(plain, plain.with_name("livetalk_14b_fp8.safetensors"), fp8=True)
+fp8 = convert(plain, plain.with_name("livetalk_14b_fp8.safetensors"), fp8=True)
+hearing = {key: tensor.half() for key, tensor in load_file(plain).items() if "audio" in key or "norm_x" in key}
+save("model_patches", "wan2.1_infiniteTalk_single_fp16.safetensors", hearing)
+deaf = {key: tensor for key, tensor in load_file(fp8).items() if "audio" not in key and "norm_x" not in key}
+save("diffusion_models", "wan2.1_i2v_480p_14B_fp8_scaled.safetensors", deaf, config)
 plain.unlink()
 save("vae", "wan_2.1_vae.safetensors", nano.vae("cpu", torch.float32).state_dict())
 audio = {"config": json.dumps(dataclasses.asdict(nano.PRESET.audio))}
-save("audio_encoders", "chinese-wav2vec2-base.safetensors", nano.audio_encoder("cpu").state_dict(), audio)
+save("audio_encoders", "wav2vec2-chinese-base_fp32.safetensors", nano.audio_encoder("cpu").state_dict(), audio)
 upscaler = SRVGGNetCompact(num_in_ch=3, num_out_ch=3, num_feat=8, num_conv=2, upscale=4)
 save("upscale_models", "RealESRGAN_x4plus.safetensors", random_weights(upscaler))
 lora = {}

@@ -65,6 +65,7 @@ def videos(server, outcomes):
         ("livetalk_14b_several_gpus", 64),
         ("livetalk_any_length_upscaled", 256),
         ("livetalk_two_speakers", 64),
+        ("livetalk_infinitetalk", 64),
         ("livetalk_job", 256),
     ],
 )

@@ -76,6 +76,7 @@ class TestLoadModel:
         assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
         assert pack("nodes.guidance").guidance_of(model) == pack("livetalk_core.config").Guidance()
         assert pack("nodes.guidance").guidance_of(embedded[0]) is None
+        assert pack("nodes.guidance").guided_by(model).made_for == pack("livetalk_core.config").INFINITETALK
         assert "talk.safetensors with patch.safetensors" in model.name
 
     def test_finds_the_other_shards(self, pack, tmp_path):

@@ -124,6 +124,54 @@ class TestGuidance:
             render(nodes, parts, model=self.guided(nodes, parts, audio=3.0), resume=True)
 
 
+class TestStepsAndChunks:
+    """What `steps` 0 stands for, and how long the chunks are: what the weights were made for."""
+
+    @pytest.fixture
+    def patched(self, nodes, parts, pack):
+        """A MODEL as a loader gives it with an InfiniteTalk patch, behind LiveTalk Guidance."""
+        guidance, model = pack("nodes.guidance"), parts["model"].clone()
+        guidance.mark(model, guidance.Guided(made_for=pack("livetalk_core.config").INFINITETALK))
+        inputs = {"model": model, "text_guidance": 1.0, "audio_guidance": 2.0}
+        return nodes["LiveTalkGuidance"][0].execute(**inputs).args[0]
+
+    def test_a_distilled_model_takes_four(self, nodes, parts):
+        latents = [sample(nodes, parts, steps=steps)[0]["samples"] for steps in (0, 4, 2)]
+        assert torch.equal(latents[0], latents[1])
+        assert not torch.equal(latents[0], latents[2])
+
+    def test_guidance_alone_takes_as_many_as_undistilled_weights_need(self, nodes, parts):
+        inputs = {"model": parts["model"], "text_guidance": 1.0, "audio_guidance": 1.0}
+        model = nodes["LiveTalkGuidance"][0].execute(**inputs).args[0]
+        stream = sample(nodes, parts, model=model, steps=0)[1].stream
+        assert (stream.steps, stream.frame_num, stream.motion_frames) == (40, 33, 5)
+
+    def test_a_patched_model_is_rendered_as_infinitetalk_was_trained(self, nodes, parts, host, patched, pack):
+        waveform = torch.rand(1, 1, 100 * 640, generator=torch.Generator().manual_seed(4)) - 0.5
+        talk = parts | {"speech": speech_of(nodes, parts["encoder"], waveform)}
+        _, last, images = render(nodes, talk, model=patched, steps=0, collect_images=True).args
+        assert host.steps == 2 * 40, "two chunks, of 81 and of 19 new frames"
+        assert len(images) == 100 and torch.equal(last, images[-9:])
+
+        config, session = pack("livetalk_core.config"), pack("livetalk_core.streaming.session")
+        guidance = config.Guidance(1.0, 2.0)
+        stream = dataclasses.replace(config.INFINITETALK, height=64, width=64, guidance=guidance)
+        engine = pack("livetalk_core.streaming.engine").LocalEngine(parts["model"], parts["vae"], guidance=guidance)
+        made, avatar = parts["avatar"], pack("livetalk_core.streaming.avatar")
+        avatar = avatar.prepare_avatar(made.reference, made.clip, made.text, engine.encode, stream)
+        plan = talk["speech"].plan(stream)
+        whole = session.Session(
+            engine, avatar, talk["speech"].features(plan), plan, dataclasses.replace(stream, shift=5.0)
+        )
+        frames = [event.frames for event in whole.run(whole.start(5)) if isinstance(event, session.Frames)]
+        assert torch.equal(images, ((torch.cat(frames, dim=1).permute(1, 2, 3, 0) + 1) / 2).clamp(0, 1))
+
+    def test_steps_that_were_chosen_hold(self, nodes, parts, host, patched):
+        assert sample(nodes, parts, model=patched, steps=3)[1].stream.steps == 3
+        render(nodes, parts, model=patched, steps=3)
+        assert host.steps == 2 * 3
+
+
 class TestChunks:
     def test_give_every_frame_of_the_speech_once(self, chunks):
         assert [tuple(frames.shape) for frames in chunks[0]] == [(33, 64, 64, 3), (28, 64, 64, 3), (9, 64, 64, 3)]

@@ -63,10 +63,6 @@ class TestWorkflow:
             assert all(model["url"].startswith("https://huggingface.co/") for model in models)
 
 
-# Only for weights that are not LiveTalk's own, which no example workflow has yet.
-FOR_OTHER_WEIGHTS = {"LiveTalkGuidance"}
-
-
 def test_every_node_is_shown_in_a_workflow():
     shown = {node["type"] for path in WORKFLOWS for node in load(path)["nodes"]}
-    assert set(WIDGETS) - FOR_OTHER_WEIGHTS <= shown
+    assert set(WIDGETS) <= shown
