@@ -12,7 +12,7 @@ from checks.models import InputError, LocalEngine, loaders
 
 import torch
 from comfy.quant_ops import QUANT_ALGOS, QuantizedTensor
-from livetalk_in_comfyui.livetalk_core.checkpoints.keys import is_quantized
+from livetalk_in_comfyui.livetalk_core.models.fp8 import is_quantized
 from livetalk_in_comfyui.livetalk_core.config import Guidance
 from livetalk_in_comfyui.nodes import guidance as guidance_nodes
 from livetalk_in_comfyui.nodes import render as render_node
