@@ -3,6 +3,9 @@
 One or two clean motion latents at random, the reference frame from outside the clip (or its first frame, as in the
 first chunk of a stream), sound and picture left out at times so that guidance works. Motion latents do not count in
 the loss; mouth and eyes count more.
+
+In a stream the motion latents are the model's own, and softer than real ones. Those of some samples are softened here,
+while what is to be found stays sharp: so the model learns to take lost detail from the portrait, not from the past.
 """
 
 from dataclasses import dataclass, field
@@ -11,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..models.audio_encoder import windows
 from ..models.vae import VAE
@@ -24,11 +28,15 @@ from .vae import decode
 
 ONE_MOTION_LATENT = 0.2
 """Share of samples with one clean latent: the first chunk of a stream; the others have two."""
+SOFTEST = 1.2
+"""Greatest deviation of the blur of softened motion latents, in latent points."""
+REACH = 3
+"""Latent points that the blur looks at on either side."""
 
 
 @dataclass
 class Adaptation(Task):
-    """Trains `transformer` on a prepared pool, `clips` windows a batch."""
+    """Trains `transformer` on a prepared pool, `clips` windows a batch; `soften`: share whose motion is softened."""
 
     transformer: Denoiser
     vae: VAE
@@ -36,6 +44,7 @@ class Adaptation(Task):
     clips: int = 4
     drop_audio: float = 0.1
     drop_image: float = 0.05
+    soften: float = 0.0
     networks: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -54,6 +63,8 @@ class Adaptation(Task):
         clean = batch["latent"]
         motion = 1 if float(torch.rand((), generator=noise)) < ONE_MOTION_LATENT else 2
         given = dropped(condition_of(batch, clean[:, :, :motion]), self.drop_audio, self.drop_image, noise)
+        if self.soften and motion > 1:
+            given = given._replace(motion=softened(given.motion, self.soften, noise))
         sigma_B = random_levels(len(clean), noise)
         start = torch.randn(clean.shape, generator=noise)
         found = self.networks["transformer"](noised(clean, start, sigma_B), sigma_B, given)
@@ -92,6 +103,24 @@ def dropped(given: Condition, audio: float, image: float, chance: torch.Generato
         cond=given.cond * spread(kept_image),
         clip=given.clip * kept_image[:, None, None],
     )
+
+
+def softened(motion: Tensor, share: float, chance: torch.Generator) -> Tensor:
+    """Blurs a share of a batch's latents [B,16,k,h,w], as far and in such a direction as chance has it."""
+    batch, channels, count = motion.shape[:3]
+    kept = torch.rand(batch, generator=chance) >= share
+    long, short, turn, amount = torch.rand(4, batch, 1, 1, generator=chance)
+    place = torch.arange(-REACH, REACH + 1.0)
+    x, y = place[None, None, :], place[None, :, None]
+    angle = torch.pi * turn
+    along, across = x * angle.cos() + y * angle.sin(), y * angle.cos() - x * angle.sin()
+    wide = 0.3 + (SOFTEST - 0.3) * long
+    narrow = 0.3 + (wide - 0.3) * short
+    kernel = torch.exp(-0.5 * ((along / wide) ** 2 + (across / narrow) ** 2))
+    kernel = (kernel / kernel.sum((1, 2), keepdim=True)).repeat_interleave(channels * count, 0)[:, None].to(motion)
+    padded = F.pad(motion.flatten(1, 2), (REACH,) * 4, mode="replicate").flatten(0, 1)[None]
+    blurred = F.conv2d(padded, kernel, groups=len(kernel)).view_as(motion)
+    return torch.lerp(motion, blurred, spread(amount[:, 0, 0] * ~kept).to(motion))
 
 
 def decode_normalized(vae: VAE, latent: Tensor) -> Tensor:

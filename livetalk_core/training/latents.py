@@ -75,7 +75,7 @@ def prepare_take(scene: Scene, encoders: Encoders, frames: int, windows: int, se
     portrait = torch.zeros_like(video[:1])
     portrait[:, :, 0] = video[0, :, 0]
     return {
-        "latents": encode_window(encoders.vae, video).half(),
+        "latents": torch.cat([encode_window(encoders.vae, window) for window in video.split(1)]).half(),
         "starts": starts,
         "weights": _latent_weights(weight[:, 0]).half(),
         "sound": encoders.audio.embed(scene.sound, frames_of_samples(len(scene.sound), SAMPLE_RATE)).half(),

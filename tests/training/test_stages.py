@@ -9,7 +9,7 @@ from livetalk_core.checkpoints import nano
 from livetalk_core.config import PRESETS
 from livetalk_core.errors import InputError
 from livetalk_core.models.audio_encoder import windows
-from livetalk_core.training.adapt import Adaptation, condition_of, decode_normalized, dropped
+from livetalk_core.training.adapt import Adaptation, condition_of, decode_normalized, dropped, softened
 from livetalk_core.training.chance import generator_of
 from livetalk_core.training.data import TakeSource, video
 from livetalk_core.training.distill import Distillation
@@ -113,6 +113,32 @@ def test_plain_attention_is_attention():
     q, k, v = torch.randn(3, 2, 7, 4, 8)
     fused = torch.nn.functional.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
     assert torch.allclose(attend_plainly(q, k, v), fused, atol=1e-5)
+
+
+def test_softened_motion_keeps_means_and_loses_detail():
+    motion = 3 + torch.randn(6, 16, 2, 12, 10, generator=generator_of("motion"))
+    soft = softened(motion, 1.0, generator_of("soft"))
+    assert not torch.equal(soft, motion)
+    assert torch.allclose(soft.mean((3, 4)), motion.mean((3, 4)), atol=0.15)
+    assert (soft.std((1, 2, 3, 4)) < motion.std((1, 2, 3, 4))).all()
+    assert torch.allclose(softened(torch.full_like(motion, 2.0), 1.0, generator_of("flat")), torch.tensor(2.0))
+    assert torch.equal(softened(motion, 0.0, generator_of("soft")), motion)
+
+
+def test_only_two_motion_latents_are_softened(pool, transformer):
+    """One is the portrait at a stream's beginning, which is never soft."""
+    plain, soft = (Adaptation(transformer, None, pool, clips=2, soften=share) for share in (0.0, 1.0))
+    seen: list[torch.Tensor] = []
+    transformer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[2].motion))
+    counts = set()
+    for step in range(12):
+        with torch.no_grad():
+            for task in (plain, soft):
+                task.losses(task.batch(step), step, generator_of("step", step))
+        given, softer = seen[-2:]
+        counts.add(given.shape[2])
+        assert torch.equal(given, softer) == (given.shape[2] == 1)
+    assert counts == {1, 2}
 
 
 def test_adaptation_leaves_motion_latents_out_and_reaches_every_weight(pool, transformer):
