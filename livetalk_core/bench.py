@@ -3,7 +3,7 @@
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,13 +51,14 @@ def bench(
 ) -> dict[str, Any]:
     """Median seconds of each part, and of whole chunks, over `repeats` after one to warm up, and the peak memory.
 
-    `size` is (height, width) in pixels. Raises `InputError` if the preset does not fit into what is free.
+    Raises `InputError` if the preset does not fit into what is free.
     """
     found = residence(preset, dtype, placement)
     check_fit(preset, device, placement.dtype_name(dtype), found.total)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    models = _models(preset, device, dtype, attention, compiled, placement)
+    transformer = _transformer(preset, device, dtype, placement, found.streamed)
+    models = _models(preset, transformer, device, dtype, attention, compiled)
     parts = {part: _time(work, device, repeats) for part, work in _works(preset, models, device).items()}
     iteration = _iteration(preset, models, device, repeats)
     return {
@@ -101,12 +102,12 @@ class _Models(NamedTuple):
 
 
 def _models(
-    preset: Preset, device: torch.device, dtype: torch.dtype, attention: str, compiled: bool, placement: Placement
+    preset: Preset, transformer: Transformer, device: torch.device, dtype: torch.dtype, attention: str, compiled: bool
 ) -> _Models:
     widths = preset.transformer
     kernel = choose_attention(attention, Shape(device, dtype, widths.num_heads, widths.head_dim))
     engine = LocalEngine(
-        _transformer(preset, device, dtype, placement),
+        transformer,
         randomize(VAE(preset.vae, device=device, dtype=dtype)),  # pyright: ignore[reportArgumentType]
         device,
         preset.stream.shift,
@@ -138,11 +139,13 @@ def _works(preset: Preset, models: _Models, device: torch.device) -> dict[str, C
     }
 
 
-def _transformer(preset: Preset, device: torch.device, dtype: torch.dtype, placement: Placement) -> Transformer:
+def _transformer(
+    preset: Preset, device: torch.device, dtype: torch.dtype, placement: Placement, streamed: Sequence[int]
+) -> Transformer:
     """Random weights, placed; made in main memory where the device would not hold them all."""
     layers, home = layers_of(placement, device), "cpu" if placement else device
     model: Any = randomize(Transformer(preset.transformer, layers, home, dtype))
-    return place(model, device, placement.fp8, residence(preset, dtype, placement).streamed)
+    return place(model, device, placement.fp8, streamed)
 
 
 def random_avatar(preset: Preset, shape: VideoShape) -> Avatar:

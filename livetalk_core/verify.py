@@ -5,7 +5,7 @@ holds. The model is built from the file alone, so a file of other sizes and seed
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -61,14 +61,25 @@ class Row(NamedTuple):
         return self.error <= self.tolerance
 
 
+class _Contents(dict[str, Any]):
+    """What a golden file holds, by name; a `CheckpointError` for what it lacks."""
+
+    def __init__(self, path: Path, found: Mapping[str, Any]) -> None:
+        super().__init__(found)
+        self._path = path
+
+    def __missing__(self, name: str) -> Any:
+        raise CheckpointError(f"{self._path} lacks {name!r}; needed is a whole golden file: get it again")
+
+
 class Golden:
     """An opened golden file."""
 
     def __init__(self, path: Path) -> None:
         try:
             with safe_open(path, "pt") as file:
-                self.metadata: dict[str, Any] = {k: json.loads(v) for k, v in (file.metadata() or {}).items()}
-                self.tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+                self.metadata = _Contents(path, {k: json.loads(v) for k, v in (file.metadata() or {}).items()})
+                self.tensors = _Contents(path, {key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
         except (OSError, SafetensorError, json.JSONDecodeError) as error:
             raise CheckpointError(
                 f"{path} is no golden file ({error}); needed: safetensors with JSON metadata"
@@ -274,11 +285,8 @@ CHECKS: dict[str, Callable[[Golden, Splitter], Iterator[Row]]] = {
 def verify(path: Path, splitter: Splitter | None = None) -> Iterator[Row]:
     """Compare every output in a golden file with what our models compute, in float32 on the CPU."""
     golden = Golden(path)
-    try:
-        with torch.inference_mode():
-            yield from CHECKS[golden.metadata["kind"]](golden, splitter or Whole())
-    except KeyError as error:
-        raise CheckpointError(f"{path} lacks {error}; needed is a whole golden file: get it again") from None
+    with torch.inference_mode():
+        yield from CHECKS[golden.metadata["kind"]](golden, splitter or Whole())
 
 
 class VerifyRunner:

@@ -74,8 +74,9 @@ def prepare_take(scene: Scene, encoders: Encoders, frames: int, windows: int, se
     video, weight = scene.film(starts[:, None] + torch.arange(frames))
     portrait = torch.zeros_like(video[:1])
     portrait[:, :, 0] = video[0, :, 0]
+    latents = [encode_window(encoders.vae, window) for window in video.split(1)]  # faster on CPUs than all at once
     return {
-        "latents": torch.cat([encode_window(encoders.vae, window) for window in video.split(1)]).half(),
+        "latents": torch.cat(latents).half(),
         "starts": starts,
         "weights": _latent_weights(weight[:, 0]).half(),
         "sound": encoders.audio.embed(scene.sound, frames_of_samples(len(scene.sound), SAMPLE_RATE)).half(),
