@@ -269,6 +269,12 @@ def test_bench_keeps_a_record(tmp_path, capsys, caplog):
     assert "'sage' cannot be used here" in caplog.text
 
 
+@pytest.mark.parametrize("option", ["--json", "--document"])
+def test_bench_names_a_place_that_cannot_be_written_before_it_measures(tmp_path, capsys, option):
+    assert main(["bench", "--preset", "14b", "--device", "tpu9", option, str(tmp_path / "none/a.json")]) == 1
+    assert "none is no folder; a.json is written there" in capsys.readouterr().err
+
+
 def too_little(fp8=False):
     """A bit less than the embedded model takes at the size of these tests: at least one block is streamed."""
     preset = PRESETS["nano"].sized((64, 64))
