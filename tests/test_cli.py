@@ -349,8 +349,8 @@ def test_info_reads_the_folder_of_any_model(golden, tmp_path, capsys):
 
 def test_the_core_loads_where_a_system_lacks_unix_modules():
     """As Windows does; packages that ask for them here are imported before."""
-    code = "import sys, transformers.models.umt5.modeling_umt5; sys.modules |= dict.fromkeys(['fcntl', 'resource'])"
-    code += "; import livetalk_core.cli"
+    code = "import sys, psutil, transformers.models.umt5.modeling_umt5; "
+    code += "sys.modules |= dict.fromkeys(['fcntl', 'resource']); import livetalk_core.cli"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
