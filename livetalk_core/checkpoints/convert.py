@@ -19,7 +19,7 @@ from ..errors import CheckpointError, OutputError
 from ..files import check_place, replacing
 from ..models.fp8 import FP8, is_quantized, scaled
 from . import configs, keys
-from .header import DTYPES, Checkpoint, is_pickle, open_checkpoint
+from .header import DTYPES, Checkpoint, is_pickle, json_file, open_checkpoint
 
 SAFE_TORCH = "2.10"
 """Versions before it have known holes in `weights_only`."""
@@ -79,21 +79,17 @@ def _tensors(content: object) -> dict[str, Tensor]:
     """The tensors of a state dict, or of one inside `state_dict` or `model`."""
     if not isinstance(content, dict):
         return {}
-    found = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-    inner = (_tensors(content[name]) for name in ("state_dict", "model") if name in content)
-    return found or next(inner, {})
+    inner = (content[name] for name in ("state_dict", "model") if isinstance(content.get(name), dict))
+    found = ({str(name): value for name, value in x.items() if isinstance(value, Tensor)} for x in (content, *inner))
+    return next(filter(None, found), {})
 
 
 def _config(weights: Mapping[str, Tensor], source: Path) -> dict[str, str]:
     """The `config.json` beside the source, if it is this model's: what shapes do not tell stays known."""
     kind = configs.identify(weights)
     config = (source if source.is_dir() else source.parent) / "config.json"
-    if kind not in (configs.LIVETALK, configs.WAV2VEC2) or not config.is_file():
-        return {}
-    try:
-        return {"config": json.dumps(json.loads(config.read_text(encoding="utf-8")))}
-    except ValueError as error:
-        raise CheckpointError(f"{config} is not JSON ({error}); get it again, or move it away") from None
+    taken = kind in (configs.LIVETALK, configs.WAV2VEC2) and config.is_file()
+    return {"config": json.dumps(json_file(config))} if taken else {}
 
 
 def _unchanged(name: str, tensor: Tensor) -> dict[str, Tensor]:

@@ -91,6 +91,22 @@ def test_shards_to_one_file_that_knows_its_config(tmp_path):
     assert json.loads(metadata(tmp_path / "one.safetensors")["config"]) == TRANSFORMER_CONFIG
 
 
+@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff", b"[" * 100_000, b"9" * 5000])
+def test_a_config_that_cannot_be_read_is_named(tmp_path, content):
+    save_file(weights("transformer"), tmp_path / "m.safetensors")
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"config\.json (is not|cannot be read)"):
+        convert(tmp_path / "m.safetensors", tmp_path / "out.safetensors")
+
+
+def test_a_state_dict_in_itself(tmp_path):
+    content = {"model": {}}
+    content["model"] = content
+    torch.save(content, tmp_path / "m.pth")
+    with pytest.raises(CheckpointError, match="holds no tensors by name"):
+        convert(tmp_path / "m.pth", tmp_path / "out.safetensors")
+
+
 def test_a_foreign_config_is_not_taken(tmp_path):
     save_file(weights("vae"), tmp_path / "vae.safetensors")
     (tmp_path / "config.json").write_text(json.dumps(TRANSFORMER_CONFIG))

@@ -50,6 +50,20 @@ def test_truncated_file_says_how_much_there_is(tmp_path):
     refused(path, f"has {whole - 5:,} of {whole:,} bytes")
 
 
+@pytest.mark.parametrize("shape", [[0, 2**63], [0, 2**62, 2**62]])
+def test_a_shape_that_no_tensor_can_have(tmp_path, shape):
+    entry = {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}
+    header = json.dumps({"a": entry}).encode()
+    (tmp_path / "weights.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    refused(tmp_path, r"weights\.safetensors: a is \[0, \d+.*\], which no tensor can be")
+
+
+def test_a_damaged_file_with_a_deep_header(tmp_path):
+    header = nested(100_000).encode()
+    (tmp_path / "weights.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    refused(tmp_path, "not a safetensors file, or a damaged one")
+
+
 def test_missing_file_and_folders_without_weights(tmp_path):
     refused(tmp_path / "nothing.safetensors", "is missing")
     refused(tmp_path, "holds no safetensors file .0 pickles.; .*download")
@@ -60,13 +74,26 @@ def test_missing_file_and_folders_without_weights(tmp_path):
     refused(tmp_path, "holds 2 sets of weights .x.safetensors, y.safetensors.")
 
 
-@pytest.mark.parametrize("content", ["[]", "{", "{}", '{"weight_map": {"a": "../elsewhere.safetensors"}}'])
+def nested(depth):
+    """Valid JSON that no reader of limited depth takes."""
+    return '{"a":' * depth + "1" + "}" * depth
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]", "{", "{}", '{"weight_map": {"a": "../elsewhere.safetensors"}}', '{"weight_map": []}',
+        '{"weight_map": {"a": 1, "b": "c"}}', '{"weight_map": {"a": ""}}', '{"weight_map": null}',
+        '{"weight_map": {"a": ".."}}', json.dumps({"weight_map": {"a": "x" * 5000}}), nested(100_000), "9" * 5000,
+        '{"weight_map": {"a": "\\ud800"}}', '{"weight_map": {"a": "\\u0000"}}',
+    ],
+)  # fmt: skip
 def test_bad_index(tmp_path, content):
     save_file(TENSORS, tmp_path / "elsewhere.safetensors")
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "m.safetensors.index.json").write_text(content)
-    refused(folder, "is not JSON|is not a JSON object|is no index of shards")
+    refused(folder, "is not JSON|is not a JSON object|is no index of shards|1 of 1 shards are missing")
 
 
 def test_shards_are_one_checkpoint(tmp_path):
