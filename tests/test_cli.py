@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,9 +15,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
+from livetalk_core.checkpoints import nano
 from livetalk_core.cli import main
 from livetalk_core.config import PRESETS
+from livetalk_core.generate import Settings, prepare
 from livetalk_core.kernels import fp8_operations
 from livetalk_core.media.video import partial_path
 from livetalk_core.placement import Placement, residence
@@ -256,6 +260,18 @@ def test_resume_with_another_seed_is_refused(inputs, tmp_path, capsys):
     assert "cannot be read" in capsys.readouterr().err
     assert main(inputs) == 1
     assert "unfinished render" in capsys.readouterr().err
+
+
+def test_other_weights_under_the_same_name_are_another_input(inputs, tmp_path, monkeypatch):
+    """So that no resume goes on with them."""
+    settings = Settings(tmp_path / "face.png", tmp_path / "speech.wav", Path(inputs[6]), size=(64, 64))
+    monkeypatch.setattr(nano, "ASSETS", Path(shutil.copytree(nano.ASSETS, tmp_path / "assets")))
+    before = prepare(settings)[0].inputs
+    assert prepare(settings)[0].inputs == before
+    weights = load_file(nano.asset("transformer"))
+    save_file({name: tensor * 1.01 for name, tensor in weights.items()}, nano.asset("transformer"))
+    after = prepare(settings)[0].inputs
+    assert [name for name in before if before[name] != after[name]] == ["model"]
 
 
 def test_bench_keeps_a_record(tmp_path, capsys, caplog):

@@ -21,7 +21,7 @@ from ..models.text_encoder import FolderTokenizer, TextEncoder
 from ..models.transformer import Transformer
 from ..models.vae import VAE
 from . import configs, keys, nano
-from .header import CONVERT, INDEX_ENDING, Checkpoint, check, joined, json_object, open_checkpoint
+from .header import CONVERT, INDEX_ENDING, Checkpoint, check, fingerprint, joined, json_object, open_checkpoint
 from .model import Model
 
 M = TypeVar("M", bound=nn.Module)
@@ -273,10 +273,12 @@ def open_model(
     audio, image = audio_encoder_part(files[AUDIO_ENCODER]), image_encoder_part(files[IMAGE_ENCODER])
     preset = Preset(folder.name, transformer.config, vae.config, audio.config, image.config, text.config)
     check_widths(preset)
+    parts = (transformer, vae, text, audio, image)
     return Model(
         name=folder.resolve().name,
         preset=replace(preset, stream=PRESETS["14b"].stream if patch is None else INFINITETALK),
         tokenizer=FolderTokenizer(files[TOKENIZER]),
+        fingerprint=lambda: fingerprint(file for part in parts for file in part.checkpoint.files),
         load_transformer=lambda: transformer.load(home, dtype),
         load_vae=lambda: vae.load(device, dtype),
         load_audio_encoder=lambda: audio.load(device, torch.float32),

@@ -1,6 +1,7 @@
 """Wrong files are named for what they are."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from livetalk_core.checkpoints.header import REPORT_LINES, check, is_pickle, open_checkpoint
+from livetalk_core.checkpoints.header import (
+    REPORT_LINES,
+    SAMPLE_BYTES,
+    check,
+    fingerprint,
+    is_pickle,
+    open_checkpoint,
+)
 from livetalk_core.errors import CheckpointError
 
 TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(4, dtype=torch.bfloat16)}
@@ -148,3 +156,23 @@ def test_long_reports_are_cut_with_a_count():
 
 def test_equal_weights_pass():
     check(TENSORS, {name: tensor.half() for name, tensor in TENSORS.items()}, "x")
+
+
+def test_a_fingerprint_is_of_every_weight_and_not_of_the_place(tmp_path):
+    def printed(tensors, name="weights.safetensors"):
+        save_file(tensors, tmp_path / name)
+        return fingerprint([tmp_path / name])
+
+    first = printed(TENSORS)
+    assert first == printed(TENSORS, "elsewhere.safetensors")
+    changed = [{**TENSORS, name: tensor + 1} for name, tensor in TENSORS.items()]
+    changed.append({**TENSORS, "a": TENSORS["a"].T.contiguous()})
+    assert len({first, *map(printed, changed)}) == 4
+
+
+def test_a_fingerprint_reads_little(tmp_path, monkeypatch):
+    read, path = [], tmp_path / "weights.safetensors"
+    save_file({name: torch.zeros(2**20) for name in "abc"}, path)
+    monkeypatch.setattr("hashlib.sha256", lambda: SimpleNamespace(update=read.append, hexdigest=lambda: ""))
+    fingerprint([path])
+    assert sum(map(len, read)) < 4 * SAMPLE_BYTES

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from livetalk_core.checkpoints import load, nano
@@ -377,6 +378,23 @@ def test_a_published_folder_opens(published):
     [text] = model.encode_texts("a person talks")
     with torch.inference_mode():
         assert torch.equal(text, embedded.load_text_encoder().encode(torch.tensor([3, 4, 5, 1]), 32))
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "diffusion_pytorch_model-00002-of-00003.safetensors", "Wan2.1_VAE.safetensors", "clip_vision_h.safetensors",
+        "models_t5_umt5-xxl-enc-bf16.safetensors", "chinese-wav2vec2-base/model.safetensors",
+    ],
+)  # fmt: skip
+def test_other_weights_in_the_same_folder_are_told_apart(published, file):
+    before = open_model(published, CPU, F32).fingerprint()
+    assert before == open_model(published, CPU, F32).fingerprint()
+    tensors = load_file(published / file)
+    name = next(name for name, tensor in tensors.items() if tensor.is_floating_point())
+    with safe_open(published / file, "pt") as kept:
+        save_file({**tensors, name: tensors[name] + 1}, published / file, kept.metadata())
+    assert before != open_model(published, CPU, F32).fingerprint()
 
 
 def test_audio_encoder_may_lie_beside_the_folder(published):
