@@ -15,6 +15,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from livetalk_core.machine import describe
@@ -35,13 +36,8 @@ def census(fleet: Fleet) -> dict[str, Any]:
         "threads": threading.active_count(),
         "children": len(children.read_text().split()) if children.exists() else None,
         "descriptors": [len(list(Path(f"/proc/{process}/fd").iterdir())) for process in processes],
-        "resident": [_resident(process) for process in processes],
+        "resident": [psutil.Process(process).memory_info().rss // 1024 for process in processes],
     }
-
-
-def _resident(process: int) -> int:
-    lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
 
 
 def run(devices: Sequence[str], jobs: int) -> dict[str, Any]:

@@ -16,6 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from benchmarks.memory import AUDIO, MIB, repeated_speech, session_of
 from livetalk_core.machine import describe
 from livetalk_core.media.audio import open_audio
@@ -29,8 +31,7 @@ NEW_FRAMES = 28
 
 def resident() -> int:
     """Bytes of main memory that this process holds now."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    return psutil.Process().memory_info().rss
 
 
 def measure(chunks: int, side: int) -> list[dict[str, float]]:

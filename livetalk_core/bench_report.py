@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import OutputError
+from .files import write_durably
 
 
 def report(record: dict[str, Any]) -> str:
@@ -55,10 +56,10 @@ def update_document(path: Path, new: str) -> None:
     section = re.compile(rf"^{re.escape(new.splitlines()[0])}\n.*?(?=^#|\Z)", re.DOTALL | re.MULTILINE)
     try:
         text = path.read_text(encoding="utf-8") if path.exists() else ""
-        changed = section.sub(lambda _: new + "\n\n", text) if section.search(text) else f"{text.rstrip()}\n\n{new}"
-        path.write_text(changed.strip() + "\n", encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}; choose another file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise OutputError(f"cannot read {path} ({error}); needed is Markdown in UTF-8: choose another file") from error
+    changed = section.sub(lambda _: new + "\n\n", text) if section.search(text) else f"{text.rstrip()}\n\n{new}"
+    write_durably(path, (changed.strip() + "\n").encode())
 
 
 def _rows(record: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:

@@ -18,7 +18,8 @@ from .bench import bench
 from .bench_report import report, table, update_document
 from .checkpoints.convert import convert
 from .config import DEFAULT_NEGATIVE_PROMPT, DEFAULT_PROMPT, PRESETS, CorrectionConfig, Guidance
-from .errors import Cancelled, InputError, LiveTalkError, OutputError
+from .errors import Cancelled, InputError, LiveTalkError
+from .files import check_place, write_durably
 from .fleets import fleet_of, fleet_options
 from .generate import Settings, prepare
 from .info import inspect
@@ -331,6 +332,8 @@ def _bench_options(command: argparse.ArgumentParser) -> None:
 
 def run_bench(options: argparse.Namespace) -> int:
     """Time each part of the model on this machine."""
+    for path in filter(None, (options.json, options.document)):
+        check_place(path)
     device, dtype = _device_and_dtype(options)
     preset, speed = PRESETS[options.preset].sized(options.size), (options.attention, options.compile)
     if options.against and _placement(options):
@@ -343,7 +346,7 @@ def run_bench(options: argparse.Namespace) -> int:
         lines, section = report(record), table(record)
     print(lines)
     if options.json:
-        _save_json(options.json, record)
+        write_durably(options.json, (json.dumps(record, indent=1) + "\n").encode())
     if options.document:
         update_document(options.document, section)
     return 0
@@ -361,6 +364,8 @@ def run_train(options: argparse.Namespace) -> int:
     from .training import commands
     from .training.settings import read_settings
 
+    if options.export:
+        check_place(options.export)
     settings = read_settings(options.config)
     with _stoppable():
         if options.stage in commands.PREPARATIONS:
@@ -436,10 +441,3 @@ def run_measurer(options: argparse.Namespace) -> int:
         print(command.fit_measurer(options.train, options.steps))
     print(command.measure_the_measurer(options.speech, options.faces, (128, 128)))
     return 0
-
-
-def _save_json(path: Path, record: dict[str, Any]) -> None:
-    try:
-        path.write_text(json.dumps(record, indent=1) + "\n")
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}; choose another file") from error

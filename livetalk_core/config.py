@@ -1,6 +1,7 @@
 """Presets, as frozen dataclasses that are checked where they are built."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from .errors import InputError
 from .shapes import check_size, latent_frames
@@ -18,6 +19,18 @@ WAN_LATENT_STD = (
     2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743,
     3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160,
 )  # fmt: skip
+
+
+def _check_widths(config: Any, whole: str, parts: str) -> None:
+    """Raise `InputError` unless all numbers are at least 1 and the width `whole` can be cut into so many `parts`."""
+    widths = {each.name: getattr(config, each.name) for each in fields(config) if each.type is int}
+    faults = [f"{name} {value}" for name, value in widths.items() if value < 1]
+    if faults:
+        raise InputError(f"{', '.join(faults)}; at least 1 is needed")
+    if widths[whole] % widths[parts]:
+        raise InputError(
+            f"{whole} {widths[whole]}, {parts} {widths[parts]}; the first must be a multiple of the second"
+        )
 
 
 @dataclass(frozen=True)
@@ -47,7 +60,8 @@ class TransformerConfig:
     eps: float = 1e-6
 
     def __post_init__(self) -> None:
-        if self.dim % self.num_heads or self.head_dim % 2:
+        _check_widths(self, "dim", "num_heads")
+        if self.head_dim % 2:
             raise InputError(f"dim {self.dim} with {self.num_heads} heads; needs an even number of channels per head")
 
     @property
@@ -78,6 +92,10 @@ class AudioEncoderConfig:
     num_conv_pos_embedding_groups: int = 16
     lufs: float = -23.0
 
+    def __post_init__(self) -> None:
+        _check_widths(self, "hidden_size", "num_attention_heads")
+        _check_widths(self, "hidden_size", "num_conv_pos_embedding_groups")
+
 
 @dataclass(frozen=True)
 class ImageEncoderConfig:
@@ -89,6 +107,9 @@ class ImageEncoderConfig:
     image_size: int = 224
     patch_size: int = 14
     mlp_ratio: int = 4
+
+    def __post_init__(self) -> None:
+        _check_widths(self, "dim", "num_heads")
 
 
 @dataclass(frozen=True)
@@ -102,6 +123,9 @@ class TextEncoderConfig:
     num_heads: int = 64
     num_layers: int = 24
     num_buckets: int = 32
+
+    def __post_init__(self) -> None:
+        _check_widths(self, "dim_attn", "num_heads")
 
 
 @dataclass(frozen=True)

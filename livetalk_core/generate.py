@@ -81,7 +81,7 @@ def prepare(settings: Settings) -> tuple[Render, Model]:
     prompts = dict(zip(changes, others, strict=True))
     session = Session(engine, avatar, features, plan, stream, prompts, ahead=True)
     inputs = {
-        "model": settings.model,
+        "model": model.fingerprint(),
         "portrait": avatar.fingerprint,
         "speech": sound.fingerprint,
         "prompt": hashlib.sha256(repr((settings.prompt, settings.prompts_at)).encode()).hexdigest(),
@@ -92,7 +92,6 @@ def prepare(settings: Settings) -> tuple[Render, Model]:
         "color correction": stream.color_correction,
         "correction": None if stream.correction is None else asdict(stream.correction),
         "guidance": None if stream.guidance is None else [asdict(stream.guidance), settings.negative_prompt],
-        "patch": None if settings.patch is None else str(settings.patch),
         "attention": settings.attention,
         "compiled": settings.compiled,
         "device type": str(settings.fleet or settings.device.type),

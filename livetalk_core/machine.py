@@ -5,6 +5,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from . import __version__
@@ -35,7 +36,7 @@ def commit(checkout: Path = ROOT) -> str:
 
 def total_ram() -> int:
     """Bytes of main memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
+    return psutil.virtual_memory().total
 
 
 def choose_device(name: str) -> torch.device:
@@ -55,16 +56,11 @@ def available_memory(device: torch.device) -> int:
     """Bytes that can still be taken on a device."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-        return int(fields["MemAvailable"].split()[0]) * 1024
-    return total_ram()
+    return psutil.virtual_memory().available
 
 
 def peak_memory(device: torch.device) -> int:
-    """Most bytes held so far: on a GPU those that PyTorch allocated, on the CPU this process's resident memory; 0
-    where the system does not say."""
+    """Most bytes held so far: on a GPU those that PyTorch allocated, on the CPU this process's resident memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")
@@ -74,7 +70,8 @@ def peak_memory(device: torch.device) -> int:
     try:
         import resource
     except ImportError:  # Windows
-        return 0
+        memory: Any = psutil.Process().memory_info()
+        return memory.peak_wset
     unit = 1 if platform.system() == "Darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

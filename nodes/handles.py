@@ -29,12 +29,16 @@ JobSocket = io.Custom("LIVETALK_JOB")
 
 @dataclass(frozen=True, eq=False)
 class HostedAudioEncoder:
-    """The core's audio encoder, moved between devices by ComfyUI. Gives `blocks` x `channels` features a frame."""
+    """The core's audio encoder, moved between devices by ComfyUI. Gives `blocks` x `channels` features a frame.
+
+    `weights` tells them from others.
+    """
 
     patcher: Any
     lufs: float
     blocks: int
     channels: int
+    weights: str
 
     def embed(self, waveform: Tensor, frames: int) -> Tensor:
         """Standardised 16 kHz sound [S] -> [frames, blocks, channels] at 25 per second, on the CPU."""
@@ -57,7 +61,8 @@ class Speech:
     @property
     def fingerprint(self) -> str:
         """Identifies who says what, and how it is heard."""
-        return " + ".join(voice.fingerprint for voice in self.voices) + f", {self.mode}"
+        voices = " + ".join(voice.fingerprint for voice in self.voices)
+        return f"{voices}, {self.mode}, heard by {self.encoder.weights}"
 
     def plan(self, stream: StreamConfig) -> ChunkPlan:
         """The chunks of the video that this speech asks for: its length, rounded up to a frame."""

@@ -11,8 +11,8 @@ import torch
 from comfy_api.latest import io
 
 from ..livetalk_core.checkpoints import configs, keys, nano
-from ..livetalk_core.checkpoints.header import INDEX_ENDING, open_checkpoint
-from ..livetalk_core.checkpoints.load import load_audio_encoder, patched, transformer_part
+from ..livetalk_core.checkpoints.header import INDEX_ENDING, fingerprint, open_checkpoint
+from ..livetalk_core.checkpoints.load import audio_encoder_part, patched, transformer_part
 from ..livetalk_core.config import INFINITETALK, StreamConfig, TransformerConfig
 from ..livetalk_core.models.audio_encoder import AudioEncoder
 from . import host
@@ -52,7 +52,7 @@ class EmbeddedModel(io.ComfyNode):
     def execute(cls) -> io.NodeOutput:
         """Build all parts."""
         vae = host.stock_vae(nano.vae("cpu", torch.float32).state_dict())
-        return io.NodeOutput(embedded_transformer(), vae, hosted(nano.audio_encoder("cpu")))
+        return io.NodeOutput(embedded_transformer(), vae, hosted(nano.audio_encoder("cpu"), nano.assets_fingerprint()))
 
 
 class LoadModel(io.ComfyNode):
@@ -123,14 +123,21 @@ class LoadAudioEncoder(io.ComfyNode):
     @classmethod
     def execute(cls, encoder_name: str) -> io.NodeOutput:
         """Check the file's header, then load it."""
-        return io.NodeOutput(hosted(load_audio_encoder(host.model_path(AUDIO_ENCODERS, encoder_name), "cpu")))
+        part = audio_encoder_part(host.model_path(AUDIO_ENCODERS, encoder_name))
+        return io.NodeOutput(hosted(part.load("cpu", torch.float32), fingerprint(part.checkpoint.files)))
 
 
 def embedded_transformer(disable_dynamic: bool = False) -> Any:
     """The embedded MODEL; ComfyUI calls this again where it needs a copy of its own."""
     weights = nano.transformer("cpu", torch.float32).state_dict()
     reload = (embedded_transformer, ())
-    return host.build_model(nano.NAME, nano.PRESET.transformer, weights, reload, disable_dynamic)
+    name = named(nano.NAME, nano.assets_fingerprint())
+    return host.build_model(name, nano.PRESET.transformer, weights, reload, disable_dynamic)
+
+
+def named(name: str, weights: str) -> str:
+    """What a MODEL is called across restarts: its file's name, and the beginning of the weights' fingerprint."""
+    return f"{name}, weights {weights[:16]}"
 
 
 def file_transformer(path: str, patch: str = "", disable_dynamic: bool = False) -> Any:
@@ -142,8 +149,7 @@ def file_transformer(path: str, patch: str = "", disable_dynamic: bool = False) 
     config = transformer_config(source, added)
     checkpoint = open_checkpoint(source) if added is None else patched(source, added)
     weights = host.read_weights(checkpoint.files)
-    size = sum(file.stat().st_size for file in checkpoint.files)
-    name = f"{source.name}{f' with {added.name}' if added else ''}, {size} bytes"
+    name = named(f"{source.name}{f' with {added.name}' if added else ''}", fingerprint(checkpoint.files))
     shift = INFINITETALK.shift if added else StreamConfig.shift
     model = host.build_model(name, config, weights, (file_transformer, (path, patch)), disable_dynamic, shift)
     if added:
@@ -167,6 +173,6 @@ def transformer_config(path: Path, patch: Path | None = None) -> TransformerConf
     return transformer_part(path, patch=patch).config
 
 
-def hosted(encoder: AudioEncoder) -> HostedAudioEncoder:
-    """An audio encoder under ComfyUI's memory management."""
-    return HostedAudioEncoder(host.wrap_encoder(encoder), encoder.lufs, encoder.blocks, encoder.channels)
+def hosted(encoder: AudioEncoder, weights: str) -> HostedAudioEncoder:
+    """An audio encoder under ComfyUI's memory management, and its weights' fingerprint."""
+    return HostedAudioEncoder(host.wrap_encoder(encoder), encoder.lufs, encoder.blocks, encoder.channels, weights)

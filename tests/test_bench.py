@@ -1,9 +1,14 @@
 """What `bench` counts, and the table that it writes."""
 
+import errno
+import os
+
+import pytest
 import torch
 
 from livetalk_core.bench_report import report, table, update_document
 from livetalk_core.config import PRESETS
+from livetalk_core.errors import OutputError
 from livetalk_core.memory import operations_of
 
 RECORD = {
@@ -49,3 +54,24 @@ def test_a_table_replaces_the_one_of_the_same_title_only(tmp_path):
     text = document.read_text()
     assert text.startswith("# Performance\n\nWords.\n") and text.count("###") == 2
     assert "| 100.0 ms |" in text and text.count("| 200.0 ms |") == 1
+
+
+def test_a_document_that_is_not_utf_8_is_left_alone(tmp_path):
+    document = tmp_path / "performance.md"
+    document.write_bytes("# Größe\n".encode("latin-1"))
+    with pytest.raises(OutputError, match=r"performance\.md .*needed is Markdown in UTF-8"):
+        update_document(document, table(RECORD))
+    assert document.read_bytes() == "# Größe\n".encode("latin-1")
+
+
+def test_a_full_disk_keeps_the_document(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    document = tmp_path / "performance.md"
+    document.write_text("# Performance\n")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match="No space left on device; free some space"):
+        update_document(document, table(RECORD))
+    assert [file.name for file in tmp_path.iterdir()] == ["performance.md"]
+    assert document.read_text() == "# Performance\n"

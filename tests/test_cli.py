@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,9 +15,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
+from livetalk_core.checkpoints import nano
 from livetalk_core.cli import main
 from livetalk_core.config import PRESETS
+from livetalk_core.generate import Settings, prepare
 from livetalk_core.kernels import fp8_operations
 from livetalk_core.media.video import partial_path
 from livetalk_core.placement import Placement, residence
@@ -258,6 +262,18 @@ def test_resume_with_another_seed_is_refused(inputs, tmp_path, capsys):
     assert "unfinished render" in capsys.readouterr().err
 
 
+def test_other_weights_under_the_same_name_are_another_input(inputs, tmp_path, monkeypatch):
+    """So that no resume goes on with them."""
+    settings = Settings(tmp_path / "face.png", tmp_path / "speech.wav", Path(inputs[6]), size=(64, 64))
+    monkeypatch.setattr(nano, "ASSETS", Path(shutil.copytree(nano.ASSETS, tmp_path / "assets")))
+    before = prepare(settings)[0].inputs
+    assert prepare(settings)[0].inputs == before
+    weights = load_file(nano.asset("transformer"))
+    save_file({name: tensor * 1.01 for name, tensor in weights.items()}, nano.asset("transformer"))
+    after = prepare(settings)[0].inputs
+    assert [name for name in before if before[name] != after[name]] == ["model"]
+
+
 def test_bench_keeps_a_record(tmp_path, capsys, caplog):
     record = tmp_path / "bench.json"
     assert main(["bench", *SIZE, "--repeats", "1", "--json", str(record), "--attention", "sage"]) == 0
@@ -267,6 +283,12 @@ def test_bench_keeps_a_record(tmp_path, capsys, caplog):
     assert "frames/s" in capsys.readouterr().out
     assert kept["attention"] == "sdpa", "the kernel that ran"
     assert "'sage' cannot be used here" in caplog.text
+
+
+@pytest.mark.parametrize("option", ["--json", "--document"])
+def test_bench_names_a_place_that_cannot_be_written_before_it_measures(tmp_path, capsys, option):
+    assert main(["bench", "--preset", "14b", "--device", "tpu9", option, str(tmp_path / "none/a.json")]) == 1
+    assert "none is no folder; a.json is written there" in capsys.readouterr().err
 
 
 def too_little(fp8=False):
@@ -343,8 +365,8 @@ def test_info_reads_the_folder_of_any_model(golden, tmp_path, capsys):
 
 def test_the_core_loads_where_a_system_lacks_unix_modules():
     """As Windows does; packages that ask for them here are imported before."""
-    code = "import sys, transformers.models.umt5.modeling_umt5; sys.modules |= dict.fromkeys(['fcntl', 'resource'])"
-    code += "; import livetalk_core.cli"
+    code = "import sys, psutil, transformers.models.umt5.modeling_umt5; "
+    code += "sys.modules |= dict.fromkeys(['fcntl', 'resource']); import livetalk_core.cli"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 

@@ -17,6 +17,7 @@ RANKS = {
     "livetalk_core": 0,  # its __init__.py: the version
     "livetalk_core.assets": 0,
     "livetalk_core.errors": 1,
+    "livetalk_core.files": 2,
     "livetalk_core.shapes": 2,
     "livetalk_core.config": 3,
     "livetalk_core.models": 4,
@@ -46,7 +47,7 @@ RANKS = {
     "nodes": 10,
     "": 11,  # the root __init__.py
 }
-LOWEST = {"livetalk_core", "livetalk_core.errors", "livetalk_core.shapes", "livetalk_core.config"}
+LOWEST = {f"livetalk_core{name}" for name in ("", ".errors", ".files", ".shapes", ".config")}
 # Parts that see less than their rank allows.
 ONLY = {"livetalk_core.media": LOWEST}
 # Parts that nobody else may import, whatever the rank, but those named.

@@ -1,8 +1,12 @@
 """What a record says of the machine and the checkout that made it."""
 
+import os
 import subprocess
+from pathlib import Path
 
-from livetalk_core.machine import commit
+import torch
+
+from livetalk_core.machine import available_memory, commit, total_ram
 
 
 def git(folder, *arguments) -> str:
@@ -24,3 +28,10 @@ def test_the_commit_of_checkouts_worktrees_and_neither(tmp_path):
     for folder in (whole, tree):
         assert commit(folder) == git(folder, "rev-parse", "HEAD").strip()
     assert commit(tmp_path) == "unknown"
+
+
+def test_free_memory_is_known_where_a_system_lacks_proc_and_sysconf(monkeypatch):
+    """As Windows does."""
+    monkeypatch.setattr(Path, "exists", lambda _: False)
+    monkeypatch.delattr(os, "sysconf")
+    assert 0 < available_memory(torch.device("cpu")) <= total_ram()

@@ -4,20 +4,23 @@ What shapes do not tell (heads, mainly) comes from a `config` in the file's meta
 beside it, else from what the published models have in common.
 """
 
-from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any
+from collections.abc import Callable, Mapping
+from reprlib import repr as short
+from typing import Any, TypeVar
 
 from torch import Tensor
 
 from ..config import AudioEncoderConfig, ImageEncoderConfig, TextEncoderConfig, TransformerConfig, VAEConfig
-from ..errors import CheckpointError
+from ..errors import CheckpointError, InputError
 from ..models.audio_encoder import CONV_KERNEL, CONV_STRIDE
 from ..models.image_encoder import NORM_EPSILON
 from ..shapes import PATCH, TEMPORAL_STRIDE
 from . import keys
 from .header import Checkpoint
 
+C = TypeVar("C")
+WIDEST = 2**18
+"""More is believed of no width: the largest published, a vocabulary, is just below."""
 TRANSFORMER_HEAD_DIM = 128
 AUDIO_HEAD_DIM = 64
 IMAGE_HEAD_DIMS = {1280: 80}
@@ -38,6 +41,8 @@ KINDS = (
     ("block.0.layer.0.SelfAttention.relative_attention_bias.weight", "a T5 text encoder"),
 )
 """A weight that only one kind of model has, and the kind."""
+
+OWN_CONFIG = "use the config.json of this very model, or move a foreign one away"
 
 AUDIO_SUPPORTED = {
     "do_stable_layer_norm": False,
@@ -61,56 +66,68 @@ def identify(weights: Mapping[str, Tensor]) -> str:
 
 
 class Shapes:
-    """Shapes by name; a missing name is a `CheckpointError` that says what the file is instead."""
+    """Shapes by name; a missing name is a `CheckpointError` that says what the file is instead.
+
+    So is a shape of other than `dims` sides, or with a side that no model has.
+    """
 
     def __init__(self, checkpoint: Checkpoint, weights: Mapping[str, Tensor], needed: str) -> None:
         self._path, self._original, self.weights, self._needed = checkpoint.path, checkpoint, weights, needed
 
-    def __call__(self, name: str) -> tuple[int, ...]:
+    def __call__(self, name: str, dims: int) -> tuple[int, ...]:
         if name not in self.weights:
             raise CheckpointError(
                 f"{self._path} is {identify(self._original)} ({name} is missing); needed is {self._needed}: "
                 "choose another file"
             )
-        return tuple(self.weights[name].shape)
+        found = tuple(self.weights[name].shape)
+        if len(found) != dims or not all(1 <= side <= WIDEST for side in found):
+            raise CheckpointError(
+                f"{self._path}: {name} is {list(found)}; needed are {dims} sides of 1 to {WIDEST:,}: download the file "
+                "again, or choose another one"
+            )
+        return found
 
 
 def transformer_config(checkpoint: Checkpoint, weights: Mapping[str, Tensor]) -> TransformerConfig:
     """Widths of the transformer; `weights` are its header under our names."""
     shape = Shapes(checkpoint, weights, LIVETALK)
-    intermediate_dim, first_frame = shape("audio_proj.proj1.weight")
-    frame = (shape("audio_proj.proj1_vf.weight")[1] - first_frame) // (TEMPORAL_STRIDE - 1)
-    dim, in_dim = shape("patch_embedding.weight")[:2]
-    output_dim = shape("audio_proj.norm.weight")[0]
+    intermediate_dim, first_frame = shape("audio_proj.proj1.weight", 2)
+    frame = max(1, (shape("audio_proj.proj1_vf.weight", 2)[1] - first_frame) // (TEMPORAL_STRIDE - 1))
+    dim, in_dim = shape("patch_embedding.weight", 5)[:2]
+    output_dim = shape("audio_proj.norm.weight", 1)[0]
+    given = checkpoint.config(beside=True)
+    audio_channels = _width(checkpoint, given, "audio_channels", frame if frame % output_dim else output_dim)
     widths = {
         "dim": dim,
         "in_dim": in_dim,
-        "ffn_dim": shape("blocks.0.ffn.0.weight")[0],
+        "ffn_dim": shape("blocks.0.ffn.0.weight", 2)[0],
         "num_layers": keys.count(weights, "blocks"),
-        "out_dim": shape("head.head.weight")[0] // PATCH**2,
-        "freq_dim": shape("time_embedding.0.weight")[1],
-        "text_dim": shape("text_embedding.0.weight")[1],
-        "clip_dim": shape("img_emb.proj.1.weight")[1],
+        "out_dim": shape("head.head.weight", 2)[0] // PATCH**2,
+        "freq_dim": shape("time_embedding.0.weight", 2)[1],
+        "text_dim": shape("text_embedding.0.weight", 2)[1],
+        "clip_dim": shape("img_emb.proj.1.weight", 2)[1],
         "intermediate_dim": intermediate_dim,
         "output_dim": output_dim,
-        "context_tokens": shape("audio_proj.proj3.weight")[0] // output_dim,
+        "context_tokens": shape("audio_proj.proj3.weight", 2)[0] // output_dim,
         "audio_window": first_frame // frame,
-    }
-    given = checkpoint.config(beside=True)
-    _check_agreement(checkpoint, given, widths)
-    audio_channels = given.get("audio_channels", frame if frame % output_dim else output_dim)
-    guessed = {
-        "num_heads": max(1, dim // TRANSFORMER_HEAD_DIM),
-        "audio_channels": audio_channels,
         "audio_blocks": frame // audio_channels,
     }
-    kept = {field.name: given[field.name] for field in fields(TransformerConfig) if field.name in given}
-    return TransformerConfig(**{**guessed, **kept, **widths})
+    _check_agreement(checkpoint, given, widths)
+    return _built(
+        checkpoint,
+        TransformerConfig,
+        **widths,
+        audio_channels=audio_channels,
+        num_heads=_width(checkpoint, given, "num_heads", max(1, dim // TRANSFORMER_HEAD_DIM)),
+        text_len=_width(checkpoint, given, "text_len", TransformerConfig.text_len),
+        eps=_epsilon(checkpoint, given),
+    )
 
 
 def vae_config(checkpoint: Checkpoint, weights: Mapping[str, Tensor]) -> VAEConfig:
     """Width of the VAE."""
-    return VAEConfig(dim=Shapes(checkpoint, weights, "a Wan 2.1 VAE")("decoder.head.0.gamma")[0])
+    return VAEConfig(dim=Shapes(checkpoint, weights, "a Wan 2.1 VAE")("decoder.head.0.gamma", 4)[0])
 
 
 def audio_encoder_config(checkpoint: Checkpoint, weights: Mapping[str, Tensor]) -> AudioEncoderConfig:
@@ -130,13 +147,15 @@ def audio_encoder_config(checkpoint: Checkpoint, weights: Mapping[str, Tensor]) 
             f"{checkpoint.path} is another variant of Wav2Vec2: {', '.join(faults)}; "
             "needed is the base one: use chinese-wav2vec2-base"
         )
-    hidden_size, per_group, kernel = shape("encoder.pos_conv_embed.conv.parametrizations.weight.original1")
-    return AudioEncoderConfig(
+    hidden_size, per_group, kernel = shape("encoder.pos_conv_embed.conv.parametrizations.weight.original1", 3)
+    return _built(
+        checkpoint,
+        AudioEncoderConfig,
         hidden_size=hidden_size,
         num_hidden_layers=keys.count(weights, "encoder.layers"),
-        num_attention_heads=given.get("num_attention_heads", max(1, hidden_size // AUDIO_HEAD_DIM)),
-        intermediate_size=shape("encoder.layers.0.feed_forward.intermediate_dense.weight")[0],
-        conv_dim=tuple(shape(f"{extractor}.{index}.conv.weight")[0] for index in range(len(CONV_KERNEL))),
+        num_attention_heads=_width(checkpoint, given, "num_attention_heads", max(1, hidden_size // AUDIO_HEAD_DIM)),
+        intermediate_size=shape("encoder.layers.0.feed_forward.intermediate_dense.weight", 2)[0],
+        conv_dim=tuple(shape(f"{extractor}.{index}.conv.weight", 3)[0] for index in range(len(CONV_KERNEL))),
         num_conv_pos_embeddings=kernel,
         num_conv_pos_embedding_groups=hidden_size // per_group,
     )
@@ -154,15 +173,17 @@ def image_encoder_config(checkpoint: Checkpoint, weights: Mapping[str, Tensor]) 
         raise CheckpointError(
             f"{checkpoint.path} has activation {given.get('hidden_act')}; needed is gelu: use clip_vision_h"
         )
-    dim, _, patch_size, _ = shape("patch_embedding.weight")
-    side = round((shape("position_embedding")[0] - 1) ** 0.5)
-    return ImageEncoderConfig(
+    dim, _, patch_size, _ = shape("patch_embedding.weight", 4)
+    side = round((shape("position_embedding", 2)[0] - 1) ** 0.5)
+    return _built(
+        checkpoint,
+        ImageEncoderConfig,
         dim=dim,
         num_layers=keys.count(weights, "encoder.layers") + 1,
-        num_heads=given.get("num_heads", max(1, dim // IMAGE_HEAD_DIMS.get(dim, 64))),
+        num_heads=_width(checkpoint, given, "num_heads", max(1, dim // IMAGE_HEAD_DIMS.get(dim, 64))),
         image_size=side * patch_size,
         patch_size=patch_size,
-        mlp_ratio=shape("encoder.layers.0.mlp.fc1.weight")[0] // dim,
+        mlp_ratio=shape("encoder.layers.0.mlp.fc1.weight", 2)[0] // dim,
     )
 
 
@@ -170,13 +191,15 @@ def text_encoder_config(checkpoint: Checkpoint, weights: Mapping[str, Tensor]) -
     """Widths of the text encoder."""
     shape = Shapes(checkpoint, weights, "a umT5 text encoder")
     attention = "block.0.layer.0.SelfAttention"
-    vocab, dim = shape("shared.weight")
-    num_buckets, num_heads = shape(f"{attention}.relative_attention_bias.weight")
-    return TextEncoderConfig(
+    vocab, dim = shape("shared.weight", 2)
+    num_buckets, num_heads = shape(f"{attention}.relative_attention_bias.weight", 2)
+    return _built(
+        checkpoint,
+        TextEncoderConfig,
         vocab=vocab,
         dim=dim,
-        dim_attn=shape(f"{attention}.q.weight")[0],
-        dim_ffn=shape("block.0.layer.1.DenseReluDense.wi_0.weight")[0],
+        dim_attn=shape(f"{attention}.q.weight", 2)[0],
+        dim_ffn=shape("block.0.layer.1.DenseReluDense.wi_0.weight", 2)[0],
         num_heads=num_heads,
         num_layers=keys.count(weights, "block"),
         num_buckets=num_buckets,
@@ -191,6 +214,32 @@ def _check_agreement(checkpoint: Checkpoint, given: Mapping[str, Any], widths: M
     ]
     if faults:
         raise CheckpointError(
-            f"the config of {checkpoint.path} does not fit its weights: {', '.join(faults)}; needed is the "
-            "config.json of this very model: get it, or move the foreign one away"
+            f"the config of {checkpoint.path} does not fit its weights: {', '.join(faults)}; {OWN_CONFIG}"
         )
+
+
+def _width(checkpoint: Checkpoint, given: Mapping[str, Any], name: str, default: int) -> int:
+    """A whole number from the config, or what is assumed where it says none."""
+    value = given.get(name, default)
+    if type(value) is not int or not 1 <= value <= WIDEST:
+        raise CheckpointError(f"{_said(checkpoint, name, value)} a whole number from 1 to {WIDEST:,}: {OWN_CONFIG}")
+    return value
+
+
+def _epsilon(checkpoint: Checkpoint, given: Mapping[str, Any]) -> float:
+    value = given.get("eps", TransformerConfig.eps)
+    if not isinstance(value, float) or not 0 < value < 1:
+        raise CheckpointError(f"{_said(checkpoint, 'eps', value)} a number between 0 and 1: {OWN_CONFIG}")
+    return value
+
+
+def _said(checkpoint: Checkpoint, name: str, value: object) -> str:
+    return f"the config of {checkpoint.path} has {name} {short(value)}; needed is"
+
+
+def _built(checkpoint: Checkpoint, kind: Callable[..., C], **widths: Any) -> C:
+    """A config of these widths; `CheckpointError` where no model has such."""
+    try:
+        return kind(**widths)
+    except InputError as error:
+        raise CheckpointError(f"no model can have the widths in {checkpoint.path}: {error}; {OWN_CONFIG}") from None

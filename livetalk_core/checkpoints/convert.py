@@ -5,20 +5,21 @@ The file gets its name when it is whole.
 """
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from math import prod
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO
 
 import torch
 from torch import Tensor
 
 from ..errors import CheckpointError, OutputError
+from ..files import check_place, replacing
 from ..models.fp8 import FP8, is_quantized, scaled
 from . import configs, keys
-from .header import DTYPES, Checkpoint, is_pickle, open_checkpoint
+from .header import DTYPES, Checkpoint, is_pickle, json_file, open_checkpoint
 
 SAFE_TORCH = "2.10"
 """Versions before it have known holes in `weights_only`."""
@@ -35,12 +36,13 @@ def convert(source: Path, output: Path, fp8: bool = False) -> Path:
     With `fp8`, the large linear layers of the transformer's blocks become FP8 (e4m3) with one scale per
     tensor, in ComfyUI's scaled layout. Raises `CheckpointError` for the source, `OutputError` for the output.
     """
+    check_place(output)
     if output.exists():
         raise OutputError(f"{output} exists; needed is a new file: choose another name, or delete it")
     weights, metadata = _read_pickle(source) if is_pickle(source) else _read_safetensors(source)
     transform = _scaler(weights, source) if fp8 else _unchanged
     extra = {keys.prefix_of(weights) + FP8_MARKER: torch.zeros(2).to(FP8)} if fp8 else {}
-    _write(output, weights, transform, extra, metadata | _config(weights, source) | {"format": "pt"})
+    write_weights(output, weights, transform, extra, metadata | _config(weights, source))
     return output
 
 
@@ -77,21 +79,17 @@ def _tensors(content: object) -> dict[str, Tensor]:
     """The tensors of a state dict, or of one inside `state_dict` or `model`."""
     if not isinstance(content, dict):
         return {}
-    found = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-    inner = (_tensors(content[name]) for name in ("state_dict", "model") if name in content)
-    return found or next(inner, {})
+    inner = (content[name] for name in ("state_dict", "model") if isinstance(content.get(name), dict))
+    found = ({str(name): value for name, value in x.items() if isinstance(value, Tensor)} for x in (content, *inner))
+    return next(filter(None, found), {})
 
 
 def _config(weights: Mapping[str, Tensor], source: Path) -> dict[str, str]:
     """The `config.json` beside the source, if it is this model's: what shapes do not tell stays known."""
     kind = configs.identify(weights)
     config = (source if source.is_dir() else source.parent) / "config.json"
-    if kind not in (configs.LIVETALK, configs.WAV2VEC2) or not config.is_file():
-        return {}
-    try:
-        return {"config": json.dumps(json.loads(config.read_text(encoding="utf-8")))}
-    except ValueError as error:
-        raise CheckpointError(f"{config} is not JSON ({error}); get it again, or move it away") from None
+    taken = kind in (configs.LIVETALK, configs.WAV2VEC2) and config.is_file()
+    return {"config": json.dumps(json_file(config))} if taken else {}
 
 
 def _unchanged(name: str, tensor: Tensor) -> dict[str, Tensor]:
@@ -119,33 +117,23 @@ def _scaled(layer: str, weight: Tensor) -> dict[str, Tensor]:
     return {f"{layer}.weight": values, f"{layer}.scale_weight": scale}
 
 
-def _write(
+def write_weights(
     output: Path,
     weights: Mapping[str, Tensor],
     transform: Transform,
-    extra: dict[str, Tensor],
-    metadata: dict[str, str],
+    extra: Mapping[str, Tensor] = MappingProxyType({}),
+    metadata: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Stream `transform(name, weight)` of every weight, and `extra`, into a safetensors file."""
-    header, offsets, size = _layout(_planned(weights, transform) | extra, metadata)
-    temporary = output.with_name(f"{output.name}.partial")
-    try:
+    """Stream `transform(name, weight)` of every weight, and `extra`, into a safetensors file; see `replacing`."""
+    header, offsets, size = _layout({**_planned(weights, transform), **extra}, {**metadata, "format": "pt"})
+    needed = f"needed are {size:,} bytes in a folder that can be written: make room, or choose another one"
+    with replacing(output, needed) as temporary:
         _check_space(output.parent, size)
         with temporary.open("wb") as file:
             file.write(header)
             for name in weights:
                 _put(file, offsets, transform(name, weights[name]))
             _put(file, offsets, extra)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(output)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {output}: {error.strerror or error}; needed are {size:,} bytes in a folder that can be "
-            "written: make room, or choose another one"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _planned(weights: Mapping[str, Tensor], transform: Transform) -> dict[str, Tensor]:

@@ -5,10 +5,11 @@ tensors. `check` compares all of them with what a model needs, in one report. A 
 else is named for what it is.
 """
 
+import hashlib
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from ..errors import CheckpointError
 
 INDEX_ENDING = ".safetensors.index.json"
 REPORT_LINES = 20
+SAMPLE_BYTES = 4096
+"""What is read of each tensor to tell weights apart."""
 CONVERT = "python -m livetalk_core convert"
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -67,7 +70,7 @@ class Checkpoint(Mapping[str, Tensor]):
 
     def header(self) -> dict[str, Tensor]:
         """Every name with its shape and dtype, as tensors on the meta device; no weight is read."""
-        return {name: self._placeholder(name) for name in self}
+        return {name: self.placeholder(name) for name in self}
 
     def config(self, beside: bool) -> dict[str, Any]:
         """The model's `config` from the file's metadata, else, if `beside`, from a `config.json` in its folder.
@@ -76,11 +79,12 @@ class Checkpoint(Mapping[str, Tensor]):
         """
         text = self.metadata.get("config")
         file = self.path.with_name("config.json")
-        if text is None:
-            text = _text(file) if beside and file.is_file() else "{}"
-        return json_object(text, f"the config of {self.path}")
+        if text is not None:
+            return json_object(text, f"the config of {self.path}")
+        return json_file(file) if beside and file.is_file() else {}
 
-    def _placeholder(self, name: str) -> Tensor:
+    def placeholder(self, name: str) -> Tensor:
+        """A weight's shape and dtype, as a tensor on the meta device."""
         entry = self._handles[self._home[name]].get_slice(name)
         dtype = DTYPES.get(entry.get_dtype())
         if dtype is None:
@@ -88,7 +92,12 @@ class Checkpoint(Mapping[str, Tensor]):
                 f"{self.path}: {name} is stored as {entry.get_dtype()}; readable are {', '.join(DTYPES)}: "
                 "use a file in one of these"
             )
-        return torch.empty(entry.get_shape(), dtype=dtype, device="meta")
+        try:
+            return torch.empty(entry.get_shape(), dtype=dtype, device="meta")
+        except (TypeError, RuntimeError):  # numbers that no tensor's sides can be
+            raise CheckpointError(
+                f"{self.path}: {name} is {entry.get_shape()}, which no tensor can be; download the file again"
+            ) from None
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
@@ -119,35 +128,59 @@ def _weights_in(folder: Path) -> Path:
 
 
 def _shards(index: Path) -> list[Path]:
-    content = json_object(_text(index), str(index))
-    names = sorted(set(content.get("weight_map", {}).values()))
-    files = [index.with_name(name) for name in names if Path(name).name == name]
-    if not files or len(files) < len(names):
+    where = json_file(index).get("weight_map")
+    names = list(where.values()) if isinstance(where, dict) else []
+    if not names or not all(isinstance(name, str) and name and Path(name).name == name for name in names):
         raise CheckpointError(f"{index} is no index of shards beside it; needed: a `weight_map` of file names")
-    missing = [file.name for file in files if not file.exists()]
+    names, there = sorted(set(names)), {file.name for file in index.parent.iterdir()}
+    missing = [name for name in names if name not in there]
     if missing:
         raise CheckpointError(
-            f"{len(missing)} of {len(files)} shards are missing in {index.parent}: {', '.join(missing)}; download them"
+            f"{len(missing)} of {len(names)} shards are missing in {index.parent}: {', '.join(missing)}; download them"
         )
-    return files
+    return [index.with_name(name) for name in names]
 
 
-def _text(path: Path) -> str:
+def json_file(path: Path) -> dict[str, Any]:
+    """The JSON object in a file."""
     try:
-        return path.read_text(encoding="utf-8")
+        return json_object(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}); download it again") from None
 
 
-def json_object(text: str, what: str) -> dict[str, Any]:
+def json_object(text: str | bytes, what: str) -> dict[str, Any]:
     """Parse a JSON object; `what` it is goes into the error."""
     try:
         content = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{what} is not JSON ({error}); download it again") from None
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{what} is not JSON that can be read ({error}); download it again") from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{what} is not a JSON object; download it again")
     return content
+
+
+def fingerprint(files: Iterable[Path]) -> str:
+    """Tells safetensors files from others, by their headers and the beginning of each tensor.
+
+    Training changes every tensor all over; of the largest model, some 10 MB are read.
+    """
+    digest = hashlib.sha256()
+    for path in files:
+        for sample in _samples(path):
+            digest.update(sample)
+    return digest.hexdigest()
+
+
+def _samples(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = file.read(length)
+        yield header
+        entries = json.loads(header)
+        for start in sorted(entries[name]["data_offsets"][0] for name in entries if name != "__metadata__"):
+            file.seek(8 + length + start)
+            yield file.read(SAMPLE_BYTES)
 
 
 def is_pickle(path: Path) -> bool:
@@ -212,7 +245,7 @@ def _promised_size(path: Path, start: bytes) -> int | None:
     try:
         entries = json.loads(header)
         return 8 + length + max((e["data_offsets"][1] for k, e in entries.items() if k != "__metadata__"), default=0)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 

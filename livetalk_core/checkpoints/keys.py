@@ -114,12 +114,17 @@ def _pieces(weights: Mapping[str, Tensor], name: str, rule: Rule) -> tuple[Tenso
     tensor = weights[name]
     while rule.drop_leading_ones and tensor.ndim > 1 and tensor.shape[0] == 1:
         tensor = tensor[0]
-    return tensor.tensor_split(len(rule.targets)) if len(rule.targets) > 1 else (tensor,)
+    return torch.atleast_1d(tensor).tensor_split(len(rule.targets)) if len(rule.targets) > 1 else (tensor,)
 
 
 def base_of_scale(name: str) -> str | None:
     """The layer that a scale belongs to, or None where `name` is no scale."""
     return next((name.removesuffix(ending) for ending in SCALES if name.endswith(ending)), None)
+
+
+def fits_scale(scale: Tensor, weight: Tensor) -> bool:
+    """Whether a scale is one for the whole weight, or one for each of its rows."""
+    return scale.ndim <= weight.ndim and (scale.numel() == 1 or scale.shape == (*weight.shape[:1], 1))
 
 
 def is_marker(name: str) -> bool:
@@ -128,14 +133,18 @@ def is_marker(name: str) -> bool:
 
 
 def dequantized(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Scaled FP8 weights multiplied out to bfloat16, their scales and markers gone; all others as they are."""
+    """Scaled FP8 weights multiplied out to bfloat16, their scales and markers gone; all others as they are.
+
+    A scale that fits no weight is left over, for the check to report.
+    """
     scales = {base: name for name in weights if (base := base_of_scale(name)) is not None}
-    result: dict[str, Tensor] = {}
+    scales = {f"{base}.weight": name for base, name in scales.items()}
+    scales = {name: s for name, s in scales.items() if name in weights and fits_scale(weights[s], weights[name])}
+    applied, result = set(scales.values()), dict[str, Tensor]()
     for name in weights:
-        if is_marker(name) or base_of_scale(name) is not None:
+        if is_marker(name) or name in applied:
             continue
-        scale = scales.get(name.removesuffix(".weight")) if name.endswith(".weight") else None
-        tensor = weights[name]
+        scale, tensor = scales.get(name), weights[name]
         result[name] = tensor if scale is None else (tensor.float() * weights[scale].float()).bfloat16()
     return result
 
@@ -186,6 +195,6 @@ def text_encoder(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def count(weights: Mapping[str, Tensor], stem: str) -> int:
-    """How many numbered layers `stem.0`, `stem.1`, ... there are: one more than the highest number."""
+    """How many numbered layers `stem.0`, `stem.1`, ... there are; gaps between them are for the check to report."""
     pattern = re.compile(rf"{re.escape(stem)}\.(\d+)\.")
-    return max((int(match[1]) + 1 for name in weights if (match := pattern.match(name))), default=0)
+    return len({match[1] for name in weights if (match := pattern.match(name))})

@@ -21,13 +21,16 @@ from ..models.text_encoder import FolderTokenizer, TextEncoder
 from ..models.transformer import Transformer
 from ..models.vae import VAE
 from . import configs, keys, nano
-from .header import CONVERT, INDEX_ENDING, Checkpoint, check, joined, json_object, open_checkpoint
+from .header import CONVERT, INDEX_ENDING, Checkpoint, check, fingerprint, joined, json_object, open_checkpoint
 from .model import Model
 
 M = TypeVar("M", bound=nn.Module)
 Device = torch.device | str
 Rename = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 FP8_FORMATS = ("float8_e4m3fn", "float8_e5m2")
+NOTE_BYTES = 4096
+"""A note says one layer's format: anything longer is none."""
+AGAIN = "download it again"
 
 
 class Part(Generic[M]):
@@ -60,7 +63,10 @@ class Part(Generic[M]):
         for name in self._header:
             layer = layers.get(keys.base_of_scale(name))
             if layer is not None and hasattr(layer, "scale_weight"):
-                layer.scale_weight = torch.empty_like(self._header[name])
+                scale = self._header[name]
+                layer.scale_weight = (
+                    torch.empty_like(scale) if keys.fits_scale(scale, layer.weight) else torch.empty(())
+                )
         return model
 
     def load(self, device: Device, dtype: torch.dtype) -> M:
@@ -80,14 +86,26 @@ def _check_quantization(checkpoint: Checkpoint) -> None:
     """Raise `CheckpointError` for weights quantised in a way that is not read here."""
     what = f"the quantisation note of {checkpoint.path}"
     layers = json_object(checkpoint.metadata.get("_quantization_metadata", "{}"), what).get("layers", {})
-    notes = [bytes(checkpoint[name].tolist()).decode() for name in checkpoint if name.endswith(".comfy_quant")]
-    marks = [*layers.values(), *(json_object(note, what) for note in notes)]
+    notes = [_note(checkpoint, name, what) for name in checkpoint if name.endswith(".comfy_quant")]
+    marks = [*(layers.values() if isinstance(layers, dict) else [layers]), *notes]
+    if not all(isinstance(mark, dict) for mark in marks):
+        raise CheckpointError(f"{what} is damaged; needed is a table of `layers`, each with its `format`: {AGAIN}")
     foreign = sorted({str(mark.get("format")) for mark in marks} - set(FP8_FORMATS))
     if foreign:
         raise CheckpointError(
             f"{checkpoint.path} is quantised as {', '.join(foreign)}; readable here are 16 and 32 bit and FP8 "
             f"({', '.join(FP8_FORMATS)}): use such a file, or load this one in ComfyUI"
         )
+
+
+def _note(checkpoint: Checkpoint, name: str, what: str) -> dict[str, Any]:
+    """What a tensor says of how its layer is quantised: bytes of JSON."""
+    entry = checkpoint.placeholder(name)
+    if entry.dtype != torch.uint8 or entry.ndim != 1 or len(entry) > NOTE_BYTES:
+        raise CheckpointError(
+            f"{what}, {name}, is {entry.dtype} {list(entry.shape)}; needed are bytes of text: {AGAIN}"
+        )
+    return json_object(bytes(checkpoint[name].tolist()), what)
 
 
 def patched(path: Path, patch: Path) -> Checkpoint:
@@ -255,10 +273,12 @@ def open_model(
     audio, image = audio_encoder_part(files[AUDIO_ENCODER]), image_encoder_part(files[IMAGE_ENCODER])
     preset = Preset(folder.name, transformer.config, vae.config, audio.config, image.config, text.config)
     check_widths(preset)
+    parts = (transformer, vae, text, audio, image)
     return Model(
         name=folder.resolve().name,
         preset=replace(preset, stream=PRESETS["14b"].stream if patch is None else INFINITETALK),
         tokenizer=FolderTokenizer(files[TOKENIZER]),
+        fingerprint=lambda: fingerprint(file for part in parts for file in part.checkpoint.files),
         load_transformer=lambda: transformer.load(home, dtype),
         load_vae=lambda: vae.load(device, dtype),
         load_audio_encoder=lambda: audio.load(device, torch.float32),

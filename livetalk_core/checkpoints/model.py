@@ -20,12 +20,14 @@ class Model:
     """The five parts, each loaded when first used.
 
     Text and vision encoder are loaded for one call and freed again: encode prompts and portrait before you
-    touch `transformer`, and the two never share memory with it. `preset` holds every part's widths.
+    touch `transformer`, and the two never share memory with it. `preset` holds every part's widths. `fingerprint`
+    tells the weights from others under the same name (see `header.fingerprint`).
     """
 
     name: str
     preset: Preset
     tokenizer: Tokenizer
+    fingerprint: Callable[[], str]
     load_transformer: Callable[[], Transformer]
     load_vae: Callable[[], VAE]
     load_audio_encoder: Callable[[], AudioEncoder]

@@ -19,7 +19,7 @@ from ..models.image_encoder import ImageEncoder
 from ..models.text_encoder import ByteTokenizer, TextEncoder
 from ..models.transformer import Transformer
 from ..models.vae import VAE
-from .header import check
+from .header import check, fingerprint
 from .model import Model
 
 NAME = "nano"
@@ -34,6 +34,11 @@ PRESET = PRESETS[NAME]
 def asset(part: str) -> Path:
     """The file that replaces a seeded part; weights under the model's own keys."""
     return ASSETS / f"{NAME}_{part}.safetensors"
+
+
+def assets_fingerprint() -> str:
+    """Tells the weights that ship with this version from those of others."""
+    return fingerprint(sorted(ASSETS.glob(f"{NAME}_*.safetensors")))
 
 
 def seeded(name: str, shape: torch.Size, like: Tensor) -> Tensor:
@@ -106,6 +111,7 @@ def open_nano(device: Device, dtype: torch.dtype) -> Model:
         name=NAME,
         preset=PRESET,
         tokenizer=ByteTokenizer(),
+        fingerprint=assets_fingerprint,
         load_transformer=lambda: transformer(device, dtype),
         load_vae=lambda: vae(device, dtype),
         load_audio_encoder=lambda: audio_encoder(device),

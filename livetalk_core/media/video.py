@@ -29,6 +29,7 @@ from av.error import FFmpegError
 from torch import Tensor
 
 from ..errors import InputError, OutputError, ResumeError
+from ..files import sync
 from ..shapes import FRAMES_PER_SECOND
 from .audio import AudioSource
 from .segment import Picture, Segment, Sound, fragment, header, read_header, tracks
@@ -176,11 +177,11 @@ class VideoWriter:
             try:
                 seconds = Fraction(self.checkpoint.frames, self._picture.rate)
                 _copy_packets(self.partial, whole, seconds, on_packet)
-                _sync(whole)
+                sync(whole)
                 whole.replace(self.path)
             finally:
                 whole.unlink(missing_ok=True)
-            _sync(self.path.parent)
+            sync(self.path.parent)
             self._file.close()
             self.partial.unlink()
         return self.path
@@ -279,14 +280,3 @@ def _writing(path: Path, kept: str = "") -> Iterator[None]:
     except (OSError, FFmpegError) as error:
         advice = ADVICE.get(error.errno or 0, "check the disk, then try again")
         raise OutputError(f"cannot write {path} ({error.strerror}): {advice}{kept}") from error
-
-
-def _sync(path: Path) -> None:
-    """Make sure that a file, or what a folder lists, is on disk. Windows cannot do this for folders."""
-    if os.name != "posix" and path.is_dir():
-        return
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from ..errors import OutputError
+from ..files import check_place
 from ..media.audio import AudioSource
 from ..media.video import VideoWriter, check_idle, ignore_packet, partial_path
 from .background import Background
@@ -104,8 +105,7 @@ def _write(writer: VideoWriter, event: Frames) -> None:
 def check_output(output: Path, resume: bool, overwrite: bool) -> None:
     """Raise `OutputError` where a render could not begin: before anything is loaded or computed."""
     partial = partial_path(output)
-    if not output.parent.is_dir():
-        raise OutputError(f"{output.parent} is no folder; the video is written there: create it first")
+    check_place(output)
     if output.exists() and not overwrite:
         raise OutputError(f"{output} exists; choose another name, or allow overwriting")
     if partial.exists():

@@ -6,7 +6,6 @@ leaves a pair that fits. Each is written to a temporary file, synced, and rename
 """
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,27 +13,14 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from ..errors import OutputError, ResumeError
+from ..errors import ResumeError
+from ..files import write_durably
 from ..media.video import Checkpoint, partial_path
 from .state import StreamState
 
 FORMAT = 1
 ENDING = ".partial.json"
 """What a video's name without `.mp4` is followed by while the video is unfinished."""
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Replace `path` by `data` so that a crash leaves the old or the new content, never a part."""
-    temporary = path.with_suffix(path.suffix + ".tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {path}: {error.strerror}; free some space or choose another folder") from error
 
 
 class Sidecar:

@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
     apply_activation_checkpointing,
     checkpoint_wrapper,
 )
 
 from ..checkpoints import nano
+from ..checkpoints.convert import write_weights
 from ..checkpoints.load import open_model
 from ..checkpoints.model import Model
 from ..config import DEFAULT_PROMPT
@@ -188,14 +189,19 @@ PREPARATIONS = {"speech": fill_speech, "prepare": fill_pool}
 
 
 def export(stage: str, settings: Settings, folder: Path, output: Path) -> Path:
-    """A run's averaged weights as the model reads them, in float16; latents of a new encoder are calibrated."""
+    """A run's averaged weights as the model reads them, in float16; latents of a new encoder are calibrated.
+
+    Of several processes, the first writes them.
+    """
+    if not Accelerator().is_main_process:
+        return output
     name = {"vae": "vae", "audio": "audio_encoder", "image": "image_encoder", "adapt": "transformer"}.get(
         stage, "student"
     )
     weights = averaged(folder, name)
     if stage == "vae" and not settings.task.get("decoder_only"):
         weights = _calibrated(Run(settings), weights)
-    save_file({key: value.half().contiguous() for key, value in weights.items()}, output)
+    write_weights(output, weights, lambda key, value: {key: value.half()})
     return output
 
 

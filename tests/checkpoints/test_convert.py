@@ -91,6 +91,22 @@ def test_shards_to_one_file_that_knows_its_config(tmp_path):
     assert json.loads(metadata(tmp_path / "one.safetensors")["config"]) == TRANSFORMER_CONFIG
 
 
+@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff", b"[" * 100_000, b"9" * 5000])
+def test_a_config_that_cannot_be_read_is_named(tmp_path, content):
+    save_file(weights("transformer"), tmp_path / "m.safetensors")
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"config\.json (is not|cannot be read)"):
+        convert(tmp_path / "m.safetensors", tmp_path / "out.safetensors")
+
+
+def test_a_state_dict_in_itself(tmp_path):
+    content = {"model": {}}
+    content["model"] = content
+    torch.save(content, tmp_path / "m.pth")
+    with pytest.raises(CheckpointError, match="holds no tensors by name"):
+        convert(tmp_path / "m.pth", tmp_path / "out.safetensors")
+
+
 def test_a_foreign_config_is_not_taken(tmp_path):
     save_file(weights("vae"), tmp_path / "vae.safetensors")
     (tmp_path / "config.json").write_text(json.dumps(TRANSFORMER_CONFIG))
@@ -178,7 +194,7 @@ def test_nothing_half_written_stays(tmp_path, monkeypatch, error):
     def fail(*arguments):
         calls.append(arguments)
         if len(calls) == 5:
-            assert files(tmp_path) == ["out.safetensors.partial", "vae.safetensors"]
+            assert files(tmp_path) == ["out.safetensors.tmp", "vae.safetensors"]
             raise error
         put(*arguments)
 
@@ -189,9 +205,8 @@ def test_nothing_half_written_stays(tmp_path, monkeypatch, error):
 
 
 def test_folder_that_does_not_exist(tmp_path):
-    save_file(weights("vae"), tmp_path / "vae.safetensors")
-    with pytest.raises(OutputError, match="cannot write"):
-        convert(tmp_path / "vae.safetensors", tmp_path / "nowhere" / "out.safetensors")
+    with pytest.raises(OutputError, match="is no folder"):
+        convert(tmp_path / "vae.pth", tmp_path / "nowhere" / "out.safetensors")
 
 
 DTYPES = st.sampled_from([torch.float32, torch.bfloat16, torch.uint8, torch.int64, torch.float8_e4m3fn])
@@ -202,7 +217,7 @@ def test_any_tensors_come_back(tmp_path_factory, described):
     tensors = {name: torch.ones(shape).to(dtype) for name, (dtype, shape) in described.items()}
     tensors.pop("__metadata__", None)
     path = tmp_path_factory.mktemp("any") / "m.safetensors"
-    module._write(path, tensors, module._unchanged, {}, {})
+    module.write_weights(path, tensors, module._unchanged)
     found = load_file(path)
     assert found.keys() == tensors.keys()
     for name, tensor in tensors.items():

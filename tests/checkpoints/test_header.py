@@ -1,6 +1,7 @@
 """Wrong files are named for what they are."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from livetalk_core.checkpoints.header import REPORT_LINES, check, is_pickle, open_checkpoint
+from livetalk_core.checkpoints.header import (
+    REPORT_LINES,
+    SAMPLE_BYTES,
+    check,
+    fingerprint,
+    is_pickle,
+    open_checkpoint,
+)
 from livetalk_core.errors import CheckpointError
 
 TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(4, dtype=torch.bfloat16)}
@@ -50,6 +58,20 @@ def test_truncated_file_says_how_much_there_is(tmp_path):
     refused(path, f"has {whole - 5:,} of {whole:,} bytes")
 
 
+@pytest.mark.parametrize("shape", [[0, 2**63], [0, 2**62, 2**62]])
+def test_a_shape_that_no_tensor_can_have(tmp_path, shape):
+    entry = {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}
+    header = json.dumps({"a": entry}).encode()
+    (tmp_path / "weights.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    refused(tmp_path, r"weights\.safetensors: a is \[0, \d+.*\], which no tensor can be")
+
+
+def test_a_damaged_file_with_a_deep_header(tmp_path):
+    header = nested(100_000).encode()
+    (tmp_path / "weights.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    refused(tmp_path, "not a safetensors file, or a damaged one")
+
+
 def test_missing_file_and_folders_without_weights(tmp_path):
     refused(tmp_path / "nothing.safetensors", "is missing")
     refused(tmp_path, "holds no safetensors file .0 pickles.; .*download")
@@ -60,13 +82,26 @@ def test_missing_file_and_folders_without_weights(tmp_path):
     refused(tmp_path, "holds 2 sets of weights .x.safetensors, y.safetensors.")
 
 
-@pytest.mark.parametrize("content", ["[]", "{", "{}", '{"weight_map": {"a": "../elsewhere.safetensors"}}'])
+def nested(depth):
+    """Valid JSON that no reader of limited depth takes."""
+    return '{"a":' * depth + "1" + "}" * depth
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]", "{", "{}", '{"weight_map": {"a": "../elsewhere.safetensors"}}', '{"weight_map": []}',
+        '{"weight_map": {"a": 1, "b": "c"}}', '{"weight_map": {"a": ""}}', '{"weight_map": null}',
+        '{"weight_map": {"a": ".."}}', json.dumps({"weight_map": {"a": "x" * 5000}}), nested(100_000), "9" * 5000,
+        '{"weight_map": {"a": "\\ud800"}}', '{"weight_map": {"a": "\\u0000"}}',
+    ],
+)  # fmt: skip
 def test_bad_index(tmp_path, content):
     save_file(TENSORS, tmp_path / "elsewhere.safetensors")
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "m.safetensors.index.json").write_text(content)
-    refused(folder, "is not JSON|is not a JSON object|is no index of shards")
+    refused(folder, "is not JSON|is not a JSON object|is no index of shards|1 of 1 shards are missing")
 
 
 def test_shards_are_one_checkpoint(tmp_path):
@@ -121,3 +156,23 @@ def test_long_reports_are_cut_with_a_count():
 
 def test_equal_weights_pass():
     check(TENSORS, {name: tensor.half() for name, tensor in TENSORS.items()}, "x")
+
+
+def test_a_fingerprint_is_of_every_weight_and_not_of_the_place(tmp_path):
+    def printed(tensors, name="weights.safetensors"):
+        save_file(tensors, tmp_path / name)
+        return fingerprint([tmp_path / name])
+
+    first = printed(TENSORS)
+    assert first == printed(TENSORS, "elsewhere.safetensors")
+    changed = [{**TENSORS, name: tensor + 1} for name, tensor in TENSORS.items()]
+    changed.append({**TENSORS, "a": TENSORS["a"].T.contiguous()})
+    assert len({first, *map(printed, changed)}) == 4
+
+
+def test_a_fingerprint_reads_little(tmp_path, monkeypatch):
+    read, path = [], tmp_path / "weights.safetensors"
+    save_file({name: torch.zeros(2**20) for name in "abc"}, path)
+    monkeypatch.setattr("hashlib.sha256", lambda: SimpleNamespace(update=read.append, hexdigest=lambda: ""))
+    fingerprint([path])
+    assert sum(map(len, read)) < 4 * SAMPLE_BYTES

@@ -37,7 +37,13 @@ def test_scales_of_either_style_become_one_and_markers_go():
     assert keys.transformer(weights).keys() == {"a.weight", "a.scale_weight", "b.scale_weight"}
 
 
-def test_layers_are_counted_by_their_highest_number():
-    weights = {"blocks.0.a": torch.zeros(1), "blocks.10.b": torch.zeros(1), "other.30.c": torch.zeros(1)}
-    assert keys.count(weights, "blocks") == 11
+def test_layers_are_counted_whatever_their_numbers_say():
+    names = ["blocks.0.a", "blocks.0.b", "blocks.1.a", f"blocks.{'9' * 5000}.a", "other.30.c"]
+    weights = dict.fromkeys(names, torch.zeros(1))
+    assert keys.count(weights, "blocks") == 3
     assert keys.count(weights, "none") == 0
+
+
+def test_what_cannot_be_split_keeps_its_names_for_the_check():
+    fused = {"visual.transformer.0.attn.to_qkv.weight": torch.ones(()), "visual.head": torch.ones(())}
+    assert all(f"encoder.layers.0.self_attn.{x}_proj.weight" in keys.remap(fused, keys.IMAGE_ENCODER) for x in "qkv")

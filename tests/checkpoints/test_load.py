@@ -3,9 +3,12 @@
 import json
 import resource
 import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from livetalk_core.checkpoints import load, nano
@@ -23,7 +26,7 @@ from livetalk_core.checkpoints.load import (
 from livetalk_core.config import PRESETS
 from livetalk_core.errors import CheckpointError
 
-from .conftest import TRANSFORMER_CONFIG, save_shards, weights
+from .conftest import TRANSFORMER_CONFIG, image_file, save_shards, weights
 
 CPU = "cpu"
 F32 = torch.float32
@@ -35,9 +38,10 @@ def manifest(golden):
     return json.loads((golden / "checkpoint_keys.json").read_text())
 
 
-def sparse(path, shapes):
+def sparse(path, shapes, metadata=None):
     """A safetensors file of the right size whose zeros take no room on the disk."""
-    header, _, size = _layout({n: torch.empty(s, dtype=torch.bfloat16, device="meta") for n, s in shapes.items()}, {})
+    tensors = {name: torch.empty(shape, dtype=torch.bfloat16, device="meta") for name, shape in shapes.items()}
+    header, _, size = _layout(tensors, metadata or {})
     with path.open("wb") as file:
         file.write(header)
         file.truncate(size)
@@ -162,6 +166,115 @@ def test_other_quantisation_is_named(tmp_path):
         load_transformer(tmp_path / "n.safetensors", CPU, F32)
 
 
+@pytest.mark.parametrize("layers", [[], None, 1, "x", {"a": []}, {"a": None}, {"a": "float8_e4m3fn"}])
+def test_a_damaged_note_of_quantisation_in_the_metadata(tmp_path, layers):
+    note = {"_quantization_metadata": json.dumps({"layers": layers})}
+    save_file(weights("transformer"), tmp_path / "m.safetensors", {**CONFIG, **note})
+    with pytest.raises(CheckpointError, match=r"note of .*m\.safetensors is damaged; needed is a table"):
+        load_transformer(tmp_path / "m.safetensors", CPU, F32)
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        torch.ones(4), torch.tensor([300, -1]), torch.tensor(7, dtype=torch.uint8), torch.ones(2, 2).byte(),
+        torch.tensor([123, 255], dtype=torch.uint8), torch.full((5000,), 91, dtype=torch.uint8), torch.ones(0).byte(),
+        torch.tensor(list(b"[1]"), dtype=torch.uint8),
+    ],
+)  # fmt: skip
+def test_a_damaged_note_of_quantisation_of_a_layer(tmp_path, note):
+    save_file({**weights("transformer"), "blocks.0.ffn.0.comfy_quant": note}, tmp_path / "m.safetensors", CONFIG)
+    with pytest.raises(CheckpointError, match=r"the quantisation note of .*m\.safetensors"):
+        load_transformer(tmp_path / "m.safetensors", CPU, F32)
+
+
+NO_NUMBERS = ["6", None, -1, 0, 2**70, [6], {}, 6.5, True]
+
+
+BROKEN_CONFIGS = {
+    ("transformer", "num_heads"): [*NO_NUMBERS, 7, 192],
+    ("transformer", "text_len"): NO_NUMBERS,
+    ("transformer", "audio_blocks"): NO_NUMBERS,
+    ("transformer", "audio_channels"): NO_NUMBERS,
+    ("transformer", "eps"): ["1e-6", None, -1e-6, 0, 1.0, [], float("nan"), True],
+    ("audio_encoder", "num_attention_heads"): [*NO_NUMBERS, 7],
+    ("image_encoder", "num_heads"): [*NO_NUMBERS, 7],
+}
+"""A part, an entry of its config, and values that no model can have."""
+
+
+@pytest.mark.parametrize(("part", "name"), BROKEN_CONFIGS)
+def test_a_config_with_what_is_no_width_is_refused(tmp_path, part, name):
+    path, config = tmp_path / "m.safetensors", TRANSFORMER_CONFIG if part == "transformer" else {}
+    for value in BROKEN_CONFIGS[part, name]:
+        sparse(path, SHAPES[part](), {"config": json.dumps({**config, name: value})})
+        with pytest.raises(CheckpointError, match=r"m\.safetensors"):
+            getattr(load, f"{part}_part")(path)
+
+
+def own_shapes(part, prefix=""):
+    return {prefix + name: list(tensor.shape) for name, tensor in weights(part).items()}
+
+
+def image_shapes():
+    with TemporaryDirectory() as folder:
+        image_file(Path(folder) / "m.safetensors")
+        return {name: list(tensor.shape) for name, tensor in load_file(Path(folder) / "m.safetensors").items()}
+
+
+SHAPES = {
+    "transformer": lambda: own_shapes("transformer"),
+    "vae": lambda: own_shapes("vae"),
+    "audio_encoder": lambda: own_shapes("audio_encoder", "wav2vec2."),
+    "image_encoder": image_shapes,
+    "text_encoder": lambda: {
+        name.replace("block.", "encoder.block."): s for name, s in own_shapes("text_encoder").items()
+    },
+}
+"""A file's shapes under published names."""
+
+
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [
+        ("transformer", "audio_proj.proj1.weight"),
+        ("transformer", "audio_proj.proj1_vf.weight"),
+        ("transformer", "patch_embedding.weight"),
+        ("transformer", "audio_proj.norm.weight"),
+        ("transformer", "audio_proj.proj3.weight"),
+        ("transformer", "head.head.weight"),
+        ("vae", "decoder.head.0.gamma"),
+        ("audio_encoder", "wav2vec2.encoder.pos_conv_embed.conv.parametrizations.weight.original1"),
+        ("image_encoder", "vision_model.embeddings.patch_embedding.weight"),
+        ("image_encoder", "vision_model.embeddings.position_embedding.weight"),
+        ("image_encoder", "vision_model.encoder.layers.0.mlp.fc1.weight"),
+        ("text_encoder", "shared.weight"),
+        ("text_encoder", "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"),
+    ],
+)
+def test_a_weight_that_no_width_can_be_read_from_is_refused(tmp_path, part, name):
+    path, shapes = tmp_path / "m.safetensors", SHAPES[part]()
+    sides = len(shapes[name])
+    for shape in ([], [0] * sides, [1] * sides, [1] * (sides + 1), [*shapes[name][:-1], 2**20]):
+        sparse(path, {**shapes, name: shape})
+        with pytest.raises(CheckpointError, match=r"m\.safetensors"):
+            getattr(load, f"{part}_part")(path)
+
+
+@pytest.mark.parametrize("part", ["transformer", "text_encoder"])
+@pytest.mark.parametrize("shape", [(0,), (3,), (2, 2), (1, 3), (1, 1, 1)])
+def test_a_scale_that_fits_no_weight_is_refused(published, tmp_path, part, shape):
+    if part == "transformer":
+        tensors, layer = weights(part), "blocks.0.ffn.0"
+    else:
+        layer = "encoder.block.0.layer.0.SelfAttention.q"
+        tensors = load_file(published / "models_t5_umt5-xxl-enc-bf16.safetensors")
+    tensors[f"{layer}.scale_weight"] = torch.ones(shape)
+    save_file(tensors, tmp_path / "m.safetensors", CONFIG)
+    with pytest.raises(CheckpointError, match=r"scale_weight"):
+        getattr(load, f"{part}_part")(tmp_path / "m.safetensors")
+
+
 def test_every_difference_is_reported_at_once(tmp_path):
     own = weights("transformer")
     for block in range(6):
@@ -265,6 +378,23 @@ def test_a_published_folder_opens(published):
     [text] = model.encode_texts("a person talks")
     with torch.inference_mode():
         assert torch.equal(text, embedded.load_text_encoder().encode(torch.tensor([3, 4, 5, 1]), 32))
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "diffusion_pytorch_model-00002-of-00003.safetensors", "Wan2.1_VAE.safetensors", "clip_vision_h.safetensors",
+        "models_t5_umt5-xxl-enc-bf16.safetensors", "chinese-wav2vec2-base/model.safetensors",
+    ],
+)  # fmt: skip
+def test_other_weights_in_the_same_folder_are_told_apart(published, file):
+    before = open_model(published, CPU, F32).fingerprint()
+    assert before == open_model(published, CPU, F32).fingerprint()
+    tensors = load_file(published / file)
+    name = next(name for name, tensor in tensors.items() if tensor.is_floating_point())
+    with safe_open(published / file, "pt") as kept:
+        save_file({**tensors, name: tensors[name] + 1}, published / file, kept.metadata())
+    assert before != open_model(published, CPU, F32).fingerprint()
 
 
 def test_audio_encoder_may_lie_beside_the_folder(published):

@@ -153,7 +153,7 @@ class OtherAudioEncoder(io.ComfyNode):
         """Never run, so its weights may be anything."""
         config = dataclasses.replace(livetalk("checkpoints.nano").PRESET.audio, num_hidden_layers=2)
         encoder = livetalk("models.audio_encoder").AudioEncoder(config)
-        return io.NodeOutput(livetalk("nodes.loaders").hosted(encoder))
+        return io.NodeOutput(livetalk("nodes.loaders").hosted(encoder, "stand-in"))
 
 
 class OtherModel(io.ComfyNode):

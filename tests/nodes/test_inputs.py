@@ -59,6 +59,13 @@ class TestLoadModel:
         assert torch.equal(model.head.head.weight, weights["head.head.weight"])
         assert "talk.safetensors" in model.name
 
+    def test_other_weights_under_the_same_name_are_told_apart(self, nodes, file, embedded):
+        names = []
+        for factor in (1, 1, 2):
+            file({key: factor * tensor for key, tensor in embedded[0].state_dict().items()})
+            names.append(self.load(nodes).name)
+        assert names[0] == names[1] != names[2]
+
     def test_names_what_is_missing_before_it_loads(self, nodes, file, embedded, errors):
         weights = dict(embedded[0].state_dict())
         del weights["blocks.3.self_attn.q.weight"]

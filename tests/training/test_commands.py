@@ -1,15 +1,20 @@
 """`train` from recordings to exported weights, small: every stage once, then generated with."""
 
+import errno
 import json
 import wave
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from livetalk_core.checkpoints import nano
+from livetalk_core.checkpoints import convert, nano
 from livetalk_core.cli import main
+from livetalk_core.training import commands
+from livetalk_core.training.settings import Settings
+from livetalk_core.training.trainer import Schedule
 
 DATA = """
 [data]
@@ -73,6 +78,35 @@ def test_both_stages_train_and_export(folder, capsys):
     weights = load_file(exported)
     assert {name: tensor.shape for name, tensor in weights.items()} == {n: t.shape for n, t in needed.items()}
     assert {tensor.dtype for tensor in weights.values()} == {torch.float16}
+    check_an_export_that_fails_keeps_the_old_file(folder, exported, distill, settings)
+
+
+def check_an_export_that_fails_keeps_the_old_file(folder, exported, options, settings):
+    before = exported.read_bytes()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(convert, "_put", disk_full)
+        assert run(folder, "distill", f'init = "{folder}/adapt"\n', *options, data=settings) == 1
+    assert exported.read_bytes() == before
+    assert not list(folder.glob("student*.tmp"))
+
+
+def disk_full(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_where_nothing_can_be_exported_nothing_is_trained(folder, capsys):
+    options = ["--output", str(folder / "z"), "--export"]
+    assert run(folder, "adapt", "", *options, str(folder / "nowhere/student.safetensors")) == 1
+    assert "nowhere is no folder; student.safetensors is written there" in capsys.readouterr().err
+    assert run(folder, "adapt", "", *options, str(folder)) == 1
+    assert "is a folder; needed is the name of a file" in capsys.readouterr().err
+    assert not (folder / "z").exists()
+
+
+def test_of_several_processes_one_exports(folder, monkeypatch):
+    monkeypatch.setattr(commands, "Accelerator", lambda: SimpleNamespace(is_main_process=False))
+    commands.export("adapt", Settings(Schedule(1)), folder / "nothing", folder / "other.safetensors")
+    assert not (folder / "other.safetensors").exists()
 
 
 def test_what_is_missing_is_named(folder, capsys):

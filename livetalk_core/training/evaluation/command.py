@@ -12,9 +12,9 @@ import torch
 
 from ...config import PRESETS
 from ...errors import InputError, OutputError
+from ...files import check_place, write_durably
 from ...machine import describe
 from ...shapes import FRAMES_PER_SECOND
-from ...streaming.sidecar import write_durably
 from .accuracy import CONDITIONS, SECONDS, accuracy, report
 from .entrants import Entrant
 from .evaluate import Protocol, Row, evaluate
@@ -83,8 +83,7 @@ def run(settings: Settings, done: Callable[[Outcome], object]) -> list[Row]:
 def _check_files(settings: Settings) -> None:
     """Raise an error for what could not be written at the end, before hours are spent."""
     for path in filter(None, (settings.json, settings.sheet)):
-        if not path.parent.is_dir():
-            raise OutputError(f"{path.parent} is no folder; {path.name} is written there: create it first")
+        check_place(path)
     if settings.sheet and settings.sheet.suffix.lower() != ".png":
         raise OutputError(f"sheet {settings.sheet}; a name that ends in .png is needed")
     if settings.plots:

@@ -51,5 +51,5 @@ def check_cancel_stops_loading_between_files():
 
 
 def check_cancel_stops_an_encoder():
-    encoder = loaders.hosted(nano.audio_encoder("cpu"))
+    encoder = loaders.hosted(nano.audio_encoder("cpu"), "nano")
     interrupted(lambda: encoder.embed(torch.zeros(16_000), 25))
