@@ -189,7 +189,8 @@ PREPARATIONS = {"speech": fill_speech, "prepare": fill_pool}
 
 
 def export(stage: str, settings: Settings, folder: Path, output: Path) -> Path:
-    """A run's averaged weights as the model reads them, in float16; latents of a new encoder are calibrated.
+    """A run's averaged weights, blended with the first ones where settings say so, as the model reads them, in
+    float16; latents of a new encoder are calibrated.
 
     Of several processes, the first writes them.
     """
@@ -199,6 +200,10 @@ def export(stage: str, settings: Settings, folder: Path, output: Path) -> Path:
         stage, "student"
     )
     weights = averaged(folder, name)
+    if settings.blend < 1:
+        assert settings.init is not None, "settings see to it"
+        first = averaged(settings.init, "transformer")
+        weights = {key: first[key].float().lerp(value.float(), settings.blend) for key, value in weights.items()}
     if stage == "vae" and not settings.task.get("decoder_only"):
         weights = _calibrated(Run(settings), weights)
     write_weights(output, weights, lambda key, value: {key: value.half()})

@@ -40,7 +40,8 @@ class Settings:
     """One run. `model` is the name or folder of the parts that it begins with, `init` a run's folder whose averaged
     weights replace the trained part's; a `fresh` run begins with `nano`'s weights from before any training. `dtype` is
     what is computed in; weights are float32. `phases` are the VAE's; `task` has the task's own settings, such as
-    `clips`, `guidance` or `chunks`."""
+    `clips`, `guidance` or `chunks`. `blend` is the share of the trained weights in the exported ones, the rest is
+    `init`'s: between two stages of one training lie weights that have something of both (arXiv 2109.01903)."""
 
     schedule: Schedule
     model: str = "nano"
@@ -48,6 +49,7 @@ class Settings:
     fresh: bool = False
     dtype: str = "bfloat16"
     checkpointing: bool = False
+    blend: float = 1.0
     data: Data = field(default_factory=Data)
     phases: tuple[Phase, ...] = ()
     task: dict[str, Any] = field(default_factory=dict)
@@ -55,6 +57,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise InputError(f"dtype {self.dtype!r}; there are {', '.join(DTYPES)}")
+        if not 0 < self.blend <= 1 or (self.blend < 1 and self.init is None):
+            raise InputError(f"blend {self.blend} with init {self.init}; a share above 0, below 1 only beside an init")
 
 
 def read_settings(path: Path) -> Settings:

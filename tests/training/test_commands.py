@@ -109,6 +109,19 @@ def test_of_several_processes_one_exports(folder, monkeypatch):
     assert not (folder / "other.safetensors").exists()
 
 
+def test_a_blend_lies_between_the_first_and_the_trained_weights(folder):
+    first, given = load_file(nano.asset("transformer")), f'init = "{nano.asset("transformer")}"\n'
+    task, exported = "\n[task]\nclips = 1\n", [folder / "whole.safetensors", folder / "half.safetensors"]
+    for path, blend in zip(exported, ("", "blend = 0.5\n"), strict=True):
+        options = ["--output", str(folder / "blended"), "--export", str(path)]
+        assert run(folder, "adapt", given + blend, *options, data=task) == 0
+    whole, half = map(load_file, exported)
+    assert any(not torch.equal(first[name], whole[name]) for name in first)
+    for name, tensor in half.items():
+        torch.testing.assert_close(tensor.float(), (first[name].float() + whole[name].float()) / 2, atol=1e-3, rtol=0)
+    assert run(folder, "adapt", "blend = 0.5\n", "--output", str(folder / "z"), data=task) == 1
+
+
 def test_what_is_missing_is_named(folder, capsys):
     assert run(folder, "adapt", "") == 1
     assert "has no --output" in capsys.readouterr().err
