@@ -221,7 +221,8 @@ def _iteration(preset: Preset, models: _Models, device: torch.device, repeats: i
     plan = ChunkPlan.of((1 + repeats) * stream.new_frames, stream, live=True)
     avatar = random_avatar(preset, VideoShape(stream.frame_num, stream.height, stream.width))
     features = LiveFeatures(_Noise(), models.encoder, plan)  # pyright: ignore[reportArgumentType]
-    session = Session(TimedEngine(models.engine, watch), avatar, features, plan, stream, ahead=True)
+    timed, ahead = TimedEngine(models.engine, watch), device.type != "cpu"
+    session = Session(timed, avatar, features, plan, stream, ahead=ahead)
     rows: list[tuple[float, float, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         begun, inside, first = watch.now(), 0.0, None

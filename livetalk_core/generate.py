@@ -79,7 +79,8 @@ def prepare(settings: Settings) -> tuple[Render, Model]:
     engine = engine_of(settings, model, stream, negative)
     avatar = prepare_avatar(reference, clip, text, engine.encode, stream)
     prompts = dict(zip(changes, others, strict=True))
-    session = Session(engine, avatar, features, plan, stream, prompts, ahead=True)
+    ahead = settings.device.type != "cpu"
+    session = Session(engine, avatar, features, plan, stream, prompts, ahead=ahead)
     inputs = {
         "model": model.fingerprint(),
         "portrait": avatar.fingerprint,

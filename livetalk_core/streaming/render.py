@@ -68,7 +68,7 @@ class Render:
             for event in self.session.run(state):
                 if isinstance(event, Frames):
                     event = self._enlarged(event)
-                    background.submit(partial(_write, writer, event))
+                    background.submit(_writing(writer, event))
                 else:
                     background.drain()
                     sidecar.save(event.state, writer.end_chunk())
@@ -98,8 +98,15 @@ class Render:
         return writer, self.session.start(self.seed)
 
 
-def _write(writer: VideoWriter, event: Frames) -> None:
-    writer.write(event.pixels)
+def _writing(writer: VideoWriter, event: Frames) -> Callable[[], None]:
+    """What is to be done on the other thread.
+
+    Frames on the CPU are turned into pixels here: PyTorch gives each thread that computes a team of its own, and two
+    teams on the same cores hold each other up (whole renders took 1.3 times longer).
+    """
+    if event.frames.device.type == "cpu":
+        return partial(writer.write, event.pixels)
+    return lambda: writer.write(event.pixels)
 
 
 def check_output(output: Path, resume: bool, overwrite: bool) -> None:

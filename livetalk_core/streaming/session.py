@@ -68,7 +68,8 @@ class Session:
 
     `prompts` maps a chunk index to text tokens [L,text_dim] that hold from that chunk on. `noise` makes a noise
     source of a seed. `on_step` is called after each denoising step. With `ahead`, `run` has the next chunk's features
-    and noise computed on another thread meanwhile: nothing else may use the features or their sound then.
+    and noise computed on another thread meanwhile: nothing else may use the features or their sound then. For GPUs; on
+    a CPU the threads would be in each other's way.
     """
 
     engine: Engine
