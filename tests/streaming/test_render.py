@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import threading
 from dataclasses import replace
 
 import av
@@ -13,7 +14,7 @@ from livetalk_core.config import CorrectionConfig
 from livetalk_core.errors import OutputError, ResumeError
 from livetalk_core.media.audio import TensorAudio
 from livetalk_core.streaming.render import Render
-from livetalk_core.streaming.session import ChunkEnd
+from livetalk_core.streaming.session import ChunkEnd, Frames
 
 SAMPLES = 14 * 640 - 100
 SOUND = TensorAudio(torch.sin(torch.arange(SAMPLES) * 0.2)[None] * 0.3, 16_000)
@@ -54,6 +55,18 @@ def test_frames_in_the_file_are_the_frames_made(render):
     bt709 = np.array([0.2126, 0.7152, 0.0722])
     for frame, written in zip(made @ bt709, decoded(render.output) @ bt709, strict=True):
         assert np.corrcoef(frame.ravel(), written.ravel())[0, 1] > 0.98
+
+
+def test_on_a_cpu_only_the_thread_of_the_model_computes(render, monkeypatch):
+    threads = set()
+
+    def pixels(frames: Frames) -> torch.Tensor:
+        threads.add(threading.current_thread())
+        return ((frames.frames + 1) * 127.5).byte().permute(1, 2, 3, 0)
+
+    monkeypatch.setattr(Frames, "pixels", property(pixels))
+    list(render.run())
+    assert threads == {threading.current_thread()}
 
 
 @pytest.mark.parametrize("chunk", [0, 1])
