@@ -52,7 +52,8 @@ class EmbeddedModel(io.ComfyNode):
     def execute(cls) -> io.NodeOutput:
         """Build all parts."""
         vae = host.stock_vae(nano.vae("cpu", torch.float32).state_dict())
-        return io.NodeOutput(embedded_transformer(), vae, hosted(nano.audio_encoder("cpu"), nano.assets_fingerprint()))
+        encoder = hosted(nano.audio_encoder("cpu"), nano.assets_fingerprint("audio_encoder"))
+        return io.NodeOutput(embedded_transformer(), vae, encoder)
 
 
 class LoadModel(io.ComfyNode):
@@ -131,7 +132,7 @@ def embedded_transformer(disable_dynamic: bool = False) -> Any:
     """The embedded MODEL; ComfyUI calls this again where it needs a copy of its own."""
     weights = nano.transformer("cpu", torch.float32).state_dict()
     reload = (embedded_transformer, ())
-    name = named(nano.NAME, nano.assets_fingerprint())
+    name = named(nano.NAME, nano.assets_fingerprint("transformer"))
     return host.build_model(name, nano.PRESET.transformer, weights, reload, disable_dynamic)
 
 

@@ -29,6 +29,7 @@ SEED = 20251223
 M = TypeVar("M", bound=nn.Module)
 Device = torch.device | str
 PRESET = PRESETS[NAME]
+PARTS = ("transformer", "vae", "audio_encoder", "image_encoder", "text_encoder")
 
 
 def asset(part: str) -> Path:
@@ -36,9 +37,9 @@ def asset(part: str) -> Path:
     return ASSETS / f"{NAME}_{part}.safetensors"
 
 
-def assets_fingerprint() -> str:
-    """Tells the weights that ship with this version from those of others."""
-    return fingerprint(sorted(ASSETS.glob(f"{NAME}_*.safetensors")))
+def assets_fingerprint(*parts: str) -> str:
+    """Tells the weights of these parts that ship with this version from those of others."""
+    return fingerprint(filter(Path.is_file, map(asset, parts)))
 
 
 def seeded(name: str, shape: torch.Size, like: Tensor) -> Tensor:
@@ -111,7 +112,7 @@ def open_nano(device: Device, dtype: torch.dtype) -> Model:
         name=NAME,
         preset=PRESET,
         tokenizer=ByteTokenizer(),
-        fingerprint=assets_fingerprint,
+        fingerprint=lambda: assets_fingerprint(*PARTS),
         load_transformer=lambda: transformer(device, dtype),
         load_vae=lambda: vae(device, dtype),
         load_audio_encoder=lambda: audio_encoder(device),

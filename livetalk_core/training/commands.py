@@ -152,6 +152,8 @@ ALONE = {"vae", "audio", "image"}
 
 def train(stage: str, settings: Settings, folder: Path) -> Path:
     """Run a stage to its end; returns its folder."""
+    if stage in ALONE and settings.init is not None:
+        raise InputError(f"train {stage} has the init {settings.init}; adapt and distill alone take one: remove it")
     accelerator = Accelerator()
     if accelerator.num_processes > 1 and stage in ALONE:
         raise InputError(f"train {stage} runs in one process; {accelerator.num_processes} were started")

@@ -1,5 +1,7 @@
 """The embedded model: the same on every machine, alive in every path, bounded."""
 
+import shutil
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -9,14 +11,12 @@ from livetalk_core.checkpoints.load import open_model
 from livetalk_core.errors import CheckpointError
 from livetalk_core.models.audio_encoder import windows
 
-PARTS = ("transformer", "vae", "audio_encoder", "image_encoder", "text_encoder")
-
 
 def build(part):
     return getattr(nano, part)("cpu", torch.float32)
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", nano.PARTS)
 def test_parts_are_the_same_each_time_and_leave_the_global_generator_alone(part):
     state = torch.get_rng_state()
     first = build(part).state_dict()
@@ -28,7 +28,7 @@ def test_parts_are_the_same_each_time_and_leave_the_global_generator_alone(part)
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", nano.PARTS)
 def test_no_weight_is_dead(part):
     for name, tensor in build(part).state_dict().items():
         assert tensor.isfinite().all(), name
@@ -74,3 +74,13 @@ def test_weights_in_the_pack_replace_the_first_ones(tmp_path, monkeypatch):
     save_file(own, nano.asset("transformer"))
     with pytest.raises(CheckpointError, match=r"missing: patch_embedding\.bias"):
         nano.transformer("cpu", torch.float32)
+
+
+def test_the_fingerprint_is_of_the_parts_in_use_alone(tmp_path, monkeypatch):
+    whole = nano.assets_fingerprint(*nano.PARTS)
+    for part in nano.PARTS:
+        if nano.asset(part).is_file():
+            shutil.copy(nano.asset(part), tmp_path)
+    monkeypatch.setattr(nano, "ASSETS", tmp_path)
+    assert nano.assets_fingerprint(*nano.PARTS) == whole
+    assert nano.assets_fingerprint("vae") not in (whole, nano.assets_fingerprint("transformer"))
