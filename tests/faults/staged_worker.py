@@ -22,11 +22,14 @@ ORDER = Path(os.environ["LIVETALK_TEST_ORDER"])
 
 def obey(stage, rank) -> None:
     """Go wrong, if this is when."""
-    if ORDER.exists() and ORDER.read_text().split()[:2] == [stage, str(rank)]:
-        fault = ORDER.read_text().split()[2]
+    try:
+        order = ORDER.read_text().split()
+    except FileNotFoundError:  # none was given, or the other rank has taken it away
+        return
+    if order[:2] == [stage, str(rank)]:
         ORDER.rename(ORDER.with_suffix(".done"))
         os.utime(ORDER.with_suffix(".done"))
-        go_wrong(fault)
+        go_wrong(order[2])
 
 
 def staged(rank):
