@@ -74,6 +74,12 @@ class Row:
     outcomes: list[Outcome]
     wanted: list[Wanted]
 
+    @classmethod
+    def of(cls, name: str, outcomes: list[Outcome], wanted: list[Wanted]) -> "Row":
+        """From the streams and, for each, what it should show."""
+        pairs = list(zip((outcome.course for outcome in outcomes), wanted, strict=True))
+        return cls(name, [score(*pair) for pair in pairs], [_windows(*pair) for pair in pairs], outcomes, wanted)
+
     def spread(self, metric: str) -> tuple[float, float]:
         """Mean and deviation of a score over the streams."""
         values = [getattr(scores, metric) for scores in self.scores]
@@ -131,13 +137,8 @@ def evaluate(
         for outcome in run_all(jobs, own.workers):
             outcomes.append(outcome)
             done(outcome)
-        rows.append(_row(str(entrant), outcomes, [wanted[job.subject] for job in jobs]))
+        rows.append(Row.of(str(entrant), outcomes, [wanted[job.subject] for job in jobs]))
     return [*rows, _mismatched(rows[-1], protocol.cast)]
-
-
-def _row(name: str, outcomes: list[Outcome], wanted: list[Wanted]) -> Row:
-    pairs = list(zip((outcome.course for outcome in outcomes), wanted, strict=True))
-    return Row(name, [score(*pair) for pair in pairs], [_windows(*pair) for pair in pairs], outcomes, wanted)
 
 
 def _windows(course: Course, wanted: Wanted) -> list[Scores]:
@@ -155,13 +156,13 @@ def _mismatched(drawn: Row, cast: Cast) -> Row:
     """Each drawn stream against the next subject; with one subject, against its own speech backwards."""
     if len(drawn.wanted) == 1:
         backwards = Mouth(*(values.flip(0) for values in drawn.wanted[0].mouth))
-        return _row(MISMATCHED, drawn.outcomes, [drawn.wanted[0]._replace(mouth=backwards)])
+        return Row.of(MISMATCHED, drawn.outcomes, [drawn.wanted[0]._replace(mouth=backwards)])
     measurer = load_measurer()
     portraits = [cast.subject(face).portrait[0] for face in range(len(drawn.wanted))]
     found = [measurer.measure(portrait) for portrait in portraits]
     own = list(zip(portraits, found, strict=True))
     others = [Identity.of(*other).distance(*one) for one, other in zip(own, _rotated(own), strict=True)]
-    row = _row(MISMATCHED, drawn.outcomes, _rotated(drawn.wanted))
+    row = Row.of(MISMATCHED, drawn.outcomes, _rotated(drawn.wanted))
     scores = [one._replace(identity=float(other)) for one, other in zip(row.scores, others, strict=True)]
     return replace(row, scores=scores)
 

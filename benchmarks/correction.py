@@ -1,0 +1,137 @@
+"""What each part of retrospective correction gives, on a model that is disturbed in a stated way.
+
+    python -m benchmarks.correction [--model nano,disturbance=0.3,color=0] [--seconds 100] [--faces 4] [--seeds 1]
+        [--strength 0.5] [--only off,all] [--workers 2] [--json FILE]
+
+All variants play the same held-out people from the same noise (`evaluate`): without correction; with its means,
+contrast or sharpness alone; with all three, but chunks not joined; with everything. First and last: the first and the
+last 50 s (halves of a shorter stream).
+"""
+
+import argparse
+import json
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+import torch
+
+from livetalk_core.files import check_place, write_durably
+from livetalk_core.machine import describe
+from livetalk_core.shapes import FRAMES_PER_SECOND
+from livetalk_core.streaming import correction
+from livetalk_core.training.evaluation.entrants import Entrant
+from livetalk_core.training.evaluation.evaluate import Protocol, Row, texture_scale
+from livetalk_core.training.evaluation.rollout import Job, Outcome, run
+from livetalk_core.training.evaluation.subjects import Cast, held_out_speech
+
+SIZE = (128, 128)
+OVER_TIME = ("identity", "color", "sharpness")
+WHOLE = ("lip_sync", "head_motion", "picture", "border_motion")
+
+
+class Variant(NamedTuple):
+    """Which statistics are corrected (means, contrast, sharpness), and whether chunks are joined."""
+
+    name: str
+    statistics: tuple[bool, bool, bool]
+    joined: bool
+
+
+OFF = Variant("off", (False, False, False), False)
+VARIANTS = (
+    OFF,
+    Variant("means", (True, False, False), True),
+    Variant("contrast", (False, True, False), True),
+    Variant("sharpness", (False, False, True), True),
+    Variant("joined", (False, False, False), True),
+    Variant("not joined", (True, True, True), False),
+    Variant("all", (True, True, True), True),
+)
+
+
+@contextmanager
+def only(variant: Variant) -> Iterator[None]:
+    """Correction as the variant has it."""
+    whole, corrected = correction.restore, torch.tensor(variant.statistics)
+
+    def restore(motion: torch.Tensor, found: torch.Tensor, anchor: torch.Tensor, strength: float) -> torch.Tensor:
+        return whole(motion, found, torch.where(corrected, anchor, found), strength)
+
+    def close(seam: correction.Seam, frames: torch.Tensor, first: int) -> torch.Tensor:
+        return frames
+
+    joining = correction.Seam.close if variant.joined else close
+    with patch.object(correction, "restore", restore), patch.object(correction.Seam, "close", joining):
+        yield
+
+
+def perform(job: Job, variant: Variant) -> Outcome:
+    """One stream of a variant."""
+    with only(variant):
+        return run(job)
+
+
+def measure(entrant: Entrant, variants: Sequence[Variant], protocol: Protocol, strength: float) -> list[Row]:
+    """A row for each variant."""
+    wanted, rows = protocol.wanted(texture_scale(protocol.cast.size)), []
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(protocol.workers, spawn, torch.set_num_threads, (1,)) as pool:
+        for variant in variants:
+            jobs = protocol.jobs(replace(entrant, correction=0.0 if variant == OFF else strength))
+            outcomes = list(pool.map(partial(perform, variant=variant), jobs))
+            rows.append(Row.of(variant.name, outcomes, [wanted[job.subject] for job in jobs]))
+            print(line(rows[-1], rows[0]), flush=True)
+    return rows
+
+
+def line(row: Row, off: Row) -> str:
+    """A line of the table."""
+    first, last = ([windows[place] for windows in row.windows] for place in (0, -1))
+    course = (fmean(getattr(one, name) for one in part) for name in OVER_TIME for part in (first, last))
+    whole = (row.spread(name)[0] for name in WHOLE)
+    seconds = row.seconds_per_second / off.seconds_per_second
+    return f"| {row.name} | " + " | ".join(f"{value:.3f}" for value in (*course, *whole, seconds)) + " |"
+
+
+def head() -> str:
+    """The table's first lines."""
+    names = ("correction", *(f"{name}, {part}" for name in OVER_TIME for part in ("first", "last")), *WHOLE, "seconds")
+    return f"| {' | '.join(names)} |\n|{'---|' * len(names)}"
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Entrant.parse, default=Entrant.parse("nano,disturbance=0.3,color=0"))
+    parser.add_argument("--seconds", type=float, default=100.0)
+    parser.add_argument("--faces", type=int, default=4)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--strength", type=float, default=0.5)
+    parser.add_argument("--only", default=",".join(variant.name for variant in VARIANTS), help="variants, with commas")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    variants = [variant for variant in VARIANTS if variant.name in given.only.split(",")]
+    if given.json:
+        check_place(given.json)
+    cast = Cast(held_out_speech(None), round(given.seconds * FRAMES_PER_SECOND), SIZE)
+    print(head(), flush=True)
+    rows = measure(given.model, variants, Protocol(cast, given.faces, given.seeds, given.workers), given.strength)
+    if given.json:
+        record: dict[str, Any] = {
+            "model": str(given.model), "seconds": given.seconds, "faces": given.faces, "seeds": given.seeds,
+            "strength": given.strength, "machine": describe(), "rows": [row.record() for row in rows],
+        }  # fmt: skip
+        write_durably(given.json, (json.dumps(record, indent=1) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main()
