@@ -6,9 +6,9 @@ chunks differ with pose and speech, so drift is what the last `lookback` chunks 
 
 Where it passes the threshold, the next chunk starts from corrected latents: each part's statistics moved towards the
 anchor's by `strength`. It does so gradually: its first denoising step, which decides on pose and movement, sees the
-latents as they were, the last one, which decides on texture and colour, the corrected ones. The frames that come out
-begin with those of the chunk before, made anew: by how much the newest of these differs from the one that was shown,
-the first frames are moved, less and less. So no seam shows.
+latents as they were, the last one, which decides on texture and colour, the corrected ones. The chunk's first new frame
+should follow the last one shown as its own next frames follow it: by what it is off, the first frames are moved, less
+and less. So no seam shows.
 """
 
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ from ..config import CorrectionConfig
 
 STATISTICS = 3
 """Mean, smooth deviation, fine deviation."""
-SEAM_FRAMES = 16
-"""Over which what a chunk's beginning differs by is faded out; about two thirds of a second."""
+SEAM_FRAMES = 4
+"""Over which what a chunk's beginning is off by is faded out. Longer, and the mouth is late where it opens fast."""
 
 
 def split(motion: Tensor) -> tuple[Tensor, Tensor]:
@@ -59,7 +59,7 @@ def restore(motion: Tensor, found: Tensor, anchor: Tensor, strength: float) -> T
 class Seam:
     """Joins one chunk's frames to `shown` [3,1,H,W], the last frame of the chunk before (None in the first chunk).
 
-    The chunk makes that frame anew as its frame `place`.
+    The chunk makes that frame anew as its frame `place`; it is replaced by the one shown.
     """
 
     shown: Tensor | None
@@ -67,15 +67,19 @@ class Seam:
     _gap: Tensor | None = None
 
     def close(self, frames: Tensor, first: int) -> Tensor:
-        """Frames [3,n,H,W] in -1..1, of which the first is the chunk's frame `first`; they come in order."""
-        here = self.place - first
-        if self.shown is not None and 0 <= here < frames.shape[1]:
-            self._gap = self.shown.to(frames) - frames[:, here : here + 1]
-        if self._gap is None or first > self.place + SEAM_FRAMES:
+        """Frames [3,n,H,W] in -1..1, of which the first is the chunk's frame `first`. They come in order, and the first
+        new one with others behind it."""
+        if self.shown is None or first > self.place + SEAM_FRAMES:
             return frames
-        since = torch.arange(first, first + frames.shape[1], device=frames.device) - self.place
-        share = torch.where(since < 0, 0.0, (1 - since / SEAM_FRAMES).clamp_min(0))
-        return (frames + share[:, None, None] * self._gap).clamp(-1, 1)
+        shown, begin = self.shown.to(frames), self.place + 1 - first
+        if 0 <= begin < frames.shape[1]:
+            new = frames[:, begin : begin + SEAM_FRAMES]
+            self._gap = shown + new.diff(dim=1).mean(1, keepdim=True) - new[:, :1]
+        since = torch.arange(first, first + frames.shape[1], device=frames.device)[:, None, None] - self.place
+        if self._gap is not None:
+            share = torch.where(since < 1, 0.0, (1 - since / SEAM_FRAMES).clamp_min(0))
+            frames = (frames + share * self._gap).clamp(-1, 1)
+        return torch.where(since == 0, shown, frames)
 
 
 @dataclass(frozen=True)

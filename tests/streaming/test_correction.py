@@ -93,15 +93,24 @@ def joined(frames: torch.Tensor, shown: torch.Tensor | None, groups: list[int], 
 
 
 @pytest.mark.parametrize("groups", [[25], [1, 4, 4, 4, 4, 4, 4], [5, 20], [3, 1, 21]])
-def test_a_chunk_begins_where_the_one_before_ended(groups):
+def test_a_chunk_goes_on_from_the_last_frame_shown(groups):
     frames = torch.rand(3, 25, 2, 2, generator=torch.Generator().manual_seed(1)) / 2 - 0.5
     shown = torch.full((3, 1, 2, 2), 0.4)
     found = joined(frames, shown, groups)
-    gaps = (found - frames)[:, 4:] / (shown - frames[:, 4:5])
-    wanted = [max(0.0, 1 - since / SEAM_FRAMES) for since in range(21)]
+    gap = shown + (frames[:, 8:9] - frames[:, 5:6]) / 3 - frames[:, 5:6]
     assert torch.equal(found[:, :4], frames[:, :4])
-    assert torch.allclose(found[:, 4:5], shown)
-    assert torch.allclose(gaps.mean((0, 2, 3)), torch.tensor(wanted), atol=1e-5)
+    assert torch.equal(found[:, 4:5], shown)
+    for since, share in ((1, 0.75), (2, 0.5), (3, 0.25)):
+        assert torch.allclose(found[:, 4 + since] - frames[:, 4 + since], share * gap[:, 0], atol=1e-6)
+    assert torch.equal(found[:, 8:], frames[:, 8:])
+
+
+def test_movement_goes_on_across_a_chunk_that_begins_elsewhere():
+    """A picture that grows brighter by 0.01 a frame; the second chunk is off by 0.2."""
+    frames = (0.01 * torch.arange(25.0)).expand(3, 2, 2, 25).permute(0, 3, 1, 2)
+    shown = frames[:, 4:5] + 0.2
+    change = joined(frames, shown, [1, *[4] * 6])[:, 4:].diff(dim=1)
+    assert torch.allclose(change[:, :4], torch.full(change[:, :4].shape, 0.01 - 0.2 / SEAM_FRAMES), atol=1e-6)
 
 
 def test_no_seam_where_nothing_was_shown_and_none_beyond_black_and_white():
