@@ -1,7 +1,7 @@
 """What each part of retrospective correction gives, on a model that is disturbed in a stated way.
 
     python -m benchmarks.correction [--model nano,disturbance=0.3,color=0] [--seconds 100] [--faces 4] [--seeds 1]
-        [--strength 0.5] [--only off,all] [--workers 2] [--json FILE]
+        [--strength 0.5] [--workers 2] [--json FILE]
 
 All variants play the same held-out people from the same noise (`evaluate`): without correction; with its means,
 contrast or sharpness alone; with all three, but chunks not joined; with everything. First and last: the first and the
@@ -10,9 +10,7 @@ last 50 s (halves of a shorter stream).
 
 import argparse
 import json
-import multiprocessing
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -25,14 +23,12 @@ import torch
 
 from livetalk_core.files import check_place, write_durably
 from livetalk_core.machine import describe
-from livetalk_core.shapes import FRAMES_PER_SECOND
 from livetalk_core.streaming import correction
+from livetalk_core.training.evaluation.command import Settings
 from livetalk_core.training.evaluation.entrants import Entrant
 from livetalk_core.training.evaluation.evaluate import Protocol, Row, texture_scale
-from livetalk_core.training.evaluation.rollout import Job, Outcome, run
-from livetalk_core.training.evaluation.subjects import Cast, held_out_speech
+from livetalk_core.training.evaluation.rollout import Job, Outcome, run, run_all
 
-SIZE = (128, 128)
 OVER_TIME = ("identity", "color", "sharpness")
 WHOLE = ("lip_sync", "head_motion", "picture", "border_motion")
 
@@ -79,16 +75,14 @@ def perform(job: Job, variant: Variant) -> Outcome:
         return run(job)
 
 
-def measure(entrant: Entrant, variants: Sequence[Variant], protocol: Protocol, strength: float) -> list[Row]:
+def measure(entrant: Entrant, protocol: Protocol, strength: float) -> list[Row]:
     """A row for each variant."""
     wanted, rows = protocol.wanted(texture_scale(protocol.cast.size)), []
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(protocol.workers, spawn, torch.set_num_threads, (1,)) as pool:
-        for variant in variants:
-            jobs = protocol.jobs(replace(entrant, correction=0.0 if variant == OFF else strength))
-            outcomes = list(pool.map(partial(perform, variant=variant), jobs))
-            rows.append(Row.of(variant.name, outcomes, [wanted[job.subject] for job in jobs]))
-            print(line(rows[-1], rows[0]), flush=True)
+    for variant in VARIANTS:
+        jobs = protocol.jobs(replace(entrant, correction=0.0 if variant == OFF else strength))
+        outcomes = list(run_all(jobs, protocol.workers, partial(perform, variant=variant)))
+        rows.append(Row.of(variant.name, outcomes, [wanted[job.subject] for job in jobs]))
+        print(line(rows[-1], rows[0]), flush=True)
     return rows
 
 
@@ -115,16 +109,14 @@ def main() -> None:
     parser.add_argument("--faces", type=int, default=4)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--strength", type=float, default=0.5)
-    parser.add_argument("--only", default=",".join(variant.name for variant in VARIANTS), help="variants, with commas")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    variants = [variant for variant in VARIANTS if variant.name in given.only.split(",")]
+    settings = Settings((given.model,), given.seconds, given.faces, given.seeds, workers=given.workers)
     if given.json:
         check_place(given.json)
-    cast = Cast(held_out_speech(None), round(given.seconds * FRAMES_PER_SECOND), SIZE)
     print(head(), flush=True)
-    rows = measure(given.model, variants, Protocol(cast, given.faces, given.seeds, given.workers), given.strength)
+    rows = measure(given.model, settings.protocol, given.strength)
     if given.json:
         record: dict[str, Any] = {
             "model": str(given.model), "seconds": given.seconds, "faces": given.faces, "seeds": given.seeds,

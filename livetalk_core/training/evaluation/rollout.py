@@ -6,7 +6,7 @@ nothing (convolutions over eight clips take as long as eight over one), and proc
 
 import multiprocessing
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
 from typing import NamedTuple
@@ -76,8 +76,8 @@ def run(job: Job) -> Outcome:
     return perform(_opened(job.entrant, job.device, job.dtype), subject, job.seed, _measurer())
 
 
-def run_all(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
-    """The outcomes in the order of the jobs; with one worker in this process."""
+def run_all(jobs: Sequence[Job], workers: int, run: Callable[[Job], Outcome] = run) -> Iterator[Outcome]:
+    """The outcomes in the order of the jobs; with one worker in this process. `run` makes one, and can be pickled."""
     if workers == 1:
         yield from map(run, jobs)
         return
