@@ -22,7 +22,7 @@ from unittest.mock import patch
 import torch
 
 from livetalk_core.files import check_place, write_durably
-from livetalk_core.machine import describe
+from livetalk_core.hardware.machine import describe
 from livetalk_core.streaming import correction
 from livetalk_core.training.evaluation.command import Settings
 from livetalk_core.training.evaluation.entrants import Entrant

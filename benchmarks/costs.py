@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 
-from livetalk_core.bench import bench
+from livetalk_core.commands.bench.parts import bench
 from livetalk_core.config import PRESETS
-from livetalk_core.machine import describe
+from livetalk_core.hardware.machine import describe
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PRESET = "nano"

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import torch
 
-from livetalk_core.machine import describe
+from livetalk_core.hardware.machine import describe
 from livetalk_core.models.vae import LATENT_CHANNELS
 from livetalk_core.parallel.fleet import Fleet, local_fleet
 from livetalk_core.streaming.fleet_engine import FleetEngine, engine_setup

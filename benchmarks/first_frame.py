@@ -24,7 +24,7 @@ def measure(image: Path, audio: Path, output: Path) -> list[tuple[float, float]]
     """Wall and processor seconds of each of `PARTS` in this process."""
     times = [_now()]
 
-    from livetalk_core.generate import Settings, prepare  # part of what is measured
+    from livetalk_core.commands.prepare import Settings, prepare  # part of what is measured
     from livetalk_core.streaming.session import Frames
 
     times.append(_now())

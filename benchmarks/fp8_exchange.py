@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from livetalk_core.generate import Settings, prepare
+from livetalk_core.commands.prepare import Settings, prepare
 from livetalk_core.parallel.devices import parse_devices
 from livetalk_core.parallel.fleet import Fleet, local_fleet
 from livetalk_core.streaming.fleet_engine import engine_setup

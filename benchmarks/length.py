@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 
 from benchmarks.memory import AUDIO, MIB, repeated_speech, session_of
-from livetalk_core.machine import describe
+from livetalk_core.hardware.machine import describe
 from livetalk_core.media.audio import open_audio
 from livetalk_core.shapes import FRAMES_PER_SECOND
 from livetalk_core.streaming.render import Render

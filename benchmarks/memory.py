@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from livetalk_core.bench import randomize
+from livetalk_core.commands.bench.parts import randomize
 from livetalk_core.config import PRESETS, AudioEncoderConfig
-from livetalk_core.machine import describe, peak_memory
+from livetalk_core.hardware.machine import describe, peak_memory
 from livetalk_core.media.audio import open_audio
 from livetalk_core.media.image import load_image, to_reference
 from livetalk_core.models.audio_encoder import AudioEncoder

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from livetalk_core.config import PRESETS
-from livetalk_core.machine import describe
+from livetalk_core.hardware.machine import describe
 from livetalk_core.models.vae import LATENT_CHANNELS
 from livetalk_core.parallel.fleet import Fleet, local_fleet
 from livetalk_core.shapes import VideoShape

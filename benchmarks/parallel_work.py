@@ -23,9 +23,9 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from livetalk_core.cli import size
+from livetalk_core.commands.options import size
 from livetalk_core.config import PRESETS, TransformerConfig
-from livetalk_core.memory import weight_bytes
+from livetalk_core.hardware.memory import weight_bytes
 from livetalk_core.models.attention import attend
 from livetalk_core.models.transformer import Transformer
 from livetalk_core.models.vae import LATENT_CHANNELS

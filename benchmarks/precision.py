@@ -16,20 +16,20 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from livetalk_core.bench_report import update_document
+from livetalk_core.commands.bench.report import update_document
+from livetalk_core.commands.prepare import Settings, prepare
+from livetalk_core.commands.verify.golden import Golden
 from livetalk_core.config import TransformerConfig
-from livetalk_core.generate import Settings, prepare
-from livetalk_core.machine import choose_device, commit
+from livetalk_core.hardware.machine import choose_device, commit
+from livetalk_core.hardware.placement import Placement, layers_of, place
 from livetalk_core.models import fp8
 from livetalk_core.models.transformer import Transformer
 from livetalk_core.models.vae import VAE
-from livetalk_core.placement import Placement, layers_of, place
 from livetalk_core.streaming.avatar import Avatar
 from livetalk_core.streaming.engine import LocalEngine
 from livetalk_core.streaming.session import Session, ignore_step
 from livetalk_core.training.evaluation import command
 from livetalk_core.training.evaluation.entrants import Entrant
-from livetalk_core.verify import Golden
 
 ROOT = Path(__file__).resolve().parents[1]
 PEAK_TO_PEAK = 2.0

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from livetalk_core.checkpoints.nano import ASSETS
-from livetalk_core.machine import ROOT, describe
+from livetalk_core.hardware.machine import ROOT, describe
 
 BEFORE = "cb650a1"
 RENDER = """
 import json, sys, time
 from pathlib import Path
-from livetalk_core.generate import Settings, prepare
+from livetalk_core.commands.prepare import Settings, prepare
 image, audio, output = map(Path, sys.argv[1:])
 render, _ = prepare(Settings(image, audio, output))
 wall, processor = time.perf_counter(), time.process_time()

@@ -3,10 +3,10 @@
 import sys
 
 if sys.argv[1:2] == ["worker"]:  # starts in a third of the time
-    from .runners import main
+    from .commands.worker import main
 
     sys.exit(main(sys.argv[2:]))
 
-from .cli import main
+from .commands.main import main
 
 sys.exit(main())

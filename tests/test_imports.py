@@ -22,28 +22,17 @@ RANKS = {
     "livetalk_core.config": 3,
     "livetalk_core.models": 4,
     "livetalk_core.media": 5,
-    "livetalk_core.kernels": 5,
-    "livetalk_core.memory": 5,
-    "livetalk_core.machine": 5,
+    "livetalk_core.hardware": 5,
     "livetalk_core.checkpoints": 5,
     "livetalk_core.sampling": 5,
     "livetalk_core.parallel": 6,
     "livetalk_core.parallel.fleet": 7,
-    "livetalk_core.placement": 7,
+    "livetalk_core.hardware.placement": 7,
     "livetalk_core.streaming": 8,
+    "livetalk_core.live": 9,
     "livetalk_core.training": 9,
-    "livetalk_core.info": 10,
-    "livetalk_core.generate": 10,
-    "livetalk_core.verify": 10,
-    "livetalk_core.stopwatch": 9,
-    "livetalk_core.reference": 9,
-    "livetalk_core.bench": 10,
-    "livetalk_core.bench_report": 10,
-    "livetalk_core.bench_against": 11,
-    "livetalk_core.runners": 11,
-    "livetalk_core.fleets": 11,
-    "livetalk_core.cli": 12,
-    "livetalk_core.__main__": 13,
+    "livetalk_core.commands": 10,
+    "livetalk_core.__main__": 11,
     "nodes": 10,
     "": 11,  # the root __init__.py
 }
@@ -51,22 +40,11 @@ LOWEST = {f"livetalk_core{name}" for name in ("", ".errors", ".files", ".shapes"
 # Parts that see less than their rank allows.
 ONLY = {"livetalk_core.media": LOWEST}
 # Parts that nobody else may import, whatever the rank, but those named.
-PRIVATE = {"livetalk_core.training": {"livetalk_core.cli"}, "nodes": {""}, "": set()}
-COMMAND_LINE = {
-    f"livetalk_core.{name}"
-    for name in (
-        "info",
-        "verify",
-        "bench",
-        "bench_report",
-        "bench_against",
-        "reference",
-        "stopwatch",
-        "runners",
-        "fleets",
-        "cli",
-        "__main__",
-    )
+PRIVATE = {
+    "livetalk_core.training": {"livetalk_core.commands"},
+    "livetalk_core.commands": {"livetalk_core.__main__"},
+    "nodes": {""},
+    "": set(),
 }
 
 COMFYUI = {
@@ -135,8 +113,6 @@ def direction_fault(source: str, target: str) -> str | None:
         return None
     if here not in PRIVATE.get(there, {here}):
         return f"{here} must not import {there or 'the root package'}"
-    if here == "nodes" and there in COMMAND_LINE:
-        return "nodes call the core, not its command line"
     if RANKS[there] >= RANKS[here]:
         return f"{here} must not import {there}: imports run from high rank to low"
     if there not in ONLY.get(here, {there}):
@@ -179,18 +155,18 @@ def test_imports_run_one_way(path):
         ("livetalk_core/media/x.py", "from ..sampling import schedule"),
         ("livetalk_core/parallel/x.py", "from .fleet import Fleet"),
         ("livetalk_core/parallel/fleet.py", "from ..streaming.engine import Engine"),
-        ("livetalk_core/parallel/worker.py", "from ..runners import RUNNERS"),
+        ("livetalk_core/parallel/worker.py", "from ..commands.worker import RUNNERS"),
         ("livetalk_core/shapes.py", "from .config import Preset"),
         ("livetalk_core/streaming/x.py", "from ..training import data"),
-        ("livetalk_core/bench.py", "from .training import data"),
+        ("livetalk_core/live/x.py", "from ..training import data"),
         ("livetalk_core/streaming/x.py", "from ..unheard import of"),
-        ("livetalk_core/streaming/x.py", "from ..cli import main"),
+        ("livetalk_core/streaming/x.py", "from ..commands.main import main"),
         ("livetalk_core/streaming/x.py", "from ...nodes.host import device"),
         ("livetalk_core/streaming/x.py", "from livetalk_core.config import Preset"),
         ("livetalk_core/streaming/x.py", "import comfy.utils"),
         ("livetalk_core/streaming/x.py", "from comfy_api.latest import io"),
         ("nodes/x.py", "from ..livetalk_core.training import data"),
-        ("nodes/x.py", "from ..livetalk_core.cli import main"),
+        ("nodes/x.py", "from ..livetalk_core.commands.main import main"),
         ("nodes/x.py", "import comfy.model_management"),
         ("nodes/x.py", "from server import PromptServer"),
         ("nodes/x.py", "import folder_paths"),
@@ -210,8 +186,8 @@ def test_forbidden_import_is_found(path, line):
         ("livetalk_core/streaming/x.py", "from . import plan\nfrom .plan import ChunkPlan"),
         ("livetalk_core/parallel/fleet.py", "from .mesh import Mesh\nfrom ..media import video"),
         ("livetalk_core/streaming/x.py", "from ..parallel.fleet import Fleet"),
-        ("livetalk_core/cli.py", "from .streaming.render import render\nfrom . import bench"),
-        ("livetalk_core/__main__.py", "from .cli import main"),
+        ("livetalk_core/commands/x.py", "from ..streaming.render import Render\nfrom . import info"),
+        ("livetalk_core/__main__.py", "from .commands.main import main"),
         ("nodes/x.py", "from comfy_api.latest import io\nfrom . import host\nfrom ..livetalk_core.media import audio"),
         ("nodes/host/models.py", "import comfy.ops\nimport folder_paths\nfrom server import PromptServer"),
         ("__init__.py", "from .nodes import comfy_entrypoint"),

@@ -20,7 +20,7 @@ import torch
 
 from .. import __version__
 from ..errors import InputError, WorkerError
-from ..machine import ROOT
+from ..hardware.machine import ROOT
 from .protocol import Connection, Message, welcome
 
 LOOPBACK = "127.0.0.1"

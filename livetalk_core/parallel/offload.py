@@ -15,7 +15,7 @@ from itertools import cycle
 import torch
 from torch import Tensor, nn
 
-from ..machine import available_memory
+from ..hardware.machine import available_memory
 from .prefetch import Arrival, Prefetcher, fetch_weight
 
 logger = logging.getLogger(__name__)

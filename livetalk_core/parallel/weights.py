@@ -13,7 +13,7 @@ from typing import TypeGuard
 import torch
 from torch import Tensor, nn
 
-from ..memory import weight_bytes
+from ..hardware.memory import weight_bytes
 from .collectives import Group, gather_soon
 from .prefetch import Arrival, Prefetcher, fetch_weight
 

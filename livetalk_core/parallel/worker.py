@@ -31,7 +31,7 @@ from torch import Tensor
 
 from .. import __version__
 from ..errors import Cancelled, InputError, LiveTalkError, WorkerError
-from ..machine import available_memory, choose_device
+from ..hardware.machine import available_memory, choose_device
 from . import collectives
 from .devices import address
 from .protocol import Connection, Disconnected, Message, introduce

@@ -12,8 +12,8 @@ from ..checkpoints import nano
 from ..checkpoints.load import TRANSFORMER, VAE_FILE, find, transformer_part, vae_part
 from ..config import Guidance, VAEConfig
 from ..errors import InputError
-from ..machine import available_memory
-from ..memory import weight_bytes
+from ..hardware.machine import available_memory
+from ..hardware.memory import weight_bytes
 from ..models.transformer import Transformer
 from ..models.vae import VAE
 from ..parallel.mesh import Mesh, group_of

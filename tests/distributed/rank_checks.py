@@ -9,7 +9,7 @@ from torch import Tensor
 
 from livetalk_core.config import TransformerConfig, VAEConfig
 from livetalk_core.errors import InputError
-from livetalk_core.memory import peak_bytes, weight_bytes
+from livetalk_core.hardware.memory import peak_bytes, weight_bytes
 from livetalk_core.models.transformer import Transformer
 from livetalk_core.models.vae import VAE
 from livetalk_core.parallel.collectives import exchange

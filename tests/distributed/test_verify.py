@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from livetalk_core.cli import main
-from livetalk_core.verify import NOTHING_TO_SPLIT
+from livetalk_core.commands.main import main
+from livetalk_core.commands.verify.golden import NOTHING_TO_SPLIT
 
 MESHES = {1: 1, 2: 2, 3: 1, 4: 3, 5: 1, 8: 3}
 """Ways to split the golden transformers' 4 heads over so many ranks."""

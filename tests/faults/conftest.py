@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from livetalk_core.generate import Settings
+from livetalk_core.commands.prepare import Settings
 from livetalk_core.parallel.fleet import Fleet
 from livetalk_core.parallel.launch import LocalWorkers
 

@@ -12,10 +12,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import torch
 import torch.distributed as dist
 
+from livetalk_core.commands.worker import add_options
 from livetalk_core.errors import InputError
 from livetalk_core.parallel import collectives
 from livetalk_core.parallel.worker import place_of, serve
-from livetalk_core.runners import worker_options
 
 FOR_EVER = 3600
 
@@ -63,5 +63,5 @@ class FaultyRunner:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    worker_options(parser)
+    add_options(parser)
     sys.exit(serve(place_of(**vars(parser.parse_args())), {"faulty": FaultyRunner}))

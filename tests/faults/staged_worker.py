@@ -13,8 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from faulty_worker import go_wrong
 
+from livetalk_core.commands.worker import RUNNERS, add_options
 from livetalk_core.parallel.worker import place_of, serve
-from livetalk_core.runners import RUNNERS, worker_options
 from livetalk_core.streaming import engine_runner
 
 ORDER = Path(os.environ["LIVETALK_TEST_ORDER"])
@@ -59,6 +59,6 @@ def staged(rank):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    worker_options(parser)
+    add_options(parser)
     place = place_of(**vars(parser.parse_args()))
     sys.exit(serve(place, {**RUNNERS, "engine": staged(place.rank)}))

@@ -5,10 +5,10 @@ import torch
 from faulty_fleets import playable, processes_of
 
 from livetalk_core.checkpoints import nano
-from livetalk_core.cli import main
+from livetalk_core.commands.main import main
+from livetalk_core.commands.prepare import prepare
 from livetalk_core.config import Guidance
 from livetalk_core.errors import InputError
-from livetalk_core.generate import prepare
 from livetalk_core.parallel.fleet import Limits, local_fleet
 from livetalk_core.parallel.patches import Patch
 from livetalk_core.streaming.avatar import Avatar

@@ -9,8 +9,8 @@ import pytest
 import torch
 from faulty_fleets import LIMITS, Button, playable, processes_of, wait_until_gone
 
+from livetalk_core.commands.prepare import prepare
 from livetalk_core.errors import Cancelled, WorkerError
-from livetalk_core.generate import prepare
 from livetalk_core.media.video import partial_path
 from livetalk_core.parallel.fleet import Fleet, Limits
 from livetalk_core.parallel.launch import LocalWorkers

@@ -9,13 +9,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 
+from livetalk_core.commands.worker import RUNNERS, add_options
 from livetalk_core.parallel import worker
-from livetalk_core.runners import RUNNERS, worker_options
 from livetalk_core.streaming import engine_runner
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    worker_options(parser)
+    add_options(parser)
     place = worker.place_of(**vars(parser.parse_args()))
     gpu = torch.device("cuda", place.rank)
     free = int(float(os.environ["LIVETALK_TEST_FREE"].split()[place.rank]) * 2**30)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from livetalk_core.cli import main
+from livetalk_core.commands.main import main
 from livetalk_core.errors import InputError
 from livetalk_core.training.clips import ClipSource, read_frames, survey
 from livetalk_core.training.data import TAKE_FRAMES

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from livetalk_core.checkpoints import convert, nano
-from livetalk_core.cli import main
+from livetalk_core.commands.main import main
 from livetalk_core.training import commands
 from livetalk_core.training.settings import Settings
 from livetalk_core.training.trainer import Schedule

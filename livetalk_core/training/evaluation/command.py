@@ -13,7 +13,7 @@ import torch
 from ...config import PRESETS
 from ...errors import InputError, OutputError
 from ...files import check_place, write_durably
-from ...machine import describe
+from ...hardware.machine import describe
 from ...shapes import FRAMES_PER_SECOND
 from .accuracy import CONDITIONS, SECONDS, accuracy, report
 from .entrants import Entrant

@@ -14,7 +14,7 @@ from ...checkpoints.load import open_model
 from ...checkpoints.model import Model
 from ...config import CorrectionConfig, Guidance
 from ...errors import InputError
-from ...placement import Placement, layers_of, place
+from ...hardware.placement import Placement, layers_of, place
 from ...streaming.avatar import Avatar
 from ...streaming.engine import Engine, LocalEngine, OnStep
 from ..chance import generator_of

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from livetalk_core.cli import main
+from livetalk_core.commands.main import main
 from livetalk_core.errors import InputError
 from livetalk_core.streaming.session import Frames
 from livetalk_core.training.evaluation.command import Settings

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .errors import OutputError
-from .files import write_durably
+from ...errors import OutputError
+from ...files import write_durably
 
 
 def report(record: dict[str, Any]) -> str:

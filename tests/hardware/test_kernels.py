@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from livetalk_core import kernels
 from livetalk_core.errors import InputError
+from livetalk_core.hardware import kernels
 from livetalk_core.models import fp8, operations
 from livetalk_core.models.attention import attend
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 
-from .errors import InputError
-from .parallel.devices import address, parse_devices
-from .parallel.fleet import Fleet, local_fleet, remote_fleet
-from .parallel.worker import SECRET_VARIABLE, read_secret
-from .streaming.fleet_engine import engine_setup
+from ..errors import InputError
+from ..parallel.devices import address, parse_devices
+from ..parallel.fleet import Fleet, local_fleet, remote_fleet
+from ..parallel.worker import SECRET_VARIABLE, read_secret
+from ..streaming.fleet_engine import engine_setup
 
 
 def fleet_options(command: argparse.ArgumentParser) -> None:

@@ -11,13 +11,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from .config import Preset
-from .models import fp8 as fp8_layers
-from .models import operations
-from .models.attention import AttentionFunction, attend
-from .models.transformer import AudioContext, Context, Transformer
-from .models.vae import LATENT_CHANNELS, VAE
-from .shapes import VideoShape
+from ..config import Preset
+from ..models import fp8 as fp8_layers
+from ..models import operations
+from ..models.attention import AttentionFunction, attend
+from ..models.transformer import AudioContext, Context, Transformer
+from ..models.vae import LATENT_CHANNELS, VAE
+from ..shapes import VideoShape
 
 
 class PeakMemory(TorchDispatchMode):

@@ -5,8 +5,8 @@ import argparse
 import pytest
 import torch
 
+from livetalk_core.commands.fleet import fleet_of, fleet_options
 from livetalk_core.errors import InputError
-from livetalk_core.fleets import fleet_of, fleet_options
 
 
 def fleet(*arguments):

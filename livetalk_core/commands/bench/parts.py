@@ -11,23 +11,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .config import Preset
-from .errors import InputError
-from .kernels import Shape, choose_attention, name_of
-from .machine import available_memory, describe, peak_memory
-from .memory import operations_of
-from .models.audio_encoder import AudioEncoder
-from .models.transformer import Transformer
-from .models.vae import LATENT_CHANNELS, VAE
-from .placement import Placement, layers_of, place, residence
-from .shapes import SAMPLES_PER_FRAME, VideoShape
+from ...config import Preset
+from ...errors import InputError
+from ...hardware.kernels import Shape, choose_attention, name_of
+from ...hardware.machine import available_memory, describe, peak_memory
+from ...hardware.memory import operations_of
+from ...hardware.placement import Placement, layers_of, place, residence
+from ...models.audio_encoder import AudioEncoder
+from ...models.transformer import Transformer
+from ...models.vae import LATENT_CHANNELS, VAE
+from ...shapes import SAMPLES_PER_FRAME, VideoShape
+from ...streaming.avatar import Avatar
+from ...streaming.engine import LocalEngine
+from ...streaming.features import LIVE_FRAMES, LiveFeatures
+from ...streaming.plan import ChunkPlan
+from ...streaming.render import Render
+from ...streaming.session import ChunkEnd, Session, ignore_step
 from .stopwatch import Stopwatch, TimedEngine
-from .streaming.avatar import Avatar
-from .streaming.engine import LocalEngine
-from .streaming.features import LIVE_FRAMES, LiveFeatures
-from .streaming.plan import ChunkPlan
-from .streaming.render import Render
-from .streaming.session import ChunkEnd, Session, ignore_step
 
 RATE_RUNS = 5
 

@@ -8,11 +8,11 @@ import pytest
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from livetalk_core.cli import main
+from livetalk_core.commands.main import main
+from livetalk_core.commands.verify.golden import CHECKS, Golden, Row, verify
 from livetalk_core.errors import CheckpointError
-from livetalk_core.verify import CHECKS, Golden, Row, verify
 
-FOLDER = Path(__file__).parent / "golden"
+FOLDER = Path(__file__).parents[1] / "golden"
 FILES = sorted(FOLDER.glob("*.safetensors"))
 
 UNFELT = {
@@ -54,7 +54,7 @@ def scaled_weights(path: Path) -> list[str]:
 def test_a_weight_scaled_by_a_twentieth_fails(path, monkeypatch):
     """Each weight tensor in turn; the few that cannot be felt are listed above."""
     golden = Golden(path)
-    monkeypatch.setattr("livetalk_core.verify.Golden", lambda _: golden)
+    monkeypatch.setattr("livetalk_core.commands.verify.golden.Golden", lambda _: golden)
     unnoticed = []
     for name in scaled_weights(path):
         original = golden.tensors[name]

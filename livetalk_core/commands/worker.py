@@ -9,20 +9,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .errors import LiveTalkError
-from .parallel.worker import SECRET_VARIABLE, Job, place_of, serve
+from ..errors import LiveTalkError
+from ..parallel.worker import SECRET_VARIABLE, Job, place_of, serve
 
 
 def engine(job: Job) -> Any:
     """An engine on this rank's share of the set-up's model."""
-    from .streaming.engine_runner import EngineRunner
+    from ..streaming.engine_runner import EngineRunner
 
     return EngineRunner.of(job)
 
 
 def verify(_: Job) -> Any:
     """The golden checks."""
-    from .verify import VerifyRunner
+    from .verify.golden import VerifyRunner
 
     return VerifyRunner()
 
@@ -30,8 +30,8 @@ def verify(_: Job) -> Any:
 RUNNERS = {"engine": engine, "verify": verify}
 
 
-def worker_options(command: argparse.ArgumentParser) -> None:
-    """Add the options of `worker`."""
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
     command.add_argument("--connect", required=True, metavar="HOST:PORT", help="of the controller")
     command.add_argument(
         "--secret-file", help=f"the fleet's secret ({SECRET_VARIABLE} in the environment does, too); - reads it from "
@@ -44,7 +44,7 @@ def worker_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's own choice)")
 
 
-def run_worker(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """Be one of several processes that render together; started by torchrun, or by LiveTalk itself."""
     given = {name: value for name, value in vars(options).items() if name != "run"}
     return serve(place_of(**given), RUNNERS)
@@ -52,10 +52,10 @@ def run_worker(options: argparse.Namespace) -> int:
 
 def main(arguments: Sequence[str]) -> int:
     """The command on its own, without what the other commands import; the exit code."""
-    parser = argparse.ArgumentParser(prog="livetalk_core worker", description=run_worker.__doc__)
-    worker_options(parser)
+    parser = argparse.ArgumentParser(prog="livetalk_core worker", description=run.__doc__)
+    add_options(parser)
     try:
-        return run_worker(parser.parse_args(arguments))
+        return run(parser.parse_args(arguments))
     except LiveTalkError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .streaming.avatar import Avatar
-from .streaming.engine import Engine, OnStep
+from ...streaming.avatar import Avatar
+from ...streaming.engine import Engine, OnStep
 
 STEP, DECODE, ENCODE = "transformer step", "VAE decode", "VAE encode"
 

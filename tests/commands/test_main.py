@@ -18,14 +18,14 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from livetalk_core.checkpoints import nano
-from livetalk_core.cli import main
+from livetalk_core.commands.main import main
+from livetalk_core.commands.prepare import Settings, prepare
 from livetalk_core.config import PRESETS
-from livetalk_core.generate import Settings, prepare
-from livetalk_core.kernels import fp8_operations
+from livetalk_core.hardware.kernels import fp8_operations
+from livetalk_core.hardware.placement import Placement, residence
 from livetalk_core.media.video import partial_path
-from livetalk_core.placement import Placement, residence
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SIZE = ["--size", "64x64"]
 
 
@@ -336,7 +336,7 @@ def test_bench_runs_streamed_in_fp8(tmp_path):
 
 
 def test_bench_says_what_would_fit(capsys, monkeypatch):
-    monkeypatch.setattr("livetalk_core.bench.available_memory", lambda _: 2**30)
+    monkeypatch.setattr("livetalk_core.commands.bench.parts.available_memory", lambda _: 2**30)
     assert main(["bench", "--preset", "14b", "--dtype", "bfloat16"]) == 1
     error = capsys.readouterr().err
     assert re.search(r"needs 4\d\.\d GiB on cpu; 1\.0 GiB are free: --fp8, --memory or the preset nano", error)
@@ -366,7 +366,7 @@ def test_info_reads_the_folder_of_any_model(golden, tmp_path, capsys):
 def test_the_core_loads_where_a_system_lacks_unix_modules():
     """As Windows does; packages that ask for them here are imported before."""
     code = "import sys, psutil, transformers.models.umt5.modeling_umt5; "
-    code += "sys.modules |= dict.fromkeys(['fcntl', 'resource']); import livetalk_core.cli"
+    code += "sys.modules |= dict.fromkeys(['fcntl', 'resource']); import livetalk_core.commands.main"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 

@@ -7,22 +7,22 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .checkpoints.model import Model
-from .config import DEFAULT_NEGATIVE_PROMPT, DEFAULT_PROMPT, CorrectionConfig, Guidance, StreamConfig
-from .errors import InputError
-from .kernels import Shape, choose_attention
-from .media.audio import open_audio
-from .media.image import load_image, to_reference
-from .parallel.fleet import Fleet
-from .placement import Placement, open_placed
-from .shapes import FRAMES_PER_SECOND, frames_of_samples
-from .streaming.avatar import prepare_avatar
-from .streaming.engine import Engine, LocalEngine
-from .streaming.features import speech_features
-from .streaming.fleet_engine import FleetEngine
-from .streaming.plan import ChunkPlan
-from .streaming.render import Render, check_output
-from .streaming.session import Session
+from ..checkpoints.model import Model
+from ..config import DEFAULT_NEGATIVE_PROMPT, DEFAULT_PROMPT, CorrectionConfig, Guidance, StreamConfig
+from ..errors import InputError
+from ..hardware.kernels import Shape, choose_attention
+from ..hardware.placement import Placement, open_placed
+from ..media.audio import open_audio
+from ..media.image import load_image, to_reference
+from ..parallel.fleet import Fleet
+from ..shapes import FRAMES_PER_SECOND, frames_of_samples
+from ..streaming.avatar import prepare_avatar
+from ..streaming.engine import Engine, LocalEngine
+from ..streaming.features import speech_features
+from ..streaming.fleet_engine import FleetEngine
+from ..streaming.plan import ChunkPlan
+from ..streaming.render import Render, check_output
+from ..streaming.session import Session
 
 
 @dataclass(frozen=True)

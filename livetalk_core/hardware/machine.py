@@ -8,10 +8,10 @@ from typing import Any
 import psutil
 import torch
 
-from . import __version__
-from .errors import InputError
+from .. import __version__
+from ..errors import InputError
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def commit(checkout: Path = ROOT) -> str:

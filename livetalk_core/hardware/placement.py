@@ -7,16 +7,16 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .checkpoints.load import open_model
-from .checkpoints.model import Model
-from .config import Preset
-from .errors import InputError
+from ..checkpoints.load import open_model
+from ..checkpoints.model import Model
+from ..config import Preset
+from ..errors import InputError
+from ..models import operations
+from ..models.fp8 import quantize
+from ..models.transformer import Transformer
+from ..parallel.offload import staging_bytes, stream_weights, streamed_layers
 from .kernels import fp8_operations
 from .memory import memory_of, meta_models, readable, resident
-from .models import operations
-from .models.fp8 import quantize
-from .models.transformer import Transformer
-from .parallel.offload import staging_bytes, stream_weights, streamed_layers
 
 
 @dataclass(frozen=True)

@@ -16,24 +16,24 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from .bench import check_fit, random_avatar
-from .config import Preset
-from .errors import InputError
-from .kernels import Shape, choose_attention, name_of
-from .machine import commit, describe
-from .media.image import to_reference
-from .memory import meta_models
-from .models.attention import AttentionFunction, attend
-from .models.transformer import Transformer
-from .models.vae import LATENT_CHANNELS, VAE
-from .placement import Placement, residence
+from ...config import Preset
+from ...errors import InputError
+from ...hardware.kernels import Shape, choose_attention, name_of
+from ...hardware.machine import commit, describe
+from ...hardware.memory import meta_models
+from ...hardware.placement import Placement, residence
+from ...media.image import to_reference
+from ...models.attention import AttentionFunction, attend
+from ...models.transformer import Transformer
+from ...models.vae import LATENT_CHANNELS, VAE
+from ...shapes import VideoShape
+from ...streaming.avatar import Avatar
+from ...streaming.engine import LocalEngine
+from ...streaming.plan import Chunk, ChunkPlan
+from ...streaming.session import ChunkEnd, Session, ignore_step
+from .parts import check_fit, random_avatar
 from .reference import COMMIT, Reference, compile_as_published, quiet, same_noise
-from .shapes import VideoShape
 from .stopwatch import DECODE, ENCODE, STEP, Stopwatch, TimedEngine
-from .streaming.avatar import Avatar
-from .streaming.engine import LocalEngine
-from .streaming.plan import Chunk, ChunkPlan
-from .streaming.session import ChunkEnd, Session, ignore_step
 
 CHUNK = "chunk"
 PARTS = (STEP, DECODE, ENCODE, CHUNK)

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .errors import InputError
-from .models import fp8, operations
-from .models.attention import AttentionFunction, attend
+from ..errors import InputError
+from ..models import fp8, operations
+from ..models.attention import AttentionFunction, attend
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from livetalk_core.machine import available_memory, commit, total_ram
+from livetalk_core.hardware.machine import available_memory, commit, total_ram
 
 
 def git(folder, *arguments) -> str:

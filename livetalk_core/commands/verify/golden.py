@@ -14,8 +14,8 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from .checkpoints import keys
-from .config import (
+from ...checkpoints import keys
+from ...config import (
     AudioEncoderConfig,
     ImageEncoderConfig,
     StreamConfig,
@@ -23,26 +23,26 @@ from .config import (
     TransformerConfig,
     VAEConfig,
 )
-from .errors import CheckpointError
-from .media.image import to_reference
-from .media.loudness import gain_to, integrated_loudness
-from .models.audio_encoder import AudioEncoder, windows
-from .models.color import ColorStatistics, match_color
-from .models.image_encoder import ImageEncoder
-from .models.text_encoder import TextEncoder
-from .models.transformer import Transformer
-from .models.vae import VAE
-from .parallel.collectives import greatest
-from .parallel.fleet import Fleet
-from .parallel.mesh import Mesh, degrees
-from .parallel.sequence import split_sequence
-from .parallel.vae import SplitVAE
-from .parallel.worker import Job
-from .sampling.schedule import sigmas
-from .streaming.avatar import prepare_avatar
-from .streaming.engine import LocalEngine
-from .streaming.plan import Chunk, ChunkPlan
-from .streaming.session import ChunkEnd, Frames, Session
+from ...errors import CheckpointError
+from ...media.image import to_reference
+from ...media.loudness import gain_to, integrated_loudness
+from ...models.audio_encoder import AudioEncoder, windows
+from ...models.color import ColorStatistics, match_color
+from ...models.image_encoder import ImageEncoder
+from ...models.text_encoder import TextEncoder
+from ...models.transformer import Transformer
+from ...models.vae import VAE
+from ...parallel.collectives import greatest
+from ...parallel.fleet import Fleet
+from ...parallel.mesh import Mesh, degrees
+from ...parallel.sequence import split_sequence
+from ...parallel.vae import SplitVAE
+from ...parallel.worker import Job
+from ...sampling.schedule import sigmas
+from ...streaming.avatar import prepare_avatar
+from ...streaming.engine import LocalEngine
+from ...streaming.plan import Chunk, ChunkPlan
+from ...streaming.session import ChunkEnd, Frames, Session
 
 NOTHING_TO_SPLIT = "nothing to split"
 

@@ -1,0 +1,56 @@
+"""The command `evaluate`."""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from .options import device_and_dtype, machine_options, size, stoppable
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    entrant = (
+        "MODEL[,steps=N][,guidance=G][,color=C][,correction=STRENGTH][,disturbance=SIGMA][,fp8=1]"
+        "[,transformer=FILE][,vae=FILE]"
+    )
+    command.add_argument("--model", default="nano", metavar="ENTRANT", help=f"{entrant}; MODEL: 'nano' or a folder")
+    command.add_argument(
+        "--against",
+        action="append",
+        default=[],
+        metavar="ENTRANT",
+        help="another to compare; can be repeated",
+    )
+    command.add_argument("--quick", action="store_true", help="2 faces, 1 seed, 10 s each unless given otherwise")
+    command.add_argument("--seconds", type=float, help="of each stream (default: 20)")
+    command.add_argument("--faces", type=int, help="held-out people (default: 4)")
+    command.add_argument("--seeds", type=int, help="of noise for each of them (default: 2)")
+    command.add_argument("--speech", type=Path, help="a recording, or a folder of them (default: made by espeak-ng)")
+    command.add_argument("--size", type=size, default=(128, 128), help="WIDTHxHEIGHT in pixels (default: 128x128)")
+    command.add_argument("--workers", type=int, default=1, help="streams at a time, each in a process (default: 1)")
+    command.add_argument("--json", type=Path, help="keep all figures in this file")
+    command.add_argument("--plots", type=Path, help="folder for charts over time")
+    command.add_argument("--sheet", type=Path, help="PNG of frames to look at: a row for each stream")
+    machine_options(command)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure how well a model talks: lip sync, identity, liveliness, picture, and all of it over time."""
+    from ..training.evaluation import command, report
+    from ..training.evaluation.entrants import Entrant
+
+    device, dtype = device_and_dtype(options)
+    default = command.QUICK if options.quick else command.Settings(())
+    names = ("seconds", "faces", "seeds")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    settings = replace(
+        default, entrants=tuple(map(Entrant.parse, (options.model, *options.against))), speech=options.speech,
+        size=options.size, workers=options.workers, device=device, dtype=dtype, json=options.json,
+        plots=options.plots, sheet=options.sheet, **given,
+    )  # fmt: skip
+    with stoppable(), tqdm(total=settings.streams, unit="stream", dynamic_ncols=True) as bar:
+        rows = command.run(settings, lambda _: bar.update())
+    print(report.table(rows))
+    return 0

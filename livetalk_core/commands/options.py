@@ -1,0 +1,96 @@
+"""Options that several commands share, and what they stand for."""
+
+import argparse
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from ..errors import Cancelled
+from ..hardware.kernels import KERNELS
+from ..hardware.machine import choose_device
+from ..hardware.placement import Placement
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+UNITS = {"M": 2**20, "G": 2**30}
+
+
+def size(text: str) -> tuple[int, int]:
+    """`WIDTHxHEIGHT` -> (height, width)."""
+    width, _, height = text.lower().partition("x")
+    if not (width.isdigit() and height.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; write WIDTHxHEIGHT, such as 448x768")
+    return int(height), int(width)
+
+
+def memory(text: str) -> int:
+    """`16G` or `512M` -> bytes."""
+    number, unit = text[:-1], text[-1:].upper()
+    if unit not in UNITS or not number.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is no amount of memory; write a number and a unit, such as 14G")
+    return int(number) * UNITS[unit]
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on."""
+    if not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r}; a whole number of at least 1 is needed")
+    return int(text)
+
+
+def machine_options(command: argparse.ArgumentParser) -> None:
+    """Add --device and --dtype."""
+    command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
+    command.add_argument("--dtype", choices=DTYPES, help="of the weights (default: bfloat16 on GPUs, float32 on CPUs)")
+
+
+def speed_options(command: argparse.ArgumentParser) -> None:
+    """Add --attention and --compile."""
+    command.add_argument(
+        "--attention", choices=("auto", *KERNELS), default="auto",
+        help="kernel (default: auto, the fastest exact one here; sage trades precision for speed)",
+    )  # fmt: skip
+    command.add_argument(
+        "--compile", action="store_true",
+        help="have torch.compile make one graph of a step: slow to begin (a minute or more), faster afterwards",
+    )  # fmt: skip
+
+
+def placement_options(command: argparse.ArgumentParser) -> None:
+    """Add --fp8 and --memory."""
+    command.add_argument(
+        "--fp8", action="store_true",
+        help="the blocks' linear layers in FP8: half the memory, faster on GPUs that have it, not exact",
+    )  # fmt: skip
+    command.add_argument(
+        "--memory", type=memory, metavar="SIZE",
+        help="most to hold on the device, such as 14G for a card of 16 GB: blocks beyond it stay in main memory",
+    )  # fmt: skip
+
+
+def placement_of(options: argparse.Namespace) -> Placement:
+    """Where the transformer's weights are to lie."""
+    return Placement(options.fp8, options.memory)
+
+
+def device_and_dtype(options: argparse.Namespace) -> tuple[torch.device, torch.dtype]:
+    """The device, and the dtype of the weights on it."""
+    device = choose_device(options.device)
+    return device, DTYPES[options.dtype or ("float32" if device.type == "cpu" else "bfloat16")]
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Ctrl-C and a polite kill both stop between two steps' instructions; what is done stays."""
+
+    def stop(*_: Any) -> None:
+        raise Cancelled
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

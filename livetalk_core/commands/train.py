@@ -1,0 +1,37 @@
+"""The command `train`."""
+
+import argparse
+from pathlib import Path
+
+from ..errors import InputError
+from ..files import check_place
+from .options import stoppable
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    command.add_argument("stage", choices=("speech", "vae", "audio", "image", "prepare", "adapt", "distill"))
+    command.add_argument("--config", type=Path, required=True, help="a TOML file; ours are in training/configs")
+    command.add_argument("--output", type=Path, help="folder of the run; an unfinished run there goes on")
+    command.add_argument("--export", type=Path, metavar="FILE", help="write the trained weights here at the end")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train a model: its speech data, its parts, stage 1 (adapt) and stage 2 (distill)."""
+    from ..training import commands
+    from ..training.settings import read_settings
+
+    if options.export:
+        check_place(options.export)
+    settings = read_settings(options.config)
+    with stoppable():
+        if options.stage in commands.PREPARATIONS:
+            for made in commands.PREPARATIONS[options.stage](settings):
+                print(made)
+            return 0
+        if options.output is None:
+            raise InputError(f"train {options.stage} has no --output; a folder for its checkpoints is needed")
+        print(commands.train(options.stage, settings, options.output))
+        if options.export:
+            print(commands.export(options.stage, settings, options.output, options.export))
+    return 0

@@ -1,0 +1,42 @@
+"""The command `verify`."""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from ...parallel.devices import parse_devices
+from ...parallel.fleet import Limits, local_fleet
+from ..options import stoppable
+from .golden import Row, verify, verify_split
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    command.add_argument("files", type=Path, nargs="+", metavar="FILE", help="golden files")
+    command.add_argument(
+        "--ranks", type=int, help="split the models over so many processes, in every way (ulysses x ring) that fits"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Check the models against golden files of the reference."""
+    if options.ranks is None:
+        return _print_rows(options.files, verify)
+    devices = parse_devices(f"cpu x{options.ranks}")
+    limits = Limits(silence=60)  # several workers on one core are slow, and not lost
+    with stoppable(), local_fleet(devices, "verify", limits=limits) as fleet:
+        return _print_rows(options.files, lambda path: verify_split(path, options.ranks, fleet))
+
+
+def _print_rows(files: Sequence[Path], rows_of: Callable[[Path], Iterator[Row]]) -> int:
+    failed = 0
+    for path in files:
+        for row in rows_of(path):
+            verdict = "ok" if row.passed else "FAILED"
+            line = f"{path.stem:<14} {row.name:<20} {row.error:.2e}  (at most {row.tolerance:.0e})  {verdict:<6}"
+            print(f"{line}  {row.split}".rstrip(), flush=True)
+            failed += not row.passed
+    if failed:
+        print(f"{failed} row(s) failed", file=sys.stderr)
+    return 1 if failed else 0
