@@ -35,7 +35,7 @@ EARLY = 2
 very first frames repeat the chunk before."""
 
 History = dict[nn.Module, Tensor]
-"""The last input frames of each causal convolution."""
+"""The last input frames of each causal convolution, each a copy: a view would keep the whole group's buffer alive."""
 
 
 def convolve(conv: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ def _past(conv: Any, x_BTHWC: Tensor, history: History) -> Tensor:
 
 
 def _remembered(conv: Any, joined_BTHWC: Tensor, history: History) -> Tensor:
-    history[conv] = joined_BTHWC[:, 1 - conv.kernel_size[0] :]
+    history[conv] = joined_BTHWC[:, 1 - conv.kernel_size[0] :].clone()
     return convolve(conv, joined_BTHWC)
 
 
@@ -149,7 +149,7 @@ class Downsample(nn.Module):
         if self.time_conv is None:
             return x
         past = history.get(self.time_conv)
-        history[self.time_conv] = x[:, -1:]
+        history[self.time_conv] = x[:, -1:].clone()
         return x if past is None else convolve(self.time_conv, torch.cat([past, x], dim=1))
 
 

@@ -151,7 +151,7 @@ class Session:
         if self._corrector is None:
             return StreamState(chunk.index + 1, state.seed, motion)
         review = self._corrector.review(state.review, motion)
-        return StreamState(chunk.index + 1, state.seed, motion, review, tail[:, -1:].cpu())
+        return StreamState(chunk.index + 1, state.seed, motion, review, tail[:, -1:].clone().cpu())
 
     @cached_property
     def _corrector(self) -> Corrector | None:

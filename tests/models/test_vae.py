@@ -57,6 +57,29 @@ def test_one_group_of_many_equals_group_by_group() -> None:
         torch.testing.assert_close(decode(begun, finished), single, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("way", ["encode", "decode"])
+def test_history_keeps_its_own_frames_alone(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is remembered between two groups holds the bytes of these frames, and no buffer that they were cut from."""
+    histories: list[dict] = []
+    half = VAE_4.decoder if way == "decode" else VAE_4.encoder
+    method = "finish" if way == "decode" else "forward"
+    compute = getattr(half, method)
+
+    def watched(x: torch.Tensor, history: dict) -> torch.Tensor:
+        histories.append(history)
+        return compute(x, history)
+
+    monkeypatch.setattr(half, method, watched)
+    with torch.inference_mode():
+        if way == "decode":
+            list(VAE_4.decode_groups(torch.zeros(1, 16, 4, 2, 2)))
+        else:
+            VAE_4.encode(torch.zeros(1, 3, 13, 16, 16))
+    kept = histories[-1].values()
+    assert len(kept) > 20
+    assert [frames.untyped_storage().nbytes() for frames in kept] == [frames.nbytes for frames in kept]
+
+
 def test_every_convolution_finds_channels_last() -> None:
     """No layer on the way gives up the layout: each would cost a copy, and the next one its speed."""
     vae, strides = random_vae(), []
