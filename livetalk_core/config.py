@@ -1,5 +1,6 @@
 """Presets, as frozen dataclasses that are checked where they are built."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -19,6 +20,10 @@ WAN_LATENT_STD = (
     2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743,
     3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160,
 )  # fmt: skip
+
+
+LTX_LEVELS = 4
+"""Levels of the LTX VAE: all but the last halve rows, columns and frames."""
 
 
 def _check_widths(config: Any, whole: str, parts: str) -> None:
@@ -77,6 +82,38 @@ class VAEConfig:
     dim: int = 96
     latent_mean: tuple[float, ...] = WAN_LATENT_MEAN
     latent_std: tuple[float, ...] = WAN_LATENT_STD
+
+
+@dataclass(frozen=True)
+class LTXVAEConfig:
+    """The LTX video VAE, named as in its published `config.json`.
+
+    Widths go from the pixels to the latent; `layers_per_block` counts residual blocks in the same order, those of the
+    middle last. The decoder has the same, reversed.
+    """
+
+    block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
+    layers_per_block: tuple[int, ...] = (4, 3, 3, 3, 4)
+    latent_channels: int = 128
+    patch_size: int = 4
+
+    def __post_init__(self) -> None:
+        levels, counts = len(self.block_out_channels), len(self.layers_per_block)
+        sizes = (*self.block_out_channels, *self.layers_per_block, self.latent_channels, self.patch_size)
+        if levels != LTX_LEVELS or counts != LTX_LEVELS + 1 or min(sizes) < 1:
+            raise InputError(
+                f"an LTX VAE of widths {self.block_out_channels} with {self.layers_per_block} blocks; "
+                f"needed are {LTX_LEVELS} widths and {LTX_LEVELS + 1} counts, each at least 1"
+            )
+
+    @classmethod
+    def published(cls, config: Mapping[str, Any]) -> "LTXVAEConfig":
+        """The widths in a published `config.json`; what it lacks is as published."""
+        names = [each.name for each in fields(cls) if each.name in config]
+        given: dict[str, Any] = {
+            name: tuple(config[name]) if isinstance(config[name], list) else config[name] for name in names
+        }
+        return cls(**given)
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from livetalk_core.config import TransformerConfig, VAEConfig
+from livetalk_core.config import LTXVAEConfig, TransformerConfig, VAEConfig
 from livetalk_core.errors import InputError
 from livetalk_core.hardware.memory import peak_bytes, weight_bytes
+from livetalk_core.models.ltx_vae import LTXVAE
 from livetalk_core.models.transformer import Transformer
 from livetalk_core.models.vae import VAE
 from livetalk_core.parallel.collectives import exchange
 from livetalk_core.parallel.fp8 import expand, squeeze
+from livetalk_core.parallel.ltx_vae import SplitLTXVAE
 from livetalk_core.parallel.mesh import Mesh, group_of
 from livetalk_core.parallel.patches import Patch, patch_weights
 from livetalk_core.parallel.sequence import Share, split_sequence
@@ -242,6 +244,49 @@ def joined_rows_are_whole(rows) -> bool:
     pixel_rows = split.pixel_rows(video.shape[1])
     parts = ((latent, split.latent_rows), (video, pixel_rows))
     return all(torch.equal(split.join(split.keep(x, sizes), sizes), x) for x, sizes in parts)
+
+
+def ltx_vae() -> LTXVAE:
+    """A small one, with numbers that normalise its latent."""
+    vae = randomized(LTXVAE(LTXVAEConfig((4, 4, 8, 8), (2, 1, 1, 1, 2))), 6, 0.1)
+    vae.latents_mean, vae.latents_std = torch.linspace(-1, 1, 128), torch.linspace(0.5, 2, 128)
+    return vae
+
+
+@cache
+def whole_ltx_vae() -> LTXVAE:
+    return ltx_vae()
+
+
+@cache
+def split_ltx_vae() -> SplitLTXVAE:
+    return SplitLTXVAE(ltx_vae())
+
+
+@torch.inference_mode()
+def ltx_errors(shape) -> list[float]:
+    """Largest differences of split and whole: frames of a latent (frames, rows, columns), its mean and a draw."""
+    frames, rows, columns = shape
+    generator = torch.Generator().manual_seed(7)
+    latent, noise = torch.randn(2, 1, 128, *shape, generator=generator)
+    video = torch.randn(1, 3, 8 * frames - 7, 32 * rows, 32 * columns, generator=generator).clamp(-1, 1)
+    split, whole = split_ltx_vae(), whole_ltx_vae()
+    return [
+        greatest_difference(split.decode(latent), whole.decode(latent)),
+        greatest_difference(split.encode(video), whole.encode(video)),
+        greatest_difference(split.encode_sample(video, noise), whole.encode_sample(video, noise)),
+        greatest_difference(split.vae.decode(latent), whole.decode(latent)),
+    ]
+
+
+def ltx_errors_without_borders(shape) -> list[float]:
+    """As `ltx_errors`, of ranks that do not exchange their borders."""
+    vae = split_ltx_vae()
+    vae.borders = lambda x: (torch.zeros_like(x[..., :1, :]), torch.zeros_like(x[..., :1, :]))
+    try:
+        return ltx_errors(shape)
+    finally:
+        del vae.borders
 
 
 @cache

@@ -5,7 +5,7 @@ import rank_checks as checks
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from livetalk_core.parallel.vae import share_rows
+from livetalk_core.parallel.rows import share_rows
 
 COUNTS = (1, 2, 3, 4, 5, 8)
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 5))

@@ -18,6 +18,7 @@ from ...checkpoints import keys
 from ...config import (
     AudioEncoderConfig,
     ImageEncoderConfig,
+    LTXVAEConfig,
     StreamConfig,
     TextEncoderConfig,
     TransformerConfig,
@@ -29,11 +30,13 @@ from ...media.loudness import gain_to, integrated_loudness
 from ...models.audio_encoder import AudioEncoder, windows
 from ...models.color import ColorStatistics, match_color
 from ...models.image_encoder import ImageEncoder
+from ...models.ltx_vae import LTXVAE
 from ...models.text_encoder import TextEncoder
 from ...models.transformer import Transformer
 from ...models.vae import VAE
 from ...parallel.collectives import greatest
 from ...parallel.fleet import Fleet
+from ...parallel.ltx_vae import SplitLTXVAE
 from ...parallel.mesh import Mesh, degrees
 from ...parallel.sequence import split_sequence
 from ...parallel.vae import SplitVAE
@@ -44,6 +47,7 @@ from ...streaming.engine import LocalEngine
 from ...streaming.plan import Chunk, ChunkPlan
 from ...streaming.session import ChunkEnd, Frames, Session
 
+VAES = ("vae", "ltx_vae")
 NOTHING_TO_SPLIT = "nothing to split"
 
 
@@ -119,6 +123,10 @@ class Splitter(Protocol):
         """The VAE to run."""
         ...
 
+    def ltx_vae(self, model: LTXVAE) -> LTXVAE | SplitLTXVAE:
+        """The VAE to run."""
+        ...
+
 
 class Whole:
     """Everything in this process."""
@@ -128,6 +136,10 @@ class Whole:
         return model
 
     def vae(self, model: VAE) -> VAE | SplitVAE:
+        """The model itself."""
+        return model
+
+    def ltx_vae(self, model: LTXVAE) -> LTXVAE | SplitLTXVAE:
         """The model itself."""
         return model
 
@@ -145,6 +157,10 @@ class Shares:
     def vae(self, model: VAE) -> VAE | SplitVAE:
         """Split over the rows."""
         return SplitVAE(model)
+
+    def ltx_vae(self, model: LTXVAE) -> LTXVAE | SplitLTXVAE:
+        """Split over the rows."""
+        return SplitLTXVAE(model)
 
 
 def _loaded(model: nn.Module, weights: dict[str, Tensor]) -> Any:
@@ -171,6 +187,17 @@ def check_vae(golden: Golden, splitter: Splitter) -> Iterator[Row]:
     groups = list(vae.decode_groups(golden.io("z")[None], clamp=False))
     unclamped = torch.cat(groups, dim=2)
     yield golden.row("decoded_unclamped", unclamped, 1e-4)
+    yield golden.row("decoded", vae.decode(golden.io("z")[None]), 1e-4)
+
+
+def check_ltx_vae(golden: Golden, splitter: Splitter) -> Iterator[Row]:
+    """Encode to a distribution, its mean and a draw; decode."""
+    config = LTXVAEConfig.published(golden.metadata["config"])
+    vae = splitter.ltx_vae(_loaded(LTXVAE(config), golden.weights()))
+    video = golden.io("video")
+    yield golden.row("latent", vae.encode(video)[0], 1e-4)
+    yield golden.row("logvar", vae.posterior(video).log_variance[0, 0], 1e-4)
+    yield golden.row("sampled", vae.encode_sample(video, golden.io("sample_noise")[None])[0], 1e-4)
     yield golden.row("decoded", vae.decode(golden.io("z")[None]), 1e-4)
 
 
@@ -274,6 +301,7 @@ def _golden_session(golden: Golden, splitter: Splitter) -> Session:
 CHECKS: dict[str, Callable[[Golden, Splitter], Iterator[Row]]] = {
     "dit": check_transformer,
     "vae": check_vae,
+    "ltx_vae": check_ltx_vae,
     "audio": check_audio,
     "color": check_color,
     "text": check_text,
@@ -306,10 +334,10 @@ def verify_split(path: Path, ranks: int, fleet: Fleet) -> Iterator[Row]:
     """
     metadata = Golden(path).metadata
     kind = metadata["kind"]
-    if kind not in ("dit", "vae", "stream"):
+    if kind not in ("dit", *VAES, "stream"):
         yield from (row._replace(split=NOTHING_TO_SPLIT) for row in verify(path))
         return
-    ways = [(None, ranks)] if kind == "vae" else degrees(ranks, metadata["config"]["num_heads"])
+    ways = [(None, ranks)] if kind in VAES else degrees(ranks, metadata["config"]["num_heads"])
     for ulysses, ring in ways:
         split = f"{ranks} x rows" if ulysses is None else f"{ulysses} x {ring}"
         for message in fleet.run("verify", {"path": str(path.resolve()), "ulysses": ulysses}):

@@ -1,0 +1,64 @@
+"""The LTX VAE split over rows (see `rows`): a chunk is joined when all of it is decoded.
+
+In space its convolutions are padded with zeros, which become the neighbours' rows; in time with edge frames, of which
+each rank repeats its own rows.
+"""
+
+from torch import Tensor
+
+from ..models.ltx_vae import LTXVAE, SPATIAL_STRIDE, TEMPORAL_STRIDE, Posterior, check_video
+from .rows import RowExchange
+
+
+class SplitLTXVAE(RowExchange):
+    """A built LTX VAE on several ranks: all call the same method with the whole input and get the whole output.
+
+    `vae` is changed in place: its convolutions ask for border rows, which are zeros as long as nothing is split.
+    """
+
+    def __init__(self, vae: LTXVAE) -> None:
+        super().__init__(SPATIAL_STRIDE)
+        self.vae = vae
+        self.instead_of_padding(vae)
+
+    def encode(self, video_BCTHW: Tensor) -> Tensor:
+        """See `LTXVAE.encode`."""
+        return self.vae.normalised(self.posterior(video_BCTHW).mean)
+
+    def encode_sample(self, video_BCTHW: Tensor, noise_BCThw: Tensor) -> Tensor:
+        """See `LTXVAE.encode_sample`; all ranks bring the same noise."""
+        return self.vae.normalised(self.posterior(video_BCTHW).sample(noise_BCThw))
+
+    def posterior(self, video_BCTHW: Tensor) -> Posterior:
+        """See `LTXVAE.posterior`."""
+        frames, height, width = video_BCTHW.shape[2:]
+        check_video(frames, height, width)
+        split = self.split(height // SPATIAL_STRIDE)
+        own = split.keep(video_BCTHW, split.pixel_rows(height))
+        if split.idle:
+            found = self._no_rows(own)
+        else:
+            with self.splitting(split):
+                found = self.vae.posterior(own)
+        return Posterior(*(split.join(part, split.latent_rows) for part in found))
+
+    def decode(self, latent_BCThw: Tensor) -> Tensor:
+        """See `LTXVAE.decode`."""
+        split = self.split(latent_BCThw.shape[3])
+        own = split.keep(latent_BCThw, split.latent_rows)
+        if split.idle:
+            batch, _, frames, _, width = own.shape
+            size = (1 + TEMPORAL_STRIDE * (frames - 1), 0, SPATIAL_STRIDE * width)
+            video = own.new_empty(batch, 3, *size, dtype=self.vae.dtype)
+        else:
+            with self.splitting(split):
+                video = self.vae.decode(own)
+        return split.join(video, split.pixel_rows(SPATIAL_STRIDE * latent_BCThw.shape[3]))
+
+    def _no_rows(self, video_BCTHW: Tensor) -> Posterior:
+        """What a rank without rows adds to the others' distribution."""
+        batch, _, frames, _, width = video_BCTHW.shape
+        size = (1 + (frames - 1) // TEMPORAL_STRIDE, 0, width // SPATIAL_STRIDE)
+        channels = (self.vae.config.latent_channels, 1)
+        mean, log_variance = (video_BCTHW.new_empty(batch, n, *size, dtype=self.vae.dtype) for n in channels)
+        return Posterior(mean, log_variance)
