@@ -29,5 +29,9 @@ class WorkerError(LiveTalkError):
     """A worker on another device or host died, stopped answering, failed, or cannot take part."""
 
 
+class NumbersError(LiveTalkError):
+    """What the model computed is not finite: NaN or infinity."""
+
+
 class Cancelled(BaseException):
     """The user stopped the work. Not an `Exception`, so that no handler swallows it."""

@@ -16,6 +16,7 @@ from ..livetalk_core.media.image import check_bounds, to_reference
 from ..livetalk_core.media.mix import MixedAudio
 from ..livetalk_core.streaming.avatar import prepare_avatar
 from ..livetalk_core.streaming.features import MODES
+from ..livetalk_core.streaming.finite import check_avatar
 from . import host
 from .handles import AudioEncoderSocket, AvatarSocket, HostedAudioEncoder, Speech, SpeechSocket
 
@@ -177,6 +178,7 @@ def one_image(image: Tensor) -> np.ndarray:
         )
     check_bounds(image.shape[2], image.shape[1])
     pixels = image[0].float().cpu()
+    check_avatar(("portrait", pixels))
     if pixels.shape[-1] == 4:
         pixels = torch.lerp(torch.ones_like(pixels[..., :3]), pixels[..., :3], pixels[..., 3:])
     return (pixels * 255).round().clamp(0, 255).to(torch.uint8).numpy()

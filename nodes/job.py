@@ -15,6 +15,7 @@ from ..livetalk_core.media.audio import AudioSource
 from ..livetalk_core.media.video import Checkpoint, VideoWriter, partial_path
 from ..livetalk_core.shapes import FRAMES_PER_SECOND
 from ..livetalk_core.streaming.avatar import Avatar
+from ..livetalk_core.streaming.finite import IMAGES, Watch
 from ..livetalk_core.streaming.plan import Chunk
 from ..livetalk_core.streaming.sidecar import ENDING, Sidecar
 from . import host
@@ -134,6 +135,9 @@ class JobEnd(io.ComfyNode):
         """Write the chunk; queue the next one, or finish."""
         chunk = finished_chunk(job, state)
         rate = FRAMES_PER_SECOND * times(images, chunk)
+        watch = Watch(chunk)
+        watch.see(IMAGES, images)
+        watch.read()
         writer = open_writer(job, images, rate, host.video_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo))
         try:
             writer.write((images.float().cpu().clamp(0, 1) * 255).round().byte())

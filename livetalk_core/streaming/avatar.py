@@ -10,6 +10,7 @@ from torch import Tensor
 from ..config import StreamConfig
 from ..errors import InputError
 from ..shapes import TEMPORAL_STRIDE, VideoShape, latent_frames
+from .finite import check_avatar
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,11 +74,13 @@ def prepare_avatar(
     """Encode the portrait as the model's condition.
 
     `reference` [1,3,1,H,W] in -1..1, `clip` [1,S,clip_dim], `text` [L,text_dim]; `encode` takes a video
-    [3,T,H,W] and gives its latent [16,t,h,w]. `masks` [3,H or h,W or w] come with two speakers.
+    [3,T,H,W] and gives its latent [16,t,h,w]. `masks` [3,H or h,W or w] come with two speakers. Raises
+    `InputError` where anything of it is NaN or infinite.
     """
     height, width = reference.shape[-2:]
     if masks is not None and masks.shape[0] != 3:
         raise InputError(f"{masks.shape[0]} masks; two speakers need 3: left, right, background")
+    check_avatar(("portrait", reference), ("prompt's tokens", text), ("portrait's tokens", clip))
     shape = VideoShape(stream.frame_num, height, width).latent
     video = torch.zeros(3, stream.frame_num, height, width)
     video[:, :1] = reference[0]
@@ -85,4 +88,5 @@ def prepare_avatar(
     mask = torch.zeros(TEMPORAL_STRIDE, *shape, device=latent.device, dtype=latent.dtype)
     mask[:, 0] = 1
     held = encode(reference[0].expand(-1, stream.motion_frames, -1, -1))
+    check_avatar(("portrait's latent", latent), ("portrait's latent", held))
     return Avatar(reference, torch.cat([mask, latent]), clip, text, masks, held)

@@ -1,6 +1,6 @@
 """A session to a file: sound and picture in step, playable while it grows, taken up again after a crash."""
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from ..files import check_place
 from ..media.audio import AudioSource
 from ..media.video import VideoWriter, check_idle, ignore_packet, partial_path
 from .background import Background
+from .finite import IMAGES, Watch
 from .session import ChunkEnd, Frames, Session
 from .sidecar import Sidecar
 from .state import StreamState
@@ -65,9 +66,8 @@ class Render:
         writer, state = self._open(sidecar)
         background = Background(WAITING_GROUPS)
         try:
-            for event in self.session.run(state):
+            for event in self._events(state):
                 if isinstance(event, Frames):
-                    event = self._enlarged(event)
                     background.submit(_writing(writer, event))
                 else:
                     background.drain()
@@ -79,8 +79,20 @@ class Render:
             background.close()
             writer.close()
 
-    def _enlarged(self, event: Frames) -> Frames:
-        return event if self.upscaler is None else event._replace(frames=self.upscaler(event.frames))
+    def _events(self, state: StreamState) -> Iterator[Frames | ChunkEnd]:
+        """The session's, frames enlarged; a chunk whose enlarged frames are not finite does not end."""
+        if self.upscaler is None:
+            yield from self.session.run(state)
+            return
+        watch: Watch | None = None
+        for event in self.session.run(state):
+            watch = watch or Watch(event.chunk)
+            if isinstance(event, Frames):
+                event = event._replace(frames=watch.see(IMAGES, self.upscaler(event.frames)))
+            else:
+                watch.read()
+                watch = None
+            yield event
 
     def _open(self, sidecar: Sidecar) -> tuple[VideoWriter, StreamState]:
         scale = 1 if self.upscaler is None else self.upscaler.scale

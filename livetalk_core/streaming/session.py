@@ -17,6 +17,7 @@ from ..shapes import VideoShape
 from .avatar import Avatar
 from .correction import Corrector, Seam
 from .engine import Engine
+from .finite import END, FRAMES, LATENTS, SOUND, START, Watch
 from .plan import Chunk, ChunkPlan
 from .state import StreamState
 
@@ -94,18 +95,23 @@ class Session:
         inputs = self._inputs_ahead(state) if self.ahead else self._all_inputs(state)
         with closing(inputs):
             for given in inputs:
-                state = yield from self.decode(state, self._denoise(state, given))
+                watch = Watch(given.chunk)
+                state = yield from self._decode(state, self._denoise(state, given, watch), watch)
                 yield ChunkEnd(given.chunk, state)
 
     def sample(self, state: StreamState) -> Tensor:
-        """The latent [16,F,h,w] of the next chunk."""
-        return self._denoise(state, self._inputs(state.seed, state.next_chunk))
+        """The latent [16,F,h,w] of the next chunk, on the CPU."""
+        given = self._inputs(state.seed, state.next_chunk)
+        watch = Watch(given.chunk)
+        (latent,) = watch.read(self._denoise(state, given, watch))
+        return latent
 
-    def _denoise(self, state: StreamState, given: ChunkInputs) -> Tensor:
-        avatar, motion = self._avatar_at(given.chunk.index), state.motion
+    def _denoise(self, state: StreamState, given: ChunkInputs, watch: Watch) -> Tensor:
+        avatar, motion = self._avatar_at(given.chunk.index), watch.see(START, state.motion)
         if self._corrector is not None:
             motion = self._corrector.motion(given.chunk.index, motion, state.review)
-        return self.engine.denoise(avatar, given.audio, motion, given.noise, self.on_step)
+        audio = watch.see(SOUND, given.audio)
+        return watch.see(LATENTS, self.engine.denoise(avatar, audio, motion, given.noise, self.on_step))
 
     @torch.inference_mode()
     def _inputs(self, seed: int, index: int) -> ChunkInputs:
@@ -134,12 +140,18 @@ class Session:
 
         `lead` asks for so many frames more before them, as far as the chunk repeats them from the chunk before.
         """
+        watch = Watch(self.plan.chunk(state.next_chunk))
+        return (yield from self._decode(state, watch.see(LATENTS, latent), watch, lead))
+
+    def _decode(
+        self, state: StreamState, latent: Tensor, watch: Watch, lead: int = 0
+    ) -> Generator[Frames, None, StreamState]:
         chunk = self.plan.chunk(state.next_chunk)
         begin = max(0, chunk.skip - lead)
         done, tail = 0, torch.empty(0)
         seam = None if self._corrector is None else Seam(state.shown, chunk.skip - 1)
         for group in self.engine.decode(latent):
-            frames = self._match_color(group)
+            frames = self._match_color(watch.see(FRAMES, group))
             if seam is not None:
                 frames = seam.close(frames, done)
             tail = frames if not done else torch.cat([tail, frames], dim=1)[:, -self.stream.motion_frames :]
@@ -147,11 +159,12 @@ class Session:
             if first < last:
                 yield Frames(chunk, chunk.start + first, frames[:, first - done : last - done])
             done += frames.shape[1]
-        motion = self.engine.encode(tail)
+        motion = watch.see(END, self.engine.encode(tail))
         if self._corrector is None:
-            return StreamState(chunk.index + 1, state.seed, motion)
+            return StreamState(chunk.index + 1, state.seed, *watch.read(motion))
+        motion, shown = watch.read(motion, tail[:, -1:])
         review = self._corrector.review(state.review, motion)
-        return StreamState(chunk.index + 1, state.seed, motion, review, tail[:, -1:].clone().cpu())
+        return StreamState(chunk.index + 1, state.seed, motion, review, shown)
 
     @cached_property
     def _corrector(self) -> Corrector | None:
@@ -166,4 +179,5 @@ class Session:
         return self.avatar.with_text(self.prompts[max(changes)]) if changes else self.avatar
 
     def _match_color(self, frames: Tensor) -> Tensor:
-        return match_color(frames[None], self._colors.to(frames.device), self.stream.color_correction)[0]
+        self._colors = self._colors.to(frames.device)
+        return match_color(frames[None], self._colors, self.stream.color_correction)[0]

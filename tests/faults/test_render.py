@@ -8,13 +8,14 @@ from livetalk_core.checkpoints import nano
 from livetalk_core.commands.main import main
 from livetalk_core.commands.prepare import prepare
 from livetalk_core.config import Guidance
-from livetalk_core.errors import InputError
+from livetalk_core.errors import InputError, NumbersError
+from livetalk_core.media.video import partial_path
 from livetalk_core.parallel.fleet import Limits, local_fleet
 from livetalk_core.parallel.patches import Patch
 from livetalk_core.streaming.avatar import Avatar
 from livetalk_core.streaming.engine import LocalEngine
 from livetalk_core.streaming.fleet_engine import FleetEngine, Patches, engine_setup
-from livetalk_core.streaming.session import Frames, ignore_step
+from livetalk_core.streaming.session import ChunkEnd, Frames, ignore_step
 
 PATIENT = Limits(start=900, silence=60, patience=900, floor=300)
 """On a loaded machine these renders take minutes."""
@@ -49,6 +50,19 @@ def test_a_lora_reaches_the_workers_and_leaves_with_the_next_job(fleet):
     with pytest.raises(InputError, match=r"blocks\.0\.nothing\.weight, which this model does not have"):
         wrong.denoise(*chunk, ignore_step)
     assert (FleetEngine(fleet).denoise(*chunk, ignore_step) - plain).abs().max() <= 1e-4
+    assert processes_of(fleet) == processes
+
+
+def test_a_chunk_that_is_not_finite_stops_the_render_and_no_worker(settings, fleet):
+    """A LoRA of NaNs comes with the second chunk."""
+    render, _ = prepare(settings("nan", fleet))
+    processes = processes_of(fleet)
+    engine, spoiled = render.session.engine, LORA[2]._replace(up=torch.full_like(LORA[2].up, float("nan")))
+    with pytest.raises(NumbersError, match=r"^chunk 2 \(from 1\.32 s on\): its latents are not finite"):
+        for event in render.run():
+            if isinstance(event, ChunkEnd):
+                engine.patches = Patches("nan", [spoiled])
+    assert playable(partial_path(render.output)) == 33
     assert processes_of(fleet) == processes
 
 

@@ -53,6 +53,15 @@ def test_gives_the_video_of_the_render_node(nodes, parts, host, tmp_path):  # no
         assert video.metadata["workflow"] and video.metadata["prompt"]
 
 
+def test_images_that_are_not_finite_are_not_written(nodes, parts, host, errors, tmp_path):  # noqa: F811
+    def spoil(images):
+        return torch.where(torch.arange(len(images))[:, None, None, None] == 20, torch.nan, images)
+
+    with pytest.raises(errors.NumbersError, match=r"^chunk 1 .* its images are not finite"):
+        run(nodes, parts, host, finish=spoil)
+    assert not list(tmp_path.rglob("*.mp4"))
+
+
 def test_says_where_it_stands_and_what_comes_next(nodes, parts, host):  # noqa: F811
     outputs = run(nodes, parts, host)
     stands = [output.ui["livetalk_job"][0] for output in outputs]

@@ -250,6 +250,19 @@ class TestChunks:
         with pytest.raises(errors.InputError, match="another speech"):
             sample(nodes, parts, state=state, speech=speech_of(nodes, parts["encoder"], torch.ones(1, 1, SAMPLES)))
 
+    def test_refuse_a_latent_that_is_not_finite(self, nodes, parts, chunks, errors):
+        latent, sampled, _ = chunks[1][0]
+        spoiled = {"samples": latent["samples"].clone()}
+        spoiled["samples"][0, 3, 1, 2, 2] = float("nan")
+        with pytest.raises(errors.NumbersError, match=r"^chunk 1 \(from 0\.00 s on\): its latents are not finite"):
+            decode(nodes, parts, spoiled, sampled)
+
+    def test_refuse_a_portrait_that_is_not_finite(self, nodes, parts, errors):
+        image = torch.rand(1, 64, 64, 3)
+        image[0, 5, 5, 0] = float("nan")
+        with pytest.raises(errors.InputError, match="the portrait must be finite"):
+            avatar_of(nodes, parts["vae"], image)
+
     def test_refuse_a_resized_latent(self, nodes, parts, chunks, errors):
         _, sampled, _ = chunks[1][0]
         with pytest.raises(errors.InputError, match=r"\[1, 16, 9, 4, 4\].*not resized"):
@@ -383,6 +396,15 @@ class TestRenderOptions:
         changed = render(nodes, parts, prompts=later, collect_images=True).args[2]
         assert torch.equal(changed[:33], plain[:33])
         assert not torch.equal(changed[33:], plain[33:])
+
+    def test_a_chunk_that_is_not_finite_stops_it_and_the_part_before_plays(self, nodes, parts, host, errors, tmp_path):
+        tokens = [[torch.full((1, 4, 32), float("nan")), {}]]
+        later = nodes["LiveTalkPrompt"][0].execute(prompt="", conditioning=tokens, from_second=1.4).args[0]
+        with pytest.raises(errors.NumbersError, match=r"^chunk 2 \(from 1\.32 s on\): its latents are not finite"):
+            render(nodes, parts, prompts=later)
+        partial = next(tmp_path.rglob("*.partial.mp4"))
+        assert len(frames_of(partial)) == 33
+        assert f"what is done plays: {partial}" in host.said[-1]
 
     def test_prompts_of_another_model_are_refused(self, nodes, parts, host, errors):
         later = nodes["LiveTalkPrompt"][0].execute(prompt="", from_second=0, conditioning=[[torch.zeros(1, 4, 9), {}]])
