@@ -1,12 +1,32 @@
-"""`python -m livetalk_core`."""
+"""`python -m livetalk_core`, and the command `livetalk`."""
 
+import os
+import signal
 import sys
+from typing import Any, NoReturn
 
-if sys.argv[1:2] == ["worker"]:  # starts in a third of the time
-    from .commands.worker import main
+INTERRUPTED = 130
 
-    sys.exit(main(sys.argv[2:]))
 
-from .commands.main import main
+def start() -> NoReturn:
+    """Run the command line, and exit.
 
-sys.exit(main())
+    Ctrl-C ends the process at once while nothing is at work that could be left half-done: during the imports, whose
+    own handling of it is a traceback or worse, and at the end. A command takes it in hand with `stoppable`.
+    """
+    signal.signal(signal.SIGINT, _leave)
+    if sys.argv[1:2] == ["worker"]:  # starts in a third of the time
+        from .commands.worker import main as work
+
+        sys.exit(work(sys.argv[2:]))
+    from .commands.main import main
+
+    sys.exit(main())
+
+
+def _leave(*_: Any) -> None:
+    os._exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    start()

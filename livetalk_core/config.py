@@ -12,6 +12,12 @@ DEFAULT_PROMPT = "A person is talking. Only the foreground characters are moving
 DEFAULT_NEGATIVE_PROMPT = "blurred, overexposed, low quality, deformed face, subtitles, a still picture"
 """What guidance by text leads away from."""
 
+AUDIO_MODES = ("window", "stream", "whole")
+"""How speech is encoded: see `streaming.features`."""
+
+SECRET_VARIABLE = "LIVETALK_SECRET"
+"""Where a worker looks in the environment for its fleet's secret."""
+
 WAN_LATENT_MEAN = (
     -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
     0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921,

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from ..checkpoints.convert import convert
+from .options import stoppable
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -15,5 +15,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Convert weights: .pth to safetensors, shards to one file, bfloat16 to scaled FP8."""
-    print(convert(options.source, options.output, fp8=options.fp8))
+    from ..checkpoints.convert import convert
+
+    with stoppable():
+        print(convert(options.source, options.output, fp8=options.fp8))
     return 0

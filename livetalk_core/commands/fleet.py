@@ -1,15 +1,15 @@
 """The options by which a command is given several devices, and the fleet that they ask for."""
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
+from ..config import SECRET_VARIABLE
 from ..errors import InputError
-from ..parallel.devices import address, parse_devices
-from ..parallel.fleet import Fleet, local_fleet, remote_fleet
-from ..parallel.worker import SECRET_VARIABLE, read_secret
-from ..streaming.fleet_engine import engine_setup
+
+if TYPE_CHECKING:  # these take seconds to import: `--help` does without
+    import torch
+
+    from ..parallel.fleet import Fleet
 
 
 def fleet_options(command: argparse.ArgumentParser) -> None:
@@ -28,8 +28,10 @@ def fleet_options(command: argparse.ArgumentParser) -> None:
     )
 
 
-def fleet_of(options: argparse.Namespace, dtype: torch.dtype) -> Fleet | None:
+def fleet_of(options: argparse.Namespace, dtype: "torch.dtype") -> "Fleet | None":
     """The workers that the options ask for, if any."""
+    from ..streaming.fleet_engine import engine_setup
+
     setup = engine_setup(options.model, dtype, options.shard_weights, patch=options.patch, send_fp8=options.send_fp8)
     fleet = _workers(options, setup)
     if fleet is not None and options.send_fp8:
@@ -37,7 +39,11 @@ def fleet_of(options: argparse.Namespace, dtype: torch.dtype) -> Fleet | None:
     return fleet
 
 
-def _workers(options: argparse.Namespace, setup: dict[str, Any]) -> Fleet | None:
+def _workers(options: argparse.Namespace, setup: dict[str, Any]) -> "Fleet | None":
+    from ..parallel.devices import address, parse_devices
+    from ..parallel.fleet import local_fleet, remote_fleet
+    from ..parallel.worker import read_secret
+
     if options.listen:
         if not options.ranks or options.ranks < 1 or options.devices:
             raise InputError("--listen needs --ranks, how many workers will connect, and no --devices")

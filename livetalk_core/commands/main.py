@@ -1,56 +1,88 @@
-"""The command line: `python -m livetalk_core COMMAND`. Each command is a file, or a folder, beside this one."""
+"""The command line, `livetalk COMMAND`. Each command is a file, or a folder, beside this one.
+
+Only the command that was asked for is imported, and what it needs for its work only when it runs.
+"""
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
+from importlib import import_module
+from types import ModuleType
 
 from .. import __version__
 from ..errors import Cancelled, LiveTalkError
-from . import convert, evaluate, generate, info, measurer, train, worker
-from .bench import command as bench
-from .verify import command as verify
 
 COMMANDS = {
-    "generate": generate,
-    "verify": verify,
-    "convert": convert,
-    "info": info,
-    "bench": bench,
-    "train": train,
-    "evaluate": evaluate,
-    "measurer": measurer,
-    "worker": worker,
+    "generate": (".generate.command", "Render a talking video."),
+    "verify": (".verify.command", "Check the models against golden files of the reference."),
+    "convert": (".convert", "Convert weights: .pth to safetensors, shards to one file, bfloat16 to scaled FP8."),
+    "info": (".info.command", "Say what a checkpoint holds, what this machine can run, and the memory that it needs."),
+    "bench": (".bench.command", "Time each part of the model on this machine."),
+    "train": (".train", "Train a model: its speech data, its parts, stage 1 (adapt) and stage 2 (distill)."),
+    "evaluate": (
+        ".evaluate",
+        "Measure how well a model talks: lip sync, identity, liveliness, picture, and all of it over time.",
+    ),
+    "measurer": (
+        ".measurer",
+        "Say how well the measurer of `evaluate` measures; with --train, make a new one first.",
+    ),
+    "worker": (
+        ".worker",
+        "Be one of several processes that render together; started by torchrun, or by LiveTalk itself.",
+    ),
 }
+"""Where each command's module lies, and what it does: its `run` says the same."""
 INTERRUPTED = 130
-TRAINING_PACKAGES = ("accelerate", "matplotlib", "tomli")
+REMEDIES = {
+    "torch": "`pip install torch` (https://pytorch.org/get-started/locally names the build for your GPU)",
+    **dict.fromkeys(("accelerate", "matplotlib", "tomli"), '`pip install "livetalk[train]"`'),
+    **dict.fromkeys(("aiohttp", "aiortc", "pyvirtualcam"), '`pip install "livetalk[live]"`'),
+}
+"""How to get a package that not every user needs, or that LiveTalk leaves to the user's choice."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code: 0 done, 1 an error that the message explains, 130 stopped by the user."""
-    options = parser().parse_args(arguments)
+    _print_in_any_encoding()
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        options = parser(words).parse_args(words)
         return options.run(options)
     except LiveTalkError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
-        if error.name not in TRAINING_PACKAGES:
+        if error.name not in REMEDIES:
             raise
-        print(f"error: {error.name} is missing; needed: `pip install -r requirements-training.txt`", file=sys.stderr)
+        print(f"error: the package {error.name} is missing; needed: {REMEDIES[error.name]}", file=sys.stderr)
         return 1
     except (Cancelled, KeyboardInterrupt):
         return INTERRUPTED
 
 
-def parser() -> argparse.ArgumentParser:
-    """All commands and their options."""
-    root = argparse.ArgumentParser(
-        prog="livetalk_core", description="One portrait and any speech in, a talking video out."
-    )
+def parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """All commands, with the options of the one that `words` begin with."""
+    root = argparse.ArgumentParser(prog="livetalk", description="One portrait and any speech in, a talking video out.")
     root.add_argument("--version", action="version", version=__version__)
     commands = root.add_subparsers(required=True, metavar="command")
-    for name, module in COMMANDS.items():
-        command = commands.add_parser(name, help=module.run.__doc__, description=module.run.__doc__)
-        command.set_defaults(run=module.run)
-        module.add_options(command)
+    for name, (_, purpose) in COMMANDS.items():
+        command = commands.add_parser(name, help=purpose, description=purpose)
+        if name == next(iter(words), None):
+            module = module_of(name)
+            command.set_defaults(run=module.run)
+            module.add_options(command)
     return root
+
+
+def module_of(name: str) -> ModuleType:
+    """The module of a command: its `add_options` and `run`."""
+    return import_module(COMMANDS[name][0], __package__)
+
+
+def _print_in_any_encoding() -> None:
+    """What a narrow output (cp1252, ASCII) cannot show is written as an escape, and never an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from .options import positive
+from .options import positive, stoppable
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -18,7 +18,8 @@ def run(options: argparse.Namespace) -> int:
     """Say how well the measurer of `evaluate` measures; with --train, make a new one first."""
     from ..training.evaluation import command
 
-    if options.train:
-        print(command.fit_measurer(options.train, options.steps))
-    print(command.measure_the_measurer(options.speech, options.faces, (128, 128)))
+    with stoppable():
+        if options.train:
+            print(command.fit_measurer(options.train, options.steps))
+        print(command.measure_the_measurer(options.speech, options.faces, (128, 128)))
     return 0

@@ -1,20 +1,24 @@
 """Options that several commands share, and what they stand for."""
 
 import argparse
+import math
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from ..errors import Cancelled
-from ..hardware.kernels import KERNELS
-from ..hardware.machine import choose_device
-from ..hardware.placement import Placement
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+if TYPE_CHECKING:  # these take seconds to import: `--help` does without
+    import torch
+
+    from ..hardware.placement import Placement
+
+ATTENTION = ("auto", "sdpa", "cudnn", "flash2", "flash3", "xformers", "sage")
+"""`auto`, and the names of `hardware.kernels.KERNELS`."""
+DTYPES = ("float32", "bfloat16", "float16")
 UNITS = {"M": 2**20, "G": 2**30}
+STOPPED_BY = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 def size(text: str) -> tuple[int, int]:
@@ -26,11 +30,15 @@ def size(text: str) -> tuple[int, int]:
 
 
 def memory(text: str) -> int:
-    """`16G` or `512M` -> bytes."""
-    number, unit = text[:-1], text[-1:].upper()
-    if unit not in UNITS or not number.isdigit():
+    """`16G`, `22.5G` or `512M` -> bytes."""
+    unit = text[-1:].upper()
+    try:
+        number = float(text[:-1])
+    except ValueError:
+        number = math.nan
+    if unit not in UNITS or not 0 < number < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is no amount of memory; write a number and a unit, such as 14G")
-    return int(number) * UNITS[unit]
+    return int(number * UNITS[unit])
 
 
 def positive(text: str) -> int:
@@ -49,7 +57,7 @@ def machine_options(command: argparse.ArgumentParser) -> None:
 def speed_options(command: argparse.ArgumentParser) -> None:
     """Add --attention and --compile."""
     command.add_argument(
-        "--attention", choices=("auto", *KERNELS), default="auto",
+        "--attention", choices=ATTENTION, default="auto",
         help="kernel (default: auto, the fastest exact one here; sage trades precision for speed)",
     )  # fmt: skip
     command.add_argument(
@@ -70,25 +78,35 @@ def placement_options(command: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def placement_of(options: argparse.Namespace) -> Placement:
+def placement_of(options: argparse.Namespace) -> "Placement":
     """Where the transformer's weights are to lie."""
+    from ..hardware.placement import Placement
+
     return Placement(options.fp8, options.memory)
 
 
-def device_and_dtype(options: argparse.Namespace) -> tuple[torch.device, torch.dtype]:
+def device_and_dtype(options: argparse.Namespace) -> "tuple[torch.device, torch.dtype]":
     """The device, and the dtype of the weights on it."""
+    import torch
+
+    from ..hardware.machine import choose_device
+
     device = choose_device(options.device)
-    return device, DTYPES[options.dtype or ("float32" if device.type == "cpu" else "bfloat16")]
+    return device, getattr(torch, options.dtype or ("float32" if device.type == "cpu" else "bfloat16"))
 
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Ctrl-C and a polite kill both stop between two steps' instructions; what is done stays."""
+    """Ctrl-C, a polite kill and a closed terminal stop between two steps' instructions; what is done stays.
+
+    Entered when all imports are done: what they make of an exception is not always that exception.
+    """
 
     def stop(*_: Any) -> None:
         raise Cancelled
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [number for name in STOPPED_BY if (number := getattr(signal, name, None)) is not None]
+    before = {n: signal.signal(n, stop) for n in numbers if signal.getsignal(n) is not signal.SIG_IGN}
     try:
         yield
     finally:

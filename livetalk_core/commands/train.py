@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 
 from ..errors import InputError
-from ..files import check_place
 from .options import stoppable
 
 
@@ -18,6 +17,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train a model: its speech data, its parts, stage 1 (adapt) and stage 2 (distill)."""
+    from ..files import check_place
     from ..training import commands
     from ..training.settings import read_settings
 

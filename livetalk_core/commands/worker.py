@@ -7,20 +7,23 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ..config import SECRET_VARIABLE
 from ..errors import LiveTalkError
-from ..parallel.worker import SECRET_VARIABLE, Job, place_of, serve
+
+if TYPE_CHECKING:
+    from ..parallel.worker import Job
 
 
-def engine(job: Job) -> Any:
+def engine(job: "Job") -> Any:
     """An engine on this rank's share of the set-up's model."""
     from ..streaming.engine_runner import EngineRunner
 
     return EngineRunner.of(job)
 
 
-def verify(_: Job) -> Any:
+def verify(_: "Job") -> Any:
     """The golden checks."""
     from .verify.golden import VerifyRunner
 
@@ -46,13 +49,15 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Be one of several processes that render together; started by torchrun, or by LiveTalk itself."""
+    from ..parallel.worker import place_of, serve
+
     given = {name: value for name, value in vars(options).items() if name != "run"}
     return serve(place_of(**given), RUNNERS)
 
 
 def main(arguments: Sequence[str]) -> int:
     """The command on its own, without what the other commands import; the exit code."""
-    parser = argparse.ArgumentParser(prog="livetalk_core worker", description=run.__doc__)
+    parser = argparse.ArgumentParser(prog="livetalk worker", description=run.__doc__)
     add_options(parser)
     try:
         return run(parser.parse_args(arguments))

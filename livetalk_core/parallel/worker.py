@@ -30,6 +30,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .. import __version__
+from ..config import SECRET_VARIABLE
 from ..errors import Cancelled, InputError, LiveTalkError, WorkerError
 from ..hardware.machine import available_memory, choose_device
 from . import collectives
@@ -43,7 +44,6 @@ COLLECTIVE_TIMEOUT = timedelta(hours=2)
 """Beyond every limit of the controller's, who can tell a wedged rank from one that waits for it."""
 PR_SET_PDEATHSIG = 1
 PACK = Path(__file__).parents[1]
-SECRET_VARIABLE = "LIVETALK_SECRET"
 SECRET_BYTES, MOST_SECRET = 16, 4096
 """The shortest secret that is taken, and the longest."""
 

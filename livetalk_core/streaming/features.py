@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..config import AUDIO_MODES as MODES
 from ..errors import InputError
 from ..media.audio import AudioSource
 from ..media.loudness import gain_to, integrated_loudness
@@ -21,7 +22,6 @@ from ..models.audio_encoder import windows
 from ..shapes import FRAMES_PER_SECOND, SAMPLE_RATE, SAMPLES_PER_FRAME
 from .plan import Chunk, ChunkPlan
 
-MODES = ("window", "stream", "whole")
 WHOLE_LIMIT_SECONDS = 300
 LIVE_FRAMES = 8 * FRAMES_PER_SECOND
 WINDOW_FRAMES = 8 * FRAMES_PER_SECOND

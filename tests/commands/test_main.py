@@ -18,10 +18,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from livetalk_core.checkpoints import nano
-from livetalk_core.commands.main import main
+from livetalk_core.commands.main import COMMANDS, main, module_of
+from livetalk_core.commands.options import ATTENTION, memory
 from livetalk_core.commands.prepare import Settings, prepare
 from livetalk_core.config import PRESETS
-from livetalk_core.hardware.kernels import fp8_operations
+from livetalk_core.hardware.kernels import KERNELS, fp8_operations
 from livetalk_core.hardware.placement import Placement, residence
 from livetalk_core.media.video import partial_path
 
@@ -145,6 +146,7 @@ BAD_INPUTS = {
     "guidance below zero": (None, ["--guidance", "-1", "2"], "guidance -1.0 by text, 2.0 by audio"),
     "too much color": (None, ["--color-correction", "2"], "needs 0"),
     "no such device": (None, ["--device", "tpu9"], "device 'tpu9' cannot be used"),
+    "a device without numbers": (None, ["--device", "meta"], "device 'meta' cannot be used"),
     "not an mp4": (None, ["--output", "talk.avi"], "ends in .mp4"),
     "no such folder": (None, ["--output", "/nowhere/talk.mp4"], "is no folder"),
     "a prompt after the end": (None, ["--prompt-at", "9", "x"], "lasts 1.52 s"),
@@ -165,7 +167,7 @@ def test_bad_input_gets_one_line_and_leaves_nothing(inputs, tmp_path, capsys, na
         spoil(tmp_path)
     before = left_in(tmp_path)
     assert main([*inputs, *options]) == 1
-    error = capsys.readouterr().err
+    error = capsys.readouterr().err.split("\r")[-1]  # what took a while was shown before
     assert re.search(message, error), error
     assert error.count("\n") == 1 and error.startswith("error: ")
     assert left_in(tmp_path) == before
@@ -311,11 +313,15 @@ def test_fp8_on_a_cpu_says_that_it_is_simulated(inputs, tmp_path, caplog):
     assert frames_of(tmp_path / "talk.mp4") == 38
 
 
-@pytest.mark.parametrize("amount", ["12", "G", "1.5G", "-1G", "10K"])
+@pytest.mark.parametrize("amount", ["12", "G", "0G", "-1G", "10K", "infG", "nanM"])
 def test_an_amount_of_memory_needs_a_unit(amount, capsys):
     with pytest.raises(SystemExit):
         main(["info", f"--memory={amount}"])
     assert "write a number and a unit, such as 14G" in capsys.readouterr().err
+
+
+def test_an_amount_of_memory_may_have_a_fraction():
+    assert memory("22.5G") == 22.5 * 2**30 and memory("512m") == 2**29
 
 
 @pytest.mark.parametrize("arguments", [["bench", "--repeats"], ["measurer", "--faces"], ["measurer", "--steps"]])
@@ -339,7 +345,7 @@ def test_bench_says_what_would_fit(capsys, monkeypatch):
     monkeypatch.setattr("livetalk_core.commands.bench.parts.available_memory", lambda _: 2**30)
     assert main(["bench", "--preset", "14b", "--dtype", "bfloat16"]) == 1
     error = capsys.readouterr().err
-    assert re.search(r"needs 4\d\.\d GiB on cpu; 1\.0 GiB are free: --fp8, --memory or the preset nano", error)
+    assert re.search(r"needs \d\d\.\d GiB on cpu; 1\.0 GiB are free: --fp8, --memory or the preset nano", error)
 
 
 def test_info_counts_before_anything_is_spent(capsys):
@@ -366,7 +372,7 @@ def test_info_reads_the_folder_of_any_model(golden, tmp_path, capsys):
 def test_the_core_loads_where_a_system_lacks_unix_modules():
     """As Windows does; packages that ask for them here are imported before."""
     code = "import sys, psutil, transformers.models.umt5.modeling_umt5; "
-    code += "sys.modules |= dict.fromkeys(['fcntl', 'resource']); import livetalk_core.commands.main"
+    code += "sys.modules |= dict.fromkeys(['fcntl', 'resource']); import livetalk_core.commands.generate.watch"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
@@ -375,3 +381,21 @@ def test_every_preset_is_offered(capsys):
         main(["bench", "--preset", "15b"])
     error = capsys.readouterr().err
     assert all(name in error for name in PRESETS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_of_commands_says_what_each_says_of_itself(name):
+    assert module_of(name).run.__doc__ == COMMANDS[name][1]
+
+
+@pytest.mark.parametrize("words", [["--version"], ["--help"], *([name, "--help"] for name in COMMANDS)])
+def test_help_needs_none_of_the_large_packages(words):
+    """They take seconds to import."""
+    code = "import sys, runpy\nsys.argv = ['livetalk', *sys.argv[1:]]\n"
+    code += "try:\n    runpy.run_module('livetalk_core', run_name='__main__')\nexcept SystemExit as end:\n"
+    code += "    assert not end.code and not {'torch', 'numpy', 'av', 'transformers'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+
+
+def test_every_kernel_is_offered():
+    assert ("auto", *KERNELS) == ATTENTION

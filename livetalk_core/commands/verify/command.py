@@ -4,11 +4,12 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ...parallel.devices import parse_devices
-from ...parallel.fleet import Limits, local_fleet
 from ..options import stoppable
-from .golden import Row, verify, verify_split
+
+if TYPE_CHECKING:
+    from .golden import Row
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -21,15 +22,20 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Check the models against golden files of the reference."""
+    from ...parallel.devices import parse_devices
+    from ...parallel.fleet import Limits, local_fleet
+    from .golden import verify, verify_split
+
     if options.ranks is None:
-        return _print_rows(options.files, verify)
+        with stoppable():
+            return _print_rows(options.files, verify)
     devices = parse_devices(f"cpu x{options.ranks}")
     limits = Limits(silence=60)  # several workers on one core are slow, and not lost
     with stoppable(), local_fleet(devices, "verify", limits=limits) as fleet:
         return _print_rows(options.files, lambda path: verify_split(path, options.ranks, fleet))
 
 
-def _print_rows(files: Sequence[Path], rows_of: Callable[[Path], Iterator[Row]]) -> int:
+def _print_rows(files: Sequence[Path], rows_of: "Callable[[Path], Iterator[Row]]") -> int:
     failed = 0
     for path in files:
         for row in rows_of(path):

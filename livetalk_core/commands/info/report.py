@@ -1,40 +1,23 @@
-"""The command `info`: what a checkpoint holds, what this machine can run, the memory needed before it is spent."""
+"""What a checkpoint holds, what this machine can run, the memory needed before it is spent."""
 
-import argparse
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from ..checkpoints.configs import LIVETALK, identify, transformer_config
-from ..checkpoints.header import Checkpoint, open_checkpoint
-from ..checkpoints.keys import transformer as transformer_keys
-from ..checkpoints.load import TRANSFORMER, find
-from ..config import PRESETS, Preset
-from ..errors import InputError
-from ..hardware.machine import available_memory, describe
-from ..hardware.memory import readable
-from ..hardware.placement import Placement, residence
-from .options import device_and_dtype, machine_options, placement_of, placement_options, size
+from ...checkpoints.configs import LIVETALK, identify, transformer_config
+from ...checkpoints.header import Checkpoint, open_checkpoint
+from ...checkpoints.keys import transformer as transformer_keys
+from ...checkpoints.load import TRANSFORMER, find
+from ...config import PRESETS, Preset
+from ...errors import InputError
+from ...hardware.machine import available_memory, describe
+from ...hardware.memory import readable
+from ...hardware.placement import Placement, residence
 
 CARDS = (22 * 2**30, 14 * 2**30)
 """What `--memory` may be on cards of 24 and 16 GiB: driver and kernels take the rest."""
-
-
-def add_options(command: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
-    command.add_argument("model", nargs="?", default="nano", help="'nano', '14b', or a file or folder of weights")
-    command.add_argument("--size", type=size, help="WIDTHxHEIGHT in pixels (default: the model's)")
-    machine_options(command)
-    placement_options(command)
-
-
-def run(options: argparse.Namespace) -> int:
-    """Say what a checkpoint holds, what this machine can run, and the memory that it needs."""
-    device, dtype = device_and_dtype(options)
-    print("\n".join(inspect(options.model, device, dtype, options.size, placement_of(options))))
-    return 0
 
 
 def inspect(

@@ -1,0 +1,62 @@
+"""The command `generate`."""
+
+import argparse
+from pathlib import Path
+
+from ...config import AUDIO_MODES, DEFAULT_NEGATIVE_PROMPT, DEFAULT_PROMPT
+from ..fleet import fleet_options
+from ..options import machine_options, placement_options, size, speed_options, stoppable
+from ..progress import show_stage
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    command.add_argument("--image", type=Path, required=True, help="the portrait")
+    command.add_argument("--audio", type=Path, required=True, help="the speech: any sound or video file")
+    command.add_argument("--output", type=Path, default=Path("talk.mp4"), help="the video (default: talk.mp4)")
+    command.add_argument("--model", default="nano", help="'nano' (embedded) or a folder of weights (default: nano)")
+    command.add_argument(
+        "--patch", type=Path, metavar="FILE",
+        help="an InfiniteTalk patch for --model, then a folder of Wan 2.1 I2V 14B; sampled as its makers do: "
+        "40 steps, guided, 81 frames a chunk",
+    )  # fmt: skip
+    command.add_argument("--prompt", default=DEFAULT_PROMPT, help="what is seen")
+    command.add_argument(
+        "--prompt-at", nargs=2, action="append", default=[], metavar=("SECONDS", "PROMPT"),
+        help="another prompt from the chunk at this time on; may be given several times",
+    )  # fmt: skip
+    command.add_argument("--seed", type=int, default=0, help="of the noise (default: 0)")
+    command.add_argument(
+        "--audio-mode", choices=AUDIO_MODES, default="window", help="how speech is encoded (default: window)"
+    )
+    command.add_argument("--size", type=size, help="WIDTHxHEIGHT in pixels, multiples of 16 (default: the model's)")
+    command.add_argument("--steps", type=int, help="sampling steps (default: 4, with --patch 40)")
+    command.add_argument(
+        "--guidance", type=float, nargs=2, metavar=("TEXT", "AUDIO"),
+        help="sample weights that are not distilled, guided by prompt and by sound; 1: not (with --patch: 5 4)",
+    )  # fmt: skip
+    command.add_argument(
+        "--negative-prompt", default=DEFAULT_NEGATIVE_PROMPT, help="what guidance by text leads away from"
+    )
+    command.add_argument("--color-correction", type=float, help="0 (off) to 1 (default: 1)")
+    command.add_argument(
+        "--correction",
+        type=float,
+        metavar="STRENGTH",
+        help="retrospective correction of drift, 0 (off) to 1 (default: 0)",
+    )
+    command.add_argument("--resume", action="store_true", help="go on with an unfinished render of the same output")
+    command.add_argument("--overwrite", action="store_true", help="replace an existing output")
+    machine_options(command)
+    fleet_options(command)
+    speed_options(command)
+    placement_options(command)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Render a talking video."""
+    with show_stage("starting"):
+        from .watch import generate
+
+    with stoppable():
+        return generate(options)

@@ -1,0 +1,78 @@
+"""A render on the command line: prepared, watched, and what is said of it at the end."""
+
+import argparse
+import sys
+from contextlib import nullcontext
+
+from tqdm import tqdm
+
+from ...config import CorrectionConfig, Guidance
+from ...errors import Cancelled, InputError
+from ...media.video import partial_path
+from ...parallel.fleet import Fleet
+from ...shapes import FRAMES_PER_SECOND
+from ...streaming.render import Render
+from ...streaming.session import Frames
+from ..fleet import fleet_of
+from ..options import device_and_dtype, placement_of
+from ..prepare import Settings, prepare
+from ..progress import show_stage
+
+
+def generate(options: argparse.Namespace) -> int:
+    """Render as the options say; the exit code."""
+    device, dtype = device_and_dtype(options)
+    with fleet_of(options, dtype) or nullcontext() as fleet:
+        settings = Settings(
+            image=options.image, audio=options.audio, output=options.output, model=options.model,
+            prompt=options.prompt, prompts_at=tuple((_seconds(at), prompt) for at, prompt in options.prompt_at),
+            seed=options.seed, negative_prompt=options.negative_prompt, patch=options.patch,
+            guidance=Guidance(*options.guidance) if options.guidance else None,
+            audio_mode=options.audio_mode, size=options.size, steps=options.steps,
+            color_correction=options.color_correction,
+            correction=CorrectionConfig(strength=options.correction) if options.correction else None,
+            resume=options.resume, overwrite=options.overwrite,
+            device=device, dtype=dtype, attention=options.attention, compiled=options.compile,
+            placement=placement_of(options), fleet=fleet,
+        )  # fmt: skip
+        return _render(settings, fleet)
+
+
+def _render(settings: Settings, fleet: Fleet | None) -> int:
+    render, model = prepare(settings, show_stage)
+    frames = render.session.plan.total_frames
+    length = f"{frames} frames ({frames / FRAMES_PER_SECOND:.2f} s)"
+    print(f"model {model}, {length} on {fleet or settings.device}", file=sys.stderr)
+    try:
+        _watch(render)
+    except BaseException as error:
+        _say_where_the_partial_is(render, error)
+        raise
+    print(render.output)
+    return 0
+
+
+def _seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"--prompt-at {text!r}: needs a time in seconds, then the prompt") from None
+
+
+def _watch(render: Render) -> None:
+    """Render with a progress bar: frames, frames per second, realtime factor, time left."""
+    with tqdm(total=render.session.plan.total_frames, unit="frame", smoothing=0.1, dynamic_ncols=True) as bar:
+        for event in render.run():
+            if isinstance(event, Frames):
+                if bar.n == 0:
+                    bar.initial = bar.last_print_n = bar.n = event.first
+                bar.update(event.frames.shape[1])
+                rate = bar.format_dict["rate"]
+                bar.set_postfix_str(f"{rate / FRAMES_PER_SECOND:.2f}x realtime" if rate else "", refresh=False)
+
+
+def _say_where_the_partial_is(render: Render, error: BaseException) -> None:
+    partial = partial_path(render.output)
+    if partial.exists():
+        reason = "stopped" if isinstance(error, Cancelled) else "failed"
+        print(f"{reason}; what is done plays: {partial}\ngo on with the same command and --resume", file=sys.stderr)

@@ -1,0 +1,126 @@
+"""From a model's name and a portrait to what can talk: for every command that renders."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..checkpoints.model import Model
+from ..config import DEFAULT_NEGATIVE_PROMPT, CorrectionConfig, Guidance, StreamConfig
+from ..errors import InputError
+from ..hardware.kernels import Shape, choose_attention
+from ..hardware.placement import Placement, open_placed
+from ..parallel.fleet import Fleet
+from ..streaming.avatar import Avatar, prepare_avatar
+from ..streaming.engine import Engine, LocalEngine
+from ..streaming.fleet_engine import FleetEngine
+
+Stage = Callable[[str], AbstractContextManager[Callable[[float], None]]]
+"""Entered with the name of what takes a while, left when it is over: a command shows it (`progress.show_stage`).
+
+It gives what may be told the share that is done, 0 to 1.
+"""
+
+
+def unseen(_: str) -> AbstractContextManager[Callable[[float], None]]:
+    """The `Stage` of a caller that does not watch."""
+    return nullcontext(lambda _: None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """A model, where it runs and how its stream is sampled; None stands for the model's own value."""
+
+    model: str = "nano"
+    patch: Path | None = None
+    negative_prompt: str = DEFAULT_NEGATIVE_PROMPT
+    size: tuple[int, int] | None = None
+    steps: int | None = None
+    color_correction: float | None = None
+    correction: CorrectionConfig | None = None
+    guidance: Guidance | None = None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    dtype: torch.dtype = torch.float32
+    attention: str = "auto"
+    compiled: bool = False
+    placement: Placement = field(default_factory=Placement)
+    fleet: Fleet | None = None
+    """Workers that run transformer and VAE in the place of `device`, which keeps the encoders."""
+
+
+@dataclass(frozen=True, eq=False)
+class Talker:
+    """A loaded model with a face: `prompts` are the tokens of the further prompts, in the order they were given."""
+
+    model: Model
+    stream: StreamConfig
+    engine: Engine
+    avatar: Avatar
+    prompts: list[Tensor]
+
+
+def open_model(settings: ModelSettings) -> tuple[Model, StreamConfig]:
+    """The model, its files' headers checked and none of its weights read yet, and its stream with the settings."""
+    _check_speed_options(settings)
+    model = open_placed(
+        settings.model, settings.device, settings.dtype, settings.placement, settings.size, settings.patch
+    )
+    return model, stream_of(model.preset.stream, settings)
+
+
+def load_talker(
+    settings: ModelSettings,
+    model: Model,
+    stream: StreamConfig,
+    reference: Tensor,
+    prompts: Sequence[str],
+    stage: Stage = unseen,
+) -> Talker:
+    """Load the model's parts, one after the other, and make the avatar of `reference`, [1,3,1,H,W] in -1..1.
+
+    The first of `prompts` holds from the beginning. The encoders are freed before the transformer is loaded.
+    """
+    by_text = stream.guidance is not None and stream.guidance.text != 1
+    with stage("text encoder"):
+        text, *others = model.encode_texts(*prompts, *[settings.negative_prompt] * by_text)
+    negative = others.pop() if by_text else None
+    with stage("vision encoder"):
+        clip = model.encode_image(reference)
+    with stage("audio encoder"):
+        assert model.audio_encoder
+    with stage("workers" if settings.fleet else "transformer and VAE"):
+        engine = engine_of(settings, model, stream, negative)
+        avatar = prepare_avatar(reference, clip, text, engine.encode, stream)
+    return Talker(model, stream, engine, avatar, others)
+
+
+def engine_of(settings: ModelSettings, model: Model, stream: StreamConfig, negative: Tensor | None) -> Engine:
+    """The engine: workers where there are some, else this process. `negative`: tokens of the negative prompt."""
+    if settings.fleet is not None:
+        return FleetEngine(settings.fleet, stream.shift, guidance=stream.guidance, negative=negative)
+    widths = model.preset.transformer
+    shape = Shape(settings.device, settings.dtype, widths.num_heads, widths.head_dim)
+    attention = choose_attention(settings.attention, shape)
+    return LocalEngine(
+        model.transformer, model.vae, settings.device, stream.shift, attention, settings.compiled,
+        stream.guidance, negative,
+    )  # fmt: skip
+
+
+def stream_of(default: StreamConfig, settings: ModelSettings) -> StreamConfig:
+    """The model's stream with the settings that were given."""
+    height, width = settings.size or (default.height, default.width)
+    names = ("steps", "color_correction", "correction", "guidance")
+    changes = {name: value for name in names if (value := getattr(settings, name)) is not None}
+    return replace(default, height=height, width=width, **changes)
+
+
+def _check_speed_options(settings: ModelSettings) -> None:
+    """Raise `InputError` for options that do not go together."""
+    if settings.fleet is not None and (settings.attention != "auto" or settings.compiled or settings.placement):
+        raise InputError("--attention, --compile, --fp8 and --memory are for one device; leave them out, or --devices")
+    if settings.compiled and settings.placement.memory is not None:
+        raise InputError("--compile makes one graph of a step, and --memory streams weights into it: leave one out")
