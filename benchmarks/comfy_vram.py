@@ -28,7 +28,7 @@ def weights(stored: int) -> int:
 
 def estimate(height: int, width: int) -> float:
     """What ComfyUI sets aside for a step in bfloat16, in bytes."""
-    shape = VideoShape(PRESETS["14b"].stream.frame_num, height, width).latent
+    shape = VideoShape(PRESETS["14b"].stream.frame_num, height, width).latent(PRESETS["14b"].geometry)
     values = shape.frames * shape.height * shape.width
     return values * 2 * MIB_PER_VALUE * PRESETS["14b"].transformer.dim / UNIT_WIDTH * 2**20
 

@@ -20,7 +20,6 @@ import torch
 
 from livetalk_core.config import PRESETS
 from livetalk_core.hardware.machine import describe
-from livetalk_core.models.vae import LATENT_CHANNELS
 from livetalk_core.parallel.fleet import Fleet, local_fleet
 from livetalk_core.shapes import VideoShape
 from livetalk_core.streaming.avatar import Avatar
@@ -32,14 +31,16 @@ def works(engine: FleetEngine, side: int) -> dict[str, Callable[[], Any]]:
     """What is timed, on the embedded model's widths."""
     preset = PRESETS["nano"]
     config, stream = preset.transformer, preset.stream
-    shape = VideoShape(stream.frame_num, side, side).latent
-    latent = torch.randn(LATENT_CHANNELS, *shape)
+    shape = VideoShape(stream.frame_num, side, side).latent(preset.geometry)
+    latent = torch.randn(config.out_dim, *shape)
     windows = torch.randn(1, stream.frame_num, config.audio_window, config.audio_blocks, config.audio_channels)
-    cond, clip = torch.randn(config.in_dim - LATENT_CHANNELS, *shape), torch.randn(1, 65, config.clip_dim)
+    cond, clip = torch.randn(config.in_dim - config.out_dim, *shape), torch.randn(1, 65, config.clip_dim)
     avatar = Avatar(torch.rand(1, 3, 1, side, side), cond, clip, torch.randn(16, config.text_dim))
     noise = latent[None]
     return {
-        "transformer step": lambda: engine.denoise(avatar, windows, avatar.first_motion, noise, ignore_step),
+        "transformer step": lambda: engine.denoise(
+            avatar, windows, avatar.first_motion(preset.geometry), noise, ignore_step
+        ),
         "decode": lambda: list(engine.decode(latent)),
     }
 
@@ -95,9 +96,11 @@ def main() -> None:
     with start(given.devices[:1]) as one, start(given.devices) as several:
         both = [works(FleetEngine(fleet), given.side) for fleet in (one, several)]
         parts = {part: compare(both[0][part], both[1][part], (one, several), given.pairs) for part in both[0]}
-    shape = VideoShape(PRESETS["nano"].stream.frame_num, given.side, given.side)
+    preset = PRESETS["nano"]
+    shape = VideoShape(preset.stream.frame_num, given.side, given.side)
+    tokens = shape.latent(preset.geometry).tokens(preset.geometry)
     print(
-        f"nano, {shape.frames} frames of {given.side}x{given.side} ({shape.latent.tokens:,} tokens), float32: "
+        f"nano, {shape.frames} frames of {given.side}x{given.side} ({tokens:,} tokens), float32: "
         f"{len(given.devices)} workers against one, one thread each, median of {given.pairs} pairs"
     )
     for part, found in parts.items():
@@ -105,7 +108,7 @@ def main() -> None:
         seconds = statistics.median(run["wall"] for run in found["one"])
         print(f"{part}: {seconds:.2f} s on one; {faster['wall']:.2f} times faster (CPU time: {faster['cpu']:.2f})")
     if given.json:
-        size = {"side": given.side, "frames": shape.frames, "tokens": shape.latent.tokens}
+        size = {"side": given.side, "frames": shape.frames, "tokens": tokens}
         record = {"preset": "nano", **size, "devices": given.devices, "load": os.getloadavg(), **parts}
         given.json.write_text(json.dumps({**record, "machine": describe()}, indent=1) + "\n")
 

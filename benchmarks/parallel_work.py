@@ -28,7 +28,6 @@ from livetalk_core.config import PRESETS, TransformerConfig
 from livetalk_core.hardware.memory import weight_bytes
 from livetalk_core.models.attention import attend
 from livetalk_core.models.transformer import Transformer
-from livetalk_core.models.vae import LATENT_CHANNELS
 from livetalk_core.parallel import collectives, sequence
 from livetalk_core.parallel.mesh import Mesh, degrees
 from livetalk_core.parallel.sequence import Share, split_sequence
@@ -126,13 +125,13 @@ def step(
     with recording() as recorder, torch.device("meta"), torch.inference_mode():
         model = Transformer(config, dtype=torch.bfloat16)
         context = model.embed_context(torch.empty(1, 1, config.text_dim), torch.empty(1, 257, config.clip_dim))
-        frames = shape.video.frames
+        frames = shape.video(config.geometry).frames
         windows = (1, frames, config.audio_window, config.audio_blocks, config.audio_channels)
         audio = model.embed_audio(torch.empty(windows))
         if mesh is not None:
             split_sequence(model, mesh, send_fp8)
-        latent = torch.empty(1, LATENT_CHANNELS, *shape)
-        cond = torch.empty(1, config.in_dim - LATENT_CHANNELS, *shape)
+        latent = torch.empty(1, config.out_dim, *shape)
+        cond = torch.empty(1, config.in_dim - config.out_dim, *shape)
         with FlopCounterMode(display=False) as counter:
             model(latent, torch.empty(1), cond, context, audio)
     return counter.get_total_flops(), recorder.sent
@@ -143,7 +142,7 @@ def count(config: TransformerConfig, shape: LatentShape, ranks: int, ulysses: in
     meshes = [place(ranks, ulysses, rank) for rank in range(ranks)]
     flops, sent = zip(*(step(config, shape, mesh) for mesh in meshes), strict=True)
     sent_fp8 = [step(config, shape, mesh, send_fp8=True)[1] for mesh in meshes]
-    tokens = Share(shape.grid, meshes[0]).size
+    tokens = Share(shape.grid(config.geometry), meshes[0]).size
     least = 4 * tokens * config.dim * torch.bfloat16.itemsize * (ulysses - 1) // ulysses
     per_block, fp8 = (
         {name: max(each[name] for each in ways) / config.num_layers for name in ("all-to-all", "hops")}
@@ -168,7 +167,7 @@ def record(counts: Sequence[int], height: int, width: int) -> dict[str, Any]:
     """Every mesh of every number of ranks."""
     preset = PRESETS["14b"]
     config = replace(preset.transformer, num_layers=BLOCKS)
-    shape = VideoShape(preset.stream.frame_num, height, width).latent
+    shape = VideoShape(preset.stream.frame_num, height, width).latent(preset.geometry)
     whole, _ = step(config, shape, None)
     meshes = [(ranks, ulysses) for ranks in counts for ulysses, _ in degrees(ranks, config.num_heads)]
     rows = [count(config, shape, ranks, ulysses, whole) for ranks, ulysses in meshes]

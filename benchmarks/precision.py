@@ -25,6 +25,7 @@ from livetalk_core.hardware.placement import Placement, layers_of, place
 from livetalk_core.models import fp8
 from livetalk_core.models.transformer import Transformer
 from livetalk_core.models.vae import VAE
+from livetalk_core.shapes import WAN
 from livetalk_core.streaming.avatar import Avatar
 from livetalk_core.streaming.engine import LocalEngine
 from livetalk_core.streaming.session import Session, ignore_step
@@ -126,7 +127,7 @@ def golden_latent(choice: Choice, device: torch.device) -> Tensor:
     noise = torch.stack([golden.io(f"noise.{step:03}") for step in range(steps)])
     no_vae: Any = VAE
     engine = LocalEngine(transformer, no_vae, device, golden.metadata["shift"])
-    return engine.denoise(avatar, golden.io("audio")[:, :frames], avatar.first_motion, noise, ignore_step).cpu()
+    return engine.denoise(avatar, golden.io("audio")[:, :frames], avatar.first_motion(WAN), noise, ignore_step).cpu()
 
 
 def latent_error(found: Tensor, wanted: Tensor) -> str:

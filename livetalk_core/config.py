@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from .errors import InputError
-from .shapes import check_size, latent_frames
+from .shapes import LTX, WAN, Geometry
 
 DEFAULT_PROMPT = "A person is talking. Only the foreground characters are moving, the background remains static."
 """The reference's own."""
@@ -49,7 +49,7 @@ class TransformerConfig:
     """Widths of the video transformer; names follow the published `config.json` where it has them.
 
     The published config leaves out `clip_dim`, `audio_blocks` (hidden states stacked per audio
-    frame) and `audio_channels` (their width).
+    frame) and `audio_channels` (their width). `geometry` is the VAE's, with the patches made of its latents.
     """
 
     dim: int = 5120
@@ -69,6 +69,7 @@ class TransformerConfig:
     context_tokens: int = 32
     audio_window: int = 5
     eps: float = 1e-6
+    geometry: Geometry = WAN
 
     def __post_init__(self) -> None:
         _check_widths(self, "dim", "num_heads")
@@ -88,6 +89,11 @@ class VAEConfig:
     dim: int = 96
     latent_mean: tuple[float, ...] = WAN_LATENT_MEAN
     latent_std: tuple[float, ...] = WAN_LATENT_STD
+
+    @property
+    def geometry(self) -> Geometry:
+        """Strides and channels of the latents."""
+        return WAN
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,11 @@ class LTXVAEConfig:
                 f"an LTX VAE of widths {self.block_out_channels} with {self.layers_per_block} blocks; "
                 f"needed are {LTX_LEVELS} widths and {LTX_LEVELS + 1} counts, each at least 1"
             )
+
+    @property
+    def geometry(self) -> Geometry:
+        """Strides and channels of the latents."""
+        return LTX._replace(latent_channels=self.latent_channels)
 
     @classmethod
     def published(cls, config: Mapping[str, Any]) -> "LTXVAEConfig":
@@ -228,11 +239,12 @@ class StreamConfig:
     color_correction: float = 1.0
     correction: CorrectionConfig | None = None
     guidance: Guidance | None = None
+    geometry: Geometry = WAN
 
     def __post_init__(self) -> None:
-        check_size(self.height, self.width)
-        latent_frames(self.frame_num)
-        latent_frames(self.motion_frames)
+        self.geometry.check_size(self.height, self.width)
+        self.geometry.latent_frames(self.frame_num)
+        self.geometry.latent_frames(self.motion_frames)
         if self.motion_frames >= self.frame_num:
             raise InputError(f"{self.motion_frames} motion frames; a chunk of {self.frame_num} needs fewer")
         if self.steps < 1:
@@ -261,6 +273,16 @@ class Preset:
     image: ImageEncoderConfig = field(default_factory=ImageEncoderConfig)
     text: TextEncoderConfig = field(default_factory=TextEncoderConfig)
     stream: StreamConfig = field(default_factory=StreamConfig)
+
+    def __post_init__(self) -> None:
+        geometries = {self.transformer.geometry, self.vae.geometry, self.stream.geometry}
+        if len(geometries) > 1:
+            raise InputError(f"parts of {self.name} for different latents ({geometries}); all must have one geometry")
+
+    @property
+    def geometry(self) -> Geometry:
+        """How its video, latents and tokens relate."""
+        return self.transformer.geometry
 
     def sized(self, size: tuple[int, int] | None) -> "Preset":
         """The same with a stream of `size`, (height, width) in pixels, if one is given."""

@@ -189,7 +189,9 @@ def chunk_latent(latent: dict[str, Any], state: ChunkState) -> Tensor:
     """The normalised latent [16,F,h,w] in a LATENT; an error unless it is one chunk of this state's size."""
     samples = latent["samples"]
     chunk = state.plan.chunk(state.state.next_chunk)
-    needed = (1, 16, *VideoShape(chunk.frames, *state.avatar.size).latent)
+    geometry = state.stream.geometry
+    shape = VideoShape(chunk.frames, *state.avatar.size).latent(geometry)
+    needed = (1, geometry.latent_channels, *shape)
     if tuple(samples.shape) != needed:
         raise InputError(
             f"latent of shape {list(samples.shape)}; this state's chunk has {list(needed)}: connect the latent of the "

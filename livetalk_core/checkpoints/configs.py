@@ -14,7 +14,6 @@ from ..config import AudioEncoderConfig, ImageEncoderConfig, TextEncoderConfig, 
 from ..errors import CheckpointError, InputError
 from ..models.audio_encoder import CONV_KERNEL, CONV_STRIDE
 from ..models.image_encoder import NORM_EPSILON
-from ..shapes import PATCH, TEMPORAL_STRIDE
 from . import keys
 from .header import Checkpoint
 
@@ -93,7 +92,8 @@ def transformer_config(checkpoint: Checkpoint, weights: Mapping[str, Tensor]) ->
     """Widths of the transformer; `weights` are its header under our names."""
     shape = Shapes(checkpoint, weights, LIVETALK)
     intermediate_dim, first_frame = shape("audio_proj.proj1.weight", 2)
-    frame = max(1, (shape("audio_proj.proj1_vf.weight", 2)[1] - first_frame) // (TEMPORAL_STRIDE - 1))
+    geometry = TransformerConfig.geometry
+    frame = max(1, (shape("audio_proj.proj1_vf.weight", 2)[1] - first_frame) // (geometry.temporal_stride - 1))
     dim, in_dim = shape("patch_embedding.weight", 5)[:2]
     output_dim = shape("audio_proj.norm.weight", 1)[0]
     given = checkpoint.config(beside=True)
@@ -103,7 +103,7 @@ def transformer_config(checkpoint: Checkpoint, weights: Mapping[str, Tensor]) ->
         "in_dim": in_dim,
         "ffn_dim": shape("blocks.0.ffn.0.weight", 2)[0],
         "num_layers": keys.count(weights, "blocks"),
-        "out_dim": shape("head.head.weight", 2)[0] // PATCH**2,
+        "out_dim": shape("head.head.weight", 2)[0] // geometry.patch**2,
         "freq_dim": shape("time_embedding.0.weight", 2)[1],
         "text_dim": shape("text_embedding.0.weight", 2)[1],
         "clip_dim": shape("img_emb.proj.1.weight", 2)[1],

@@ -16,7 +16,7 @@ from ..models import fp8 as fp8_layers
 from ..models import operations
 from ..models.attention import AttentionFunction, attend
 from ..models.transformer import AudioContext, Context, Transformer
-from ..models.vae import LATENT_CHANNELS, VAE
+from ..models.vae import VAE
 from ..shapes import VideoShape
 
 
@@ -113,9 +113,9 @@ def meta_works(
 ) -> dict[str, Callable[[], Any]]:
     """Each part's work on one chunk, on the meta device: shapes pass through it, and nothing is computed."""
     transformer, vae = meta_models(preset, dtype, fp8)
-    shape = VideoShape(preset.stream.frame_num, height, width)
-    latent = torch.empty(1, LATENT_CHANNELS, *shape.latent, device="meta")
-    cond = torch.empty(1, preset.transformer.in_dim - LATENT_CHANNELS, *shape.latent, device="meta")
+    config, shape = preset.transformer, VideoShape(preset.stream.frame_num, height, width).latent(preset.geometry)
+    latent = torch.empty(1, config.out_dim, *shape, device="meta")
+    cond = torch.empty(1, config.in_dim - config.out_dim, *shape, device="meta")
     tail = torch.empty(1, 3, preset.stream.motion_frames, height, width, device="meta")
     with torch.inference_mode():
         text, sound = _meta_context(transformer, preset)

@@ -10,7 +10,6 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..config import TransformerConfig
-from ..shapes import TEMPORAL_STRIDE
 
 
 class ImageProjection(nn.Module):
@@ -34,25 +33,26 @@ class ImageProjection(nn.Module):
 class AudioProjection(nn.Module):
     """Turns the audio frames around each latent frame into `context_tokens` tokens.
 
-    The first latent frame covers one video frame: its whole window is read. A later one covers four:
+    The first latent frame covers one video frame: its whole window is read. A later one covers `stride`:
     the first one's window up to its centre, the centres of those between, the last one's from its centre on.
     """
 
     def __init__(self, config: TransformerConfig, operations: Any, **factory: Any) -> None:
         super().__init__()
         self.window, self.tokens = config.audio_window, config.context_tokens
+        self.stride = config.geometry.temporal_stride
         frame = config.audio_blocks * config.audio_channels
         width, out = config.intermediate_dim, config.output_dim
         self.proj1 = operations.Linear(self.window * frame, width, **factory)
-        self.proj1_vf = operations.Linear((self.window + TEMPORAL_STRIDE - 1) * frame, width, **factory)
+        self.proj1_vf = operations.Linear((self.window + self.stride - 1) * frame, width, **factory)
         self.proj2 = operations.Linear(width, width, **factory)
         self.proj3 = operations.Linear(width, self.tokens * out, **factory)
         self.norm = operations.LayerNorm(out, **factory)
 
     def forward(self, windows: Tensor) -> Tensor:
-        """[P, 1+4(F-1), window, blocks, channels] -> [F, P*T, output_dim]."""
+        """[P, 1+stride*(F-1), window, blocks, channels] -> [F, P*T, output_dim]."""
         centre = self.window // 2
-        first, later = windows[:, :1], windows[:, 1:].unflatten(1, (-1, TEMPORAL_STRIDE))
+        first, later = windows[:, :1], windows[:, 1:].unflatten(1, (-1, self.stride))
         around = [
             later[:, :, 0, : centre + 1],
             later[:, :, 1:-1, centre],

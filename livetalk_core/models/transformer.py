@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from ..config import TransformerConfig
 from ..errors import InputError
-from ..shapes import PATCH
+from ..shapes import LatentShape
 from . import operations as default_operations
 from .attention import AttentionFunction, attend
 from .patches import patchify, token_masks, unpatchify
@@ -236,7 +236,7 @@ class Head(nn.Module):
     def __init__(self, config: TransformerConfig, operations: Any, **factory: Any) -> None:
         super().__init__()
         self.norm = operations.LayerNorm(config.dim, eps=config.eps, elementwise_affine=False, **factory)
-        self.head = operations.Linear(config.dim, PATCH * PATCH * config.out_dim, **factory)
+        self.head = operations.Linear(config.dim, config.geometry.patch**2 * config.out_dim, **factory)
         self.modulation = nn.Parameter(torch.empty(1, 2, config.dim, **factory))
 
     def modulations(self, time_BC: Tensor) -> Modulation:
@@ -245,7 +245,7 @@ class Head(nn.Module):
         return Modulation(shift, 1 + scale, torch.ones_like(shift))
 
     def forward(self, x_BLC: Tensor, modulation: Modulation) -> Tensor:
-        """[B,L,C] -> [B,L,4*out_dim] in float32."""
+        """[B,L,C] -> [B,L,K] in float32, the values of each token's patch."""
         return self.head(modulate(self.norm(x_BLC).float(), modulation))
 
 
@@ -270,7 +270,8 @@ class Transformer(nn.Module):
         factory = {"device": device, "dtype": dtype}
         linear: Callable[..., nn.Module] = operations.Linear
         dim = config.dim
-        patch = (1, PATCH, PATCH)
+        self.patch = config.geometry.patch
+        patch = (1, self.patch, self.patch)
         self.patch_embedding = operations.Conv3d(config.in_dim, dim, kernel_size=patch, stride=patch, **factory)
         self.text_embedding = nn.Sequential(
             linear(config.text_dim, dim, **factory), nn.GELU(approximate="tanh"), linear(dim, dim, **factory)
@@ -306,7 +307,7 @@ class Transformer(nn.Module):
         )
 
     def embed_audio(self, windows: Tensor) -> AudioContext:
-        """Keys and values of the audio windows [P, 1+4(F-1), window, blocks, channels], once per chunk."""
+        """Keys and values of the audio windows [P, frames, window, blocks, channels], once per chunk."""
         speakers = windows.shape[0]
         tokens = self.audio_proj(windows.to(self.dtype))
         return AudioContext(tuple(block.audio_cross_attn.embed(tokens, speakers) for block in self._blocks), speakers)
@@ -322,15 +323,14 @@ class Transformer(nn.Module):
 
     def embed_scene(self, cond_BCFhw: Tensor, masks_3hw: Tensor | None = None) -> Scene:
         """The condition's patches [B,20,F,h,w], the rotary table and the speakers' masks, once per avatar."""
-        frames, height, width = cond_BCFhw.shape[2:]
-        grid = (frames, height // PATCH, width // PATCH)
+        grid = LatentShape(*cond_BCFhw.shape[2:]).grid(self.config.geometry)
         tokens = self.tokens(grid)
         rotation = grid_rotation(grid, self.config.head_dim, cond_BCFhw.device)
         # A weight that is split over ranks is there only while its layer runs.
         own = isinstance(self.patch_embedding, default_operations.Conv3d) and hasattr(self.patch_embedding, "weight")
         return Scene(
             cond_BCFhw,
-            self._embed_patches(tokens.split(patchify(cond_BCFhw)), last=True) if own else None,
+            self._embed_patches(tokens.split(patchify(cond_BCFhw, self.patch)), last=True) if own else None,
             grid,
             tokens,
             tokens.split(rotation),
@@ -356,7 +356,7 @@ class Transformer(nn.Module):
         step = Step(scene.rotation, scene.tokens, scene.speaker_masks, attention)
         for block, *given in zip(self._blocks, time.blocks, context.text, context.image, audio.blocks, strict=True):
             x_BLC = block(x_BLC, step, *given)
-        return unpatchify(scene.tokens.join(self.head(x_BLC, time.head)), scene.grid)
+        return unpatchify(scene.tokens.join(self.head(x_BLC, time.head)), scene.grid, self.patch)
 
     def forward(
         self,
@@ -378,7 +378,7 @@ class Transformer(nn.Module):
 
     def _begin(self, latent_BCFhw: Tensor, scene: Scene) -> Tensor:
         if scene.cond_BLC is not None:
-            patches_BLK = scene.tokens.split(patchify(latent_BCFhw))
+            patches_BLK = scene.tokens.split(patchify(latent_BCFhw, self.patch))
             return self._embed_patches(patches_BLK, last=False) + scene.cond_BLC
         whole = self.patch_embedding(torch.cat([latent_BCFhw, scene.cond_BCFhw], dim=1).to(self.dtype))
         return scene.tokens.split(whole.flatten(2).transpose(1, 2))

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import VAEConfig
-from ..shapes import TEMPORAL_STRIDE, latent_frames
+from ..shapes import WAN
 from . import operations as default_operations
 from .attention import AttentionFunction, attend
 
-LATENT_CHANNELS = 16
+TEMPORAL_STRIDE, LATENT_CHANNELS = WAN.temporal_stride, WAN.latent_channels
 WIDTHS = (1, 2, 4, 4)
 BLOCKS_PER_LEVEL = 2
 TEMPORAL_LEVELS = (False, True, True)
@@ -296,7 +296,7 @@ class VAE(nn.Module):
 
     def encode(self, video_BCTHW: Tensor) -> Tensor:
         """Video [B,3,4n+1,H,W] in -1..1 -> mean latent [B,16,n+1,H/8,W/8], normalised."""
-        latent_frames(video_BCTHW.shape[2])
+        WAN.latent_frames(video_BCTHW.shape[2])
         history: History = {}
         groups = [video_BCTHW[:, :, :1], *video_BCTHW[:, :, 1:].split(TEMPORAL_STRIDE, dim=2)]
         moments = [self.conv1(self.encoder(group.to(self.dtype), history)) for group in groups if group.shape[2]]

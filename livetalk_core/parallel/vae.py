@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ..models.attention import attend
-from ..models.vae import LATENT_CHANNELS, VAE, Downsample, SpatialAttention, Upsample
-from ..shapes import SPATIAL_STRIDE, TEMPORAL_STRIDE, LatentShape, latent_frames
+from ..models.vae import VAE, Downsample, SpatialAttention, Upsample
+from ..shapes import WAN, LatentShape, VideoShape
 from .rows import RowExchange, Split
 
 
@@ -25,29 +25,29 @@ class SplitVAE(RowExchange):
     """
 
     def __init__(self, vae: VAE) -> None:
-        super().__init__(SPATIAL_STRIDE)
+        super().__init__(WAN.spatial_stride)
         self.vae = vae
         self.instead_of_padding(vae)
         self._instead_of_resampling()
 
     def encode(self, video_BCTHW: Tensor) -> Tensor:
         """See `VAE.encode`."""
-        frames, height, width = video_BCTHW.shape[2:]
-        shape = LatentShape(latent_frames(frames), height // SPATIAL_STRIDE, width // SPATIAL_STRIDE)
+        video = VideoShape(*video_BCTHW.shape[2:])
+        shape = video.latent(WAN)
         split = self.split(shape.height)
         if split.idle:
-            latent = video_BCTHW.new_empty(len(video_BCTHW), LATENT_CHANNELS, shape.frames, 0, shape.width)
+            latent = video_BCTHW.new_empty(len(video_BCTHW), WAN.latent_channels, shape.frames, 0, shape.width)
             latent = latent.to(self.vae.dtype)
         else:
             with self.splitting(split):
-                latent = self.vae.encode(split.keep(video_BCTHW, split.pixel_rows(height)))
+                latent = self.vae.encode(split.keep(video_BCTHW, split.pixel_rows(video.height)))
         return split.join(latent, split.latent_rows)
 
     def decode_groups(self, latent_BCThw: Tensor, clamp: bool = True) -> Iterator[Tensor]:
         """See `VAE.decode_groups`; a group's rows are joined as soon as they are decoded."""
         shape = LatentShape(*latent_BCThw.shape[2:])
         split = self.split(shape.height)
-        rows = split.pixel_rows(shape.video.height)
+        rows = split.pixel_rows(shape.video(WAN).height)
         groups = self._own_groups(latent_BCThw, split, clamp)
         for _ in range(shape.frames):
             with self.splitting(split):
@@ -69,9 +69,9 @@ class SplitVAE(RowExchange):
         own = split.keep(latent_BCThw, split.latent_rows)
         if not split.idle:
             return self.vae.decode_groups(own, clamp)
-        shape = LatentShape(*own.shape[2:]).video
+        shape = LatentShape(*own.shape[2:]).video(WAN)
         empty = own.new_empty(len(own), 3, shape.frames, 0, shape.width, dtype=self.vae.dtype)
-        return iter([empty[:, :, :1], *empty[:, :, 1:].split(TEMPORAL_STRIDE, dim=2)])
+        return iter([empty[:, :, :1], *empty[:, :, 1:].split(WAN.temporal_stride, dim=2)])
 
     def _instead_of_resampling(self) -> None:
         """Let the layers that read across rows without padding them ask for the neighbours' rows, too."""

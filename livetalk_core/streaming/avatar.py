@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..config import StreamConfig
 from ..errors import InputError
-from ..shapes import TEMPORAL_STRIDE, VideoShape, latent_frames
+from ..shapes import Geometry, VideoShape
 from .finite import check_avatar
 
 
@@ -30,10 +30,9 @@ class Avatar:
     masks: Tensor | None = None
     held: Tensor | None = None
 
-    @property
-    def first_motion(self) -> Tensor:
+    def first_motion(self, geometry: Geometry) -> Tensor:
         """Clean latent that the first chunk starts from: the encoded portrait, [16,1,h,w]."""
-        return self.cond[TEMPORAL_STRIDE:, :1]
+        return self.cond[-geometry.latent_channels :, :1]
 
     @property
     def size(self) -> tuple[int, int]:
@@ -58,7 +57,7 @@ class Avatar:
 
         `encode` is as in `prepare_avatar`.
         """
-        if self.cond.shape[1] == latent_frames(stream.frame_num):
+        if self.cond.shape[1] == stream.geometry.latent_frames(stream.frame_num):
             return self
         return prepare_avatar(self.reference, self.clip, self.text, encode, stream, self.masks)
 
@@ -81,11 +80,11 @@ def prepare_avatar(
     if masks is not None and masks.shape[0] != 3:
         raise InputError(f"{masks.shape[0]} masks; two speakers need 3: left, right, background")
     check_avatar(("portrait", reference), ("prompt's tokens", text), ("portrait's tokens", clip))
-    shape = VideoShape(stream.frame_num, height, width).latent
+    shape = VideoShape(stream.frame_num, height, width).latent(stream.geometry)
     video = torch.zeros(3, stream.frame_num, height, width)
     video[:, :1] = reference[0]
     latent = encode(video)
-    mask = torch.zeros(TEMPORAL_STRIDE, *shape, device=latent.device, dtype=latent.dtype)
+    mask = torch.zeros(stream.geometry.temporal_stride, *shape, device=latent.device, dtype=latent.dtype)
     mask[:, 0] = 1
     held = encode(reference[0].expand(-1, stream.motion_frames, -1, -1))
     check_avatar(("portrait's latent", latent), ("portrait's latent", held))

@@ -88,7 +88,7 @@ class Session:
 
     def start(self, seed: int) -> StreamState:
         """The state before the first chunk."""
-        return StreamState(0, seed, self.avatar.first_motion)
+        return StreamState(0, seed, self.avatar.first_motion(self.stream.geometry))
 
     def run(self, state: StreamState) -> Iterator[Frames | ChunkEnd]:
         """All chunks from `state` on: frames as they are decoded, and a `ChunkEnd` after each chunk."""
@@ -116,9 +116,10 @@ class Session:
     @torch.inference_mode()
     def _inputs(self, seed: int, index: int) -> ChunkInputs:
         chunk = self.plan.chunk(index)
-        shape = VideoShape(chunk.frames, *self.avatar.size).latent
+        geometry = self.stream.geometry
+        shape = (geometry.latent_channels, *VideoShape(chunk.frames, *self.avatar.size).latent(geometry))
         drawn = self.stream.steps if self.stream.guidance is None else 1
-        noise = self.noise(seed)(index, (drawn, 16, *shape)).expand(self.stream.steps, 16, *shape)
+        noise = self.noise(seed)(index, (drawn, *shape)).expand(self.stream.steps, *shape)
         return ChunkInputs(chunk, self.features.for_chunk(chunk), noise)
 
     def _all_inputs(self, state: StreamState) -> Generator[ChunkInputs, None, None]:

@@ -29,7 +29,7 @@ class Sidecar:
     def __init__(self, output: Path, inputs: Mapping[str, Any]) -> None:
         partial = partial_path(output)
         self.description, self.tensors = partial.with_suffix(".json"), partial.with_suffix(".safetensors")
-        self.inputs = dict(inputs)
+        self.inputs: dict[str, Any] = json.loads(json.dumps(dict(inputs)))  # as a file gives them back
         self._previous: StreamState | None = None
 
     def save(self, state: StreamState, checkpoint: Checkpoint) -> None:

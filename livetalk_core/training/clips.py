@@ -23,7 +23,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..media.audio import WHITELIST, AudioSource, open_audio
 from ..media.image import check_bounds, to_reference
-from ..shapes import FRAMES_PER_SECOND, SAMPLE_RATE, SAMPLES_PER_FRAME, check_size
+from ..shapes import FRAMES_PER_SECOND, SAMPLE_RATE, SAMPLES_PER_FRAME, WAN
 from .chance import generator_of
 from .data import TAKE_FRAMES, Footage, Size
 from .mouth import standardize
@@ -84,7 +84,7 @@ class ClipSource:
         `InputError` where none can be used; it says why.
         """
         for size in buckets:
-            check_size(*size)
+            WAN.check_size(*size)
         files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
         clips: list[Clip] = []
         left_out: dict[Path, str] = {}

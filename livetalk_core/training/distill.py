@@ -21,7 +21,6 @@ from ..models.audio_encoder import windows
 from ..models.color import ColorStatistics, match_color
 from ..models.vae import VAE
 from ..sampling.schedule import sigmas
-from ..shapes import TEMPORAL_STRIDE, latent_frames
 from .adapt import decode_normalized
 from .chance import generator_of, seed_of
 from .flow import Condition, Denoiser, estimate, guided_estimate, noised, random_levels, sample, spread
@@ -85,7 +84,7 @@ class Distillation(Task):
         return {**losses, "chunks": torch.tensor(float(count))}
 
     def _student(self, made: Tensor, given: Condition, noise: torch.Generator) -> Losses:
-        motion, tail = given.motion.shape[2], latent_frames(self.stream.motion_frames)
+        motion, tail = given.motion.shape[2], self.stream.geometry.latent_frames(self.stream.motion_frames)
         with torch.no_grad():
             sigma_B = random_levels(len(made), noise).clamp(0.02, 0.98)
             noisy = noised(made, torch.randn(made.shape, generator=noise), sigma_B)
@@ -113,7 +112,8 @@ class Distillation(Task):
     def rollout(self, batch: Batch, count: int, noise: torch.Generator) -> Condition:
         """The condition of chunk `count`, after the chunks before it of the student's own."""
         from_portrait = float(torch.rand((), generator=noise)) < FROM_PORTRAIT
-        motion = batch["cond"][:, TEMPORAL_STRIDE:, :1] if from_portrait else batch["latent"][:, :, :2]
+        portrait = batch["cond"][:, -self.stream.geometry.latent_channels :, :1]
+        motion = portrait if from_portrait else batch["latent"][:, :, :2]
         colors = ColorStatistics.of(batch["reference"])
         given = Condition(batch["cond"], batch["clip"], batch["text"], self._sound(batch, 0, count), motion)
         for chunk in range(1, count):

@@ -25,7 +25,7 @@ from ..errors import InputError
 from ..models.audio_encoder import AudioEncoder
 from ..models.image_encoder import ImageEncoder
 from ..models.vae import VAE
-from ..shapes import PATCH, SAMPLE_RATE, SPATIAL_STRIDE, TEMPORAL_STRIDE, frames_of_samples
+from ..shapes import SAMPLE_RATE, WAN, frames_of_samples
 from .chance import generator_of
 from .data import Footage, Size
 from .trainer import Batch
@@ -99,8 +99,8 @@ def _elsewhere(reference: int, frames: int, last: int, count: int, chance: torch
 
 def _latent_weights(weight: Tensor) -> Tensor:
     """Weights [W,T,H,W] at latent resolution, the frames of a latent frame averaged: [W,F,h,w], 1 on average."""
-    pooled = F.avg_pool2d(weight, SPATIAL_STRIDE)
-    later = pooled[:, 1:].unflatten(1, (-1, TEMPORAL_STRIDE)).mean(2)
+    pooled = F.avg_pool2d(weight, WAN.spatial_stride)
+    later = pooled[:, 1:].unflatten(1, (-1, WAN.temporal_stride)).mean(2)
     weight = torch.cat([pooled[:, :1], later], dim=1)
     return weight / weight.mean((1, 2, 3), keepdim=True)
 
@@ -119,8 +119,8 @@ class Preparation:
 
     def __post_init__(self) -> None:
         for side in (side for size in self.sizes for side in size):
-            if side % (SPATIAL_STRIDE * PATCH):
-                raise InputError(f"size {side}; every side must be a multiple of {SPATIAL_STRIDE * PATCH}")
+            if side % WAN.size_multiple:
+                raise InputError(f"size {side}; every side must be a multiple of {WAN.size_multiple}")
 
     def fill(
         self, folder: Path, scene: Callable[[int, Size], Scene], encoders: Encoders, first: int = 0
@@ -174,7 +174,7 @@ class Pool:
         take, window, text = (int(torch.randint(n, (), generator=chance)) for n in (takes, windows, len(self.texts)))
         text = text if torch.rand((), generator=chance) < 0.5 else 0
         read = {name: file.get_slice(name)[take].float() for name in ("cond", "clip", "reference", "sound")}
-        mask = torch.zeros(TEMPORAL_STRIDE, *read["cond"].shape[1:])
+        mask = torch.zeros(WAN.temporal_stride, *read["cond"].shape[1:])
         mask[:, 0] = 1
         start = int(file.get_slice("starts")[take][window])
         return {

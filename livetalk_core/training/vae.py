@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..models.vae import LATENT_CHANNELS, VAE, History
-from ..shapes import SPATIAL_STRIDE
+from ..models.vae import VAE, History
+from ..shapes import WAN
 from .chance import generator_of
 from .data import TakeSource, film
 from .strips import save_strip
@@ -80,7 +80,7 @@ class VAETask(Task):
         pixels = (weight * (decoded - video).abs()).mean()
         edges = torch.stack([_edges(decoded, video, weight, dim) for dim in (3, 4)]).sum()
         change = (decoded.diff(dim=2) - video.diff(dim=2)).abs().mean() if video.shape[2] > 1 else pixels * 0
-        colors = F.avg_pool3d(decoded - video, (1, SPATIAL_STRIDE, SPATIAL_STRIDE)).square().mean()
+        colors = F.avg_pool3d(decoded - video, (1, WAN.spatial_stride, WAN.spatial_stride)).square().mean()
         kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean()
         loss = pixels + EDGE_WEIGHT * edges + CHANGE_WEIGHT * change + COLOR_WEIGHT * colors + KL_WEIGHT * kl
         decibels = -10 * ((decoded - video).square().mean() / 4).log10()
@@ -103,7 +103,7 @@ def moments(vae: VAE, video_BCTHW: Tensor) -> tuple[Tensor, Tensor]:
     video = video_BCTHW.to(vae.dtype).contiguous(memory_format=torch.channels_last_3d)
     groups = [group for group in (video[:, :, :1], video[:, :, 1:]) if group.shape[2]]
     moment = torch.cat([vae.conv1(vae.encoder(group, history)) for group in groups], dim=2).float()
-    mean, log_variance = moment.split(LATENT_CHANNELS, dim=1)
+    mean, log_variance = moment.split(WAN.latent_channels, dim=1)
     return mean, log_variance.clamp(-20, 10)
 
 
@@ -151,6 +151,6 @@ def calibrate(vae: VAE, videos: Iterable[Tensor]) -> None:
     out, back = vae.conv1, vae.conv2
     back.bias += back.weight.flatten(1) @ (-shift / scale)
     back.weight /= scale[None, :, None, None, None]
-    out.weight[:LATENT_CHANNELS] *= scale[:, None, None, None, None]
-    out.bias[:LATENT_CHANNELS] = out.bias[:LATENT_CHANNELS] * scale + shift
-    out.bias[LATENT_CHANNELS:] += 2 * scale.log()
+    out.weight[: WAN.latent_channels] *= scale[:, None, None, None, None]
+    out.bias[: WAN.latent_channels] = out.bias[: WAN.latent_channels] * scale + shift
+    out.bias[WAN.latent_channels :] += 2 * scale.log()

@@ -20,7 +20,7 @@ from livetalk_core.hardware.placement import Placement, Residence, open_placed, 
 from livetalk_core.models import fp8
 from livetalk_core.models.transformer import Transformer
 from livetalk_core.parallel import offload
-from livetalk_core.shapes import VideoShape
+from livetalk_core.shapes import WAN, VideoShape
 from livetalk_core.streaming.engine import LocalEngine
 from livetalk_core.streaming.session import ignore_step
 
@@ -37,9 +37,9 @@ def latents(transformer, count=2):
     found = []
     for seed in range(count):
         torch.manual_seed(seed)
-        avatar, noise = random_avatar(NANO, SHAPE), torch.randn(2, 16, *SHAPE.latent)
+        avatar, noise = random_avatar(NANO, SHAPE), torch.randn(2, 16, *SHAPE.latent(WAN))
         windows = torch.randn(1, 33, 5, NANO.transformer.audio_blocks, NANO.transformer.audio_channels)
-        found.append(engine.denoise(avatar, windows, avatar.first_motion, noise, ignore_step))
+        found.append(engine.denoise(avatar, windows, avatar.first_motion(WAN), noise, ignore_step))
     return torch.stack(found)
 
 
@@ -164,10 +164,10 @@ def test_a_gpu_streams_the_same_bits_within_its_budget(quantized):
         model = place(randomize(Transformer(preset.transformer, layers, "cpu", F32)), device, quantized, streamed)
         engine = LocalEngine(model, nano.vae(device, F32), device)
         torch.manual_seed(0)
-        avatar, noise = random_avatar(preset, SHAPE), torch.randn(4, 16, *SHAPE.latent)
+        avatar, noise = random_avatar(preset, SHAPE), torch.randn(4, 16, *SHAPE.latent(WAN))
         windows = torch.randn(1, 33, 5, preset.transformer.audio_blocks, preset.transformer.audio_channels)
         torch.cuda.reset_peak_memory_stats()
-        found = [engine.denoise(avatar, windows, avatar.first_motion, noise, ignore_step) for _ in range(3)]
+        found = [engine.denoise(avatar, windows, avatar.first_motion(WAN), noise, ignore_step) for _ in range(3)]
         return torch.stack(found).cpu(), torch.cuda.max_memory_allocated()
 
     (wanted, whole), (found, less) = run([]), run(list(range(6)))

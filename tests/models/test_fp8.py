@@ -11,6 +11,7 @@ from livetalk_core.config import TransformerConfig
 from livetalk_core.models import fp8, operations
 from livetalk_core.models.transformer import Transformer
 from livetalk_core.models.vae import VAE
+from livetalk_core.shapes import WAN
 from livetalk_core.streaming.avatar import Avatar
 from livetalk_core.streaming.engine import LocalEngine
 from livetalk_core.streaming.session import ignore_step
@@ -141,7 +142,7 @@ def latent(golden, model: Transformer) -> Tensor:
         cond, clip, text, audio, *noise = (file.get_tensor(f"io.{name}") for name in names)
     avatar = Avatar(torch.zeros(1, 3, 1, 64, 48), cond, clip, text)
     engine = LocalEngine(model, VAE, attention=attention)
-    return engine.denoise(avatar, audio[:, :33], avatar.first_motion, torch.stack(noise), ignore_step)
+    return engine.denoise(avatar, audio[:, :33], avatar.first_motion(WAN), torch.stack(noise), ignore_step)
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from livetalk_core.config import Guidance
 from livetalk_core.errors import InputError
 from livetalk_core.sampling.chunk import seeded_noise
 from livetalk_core.sampling.schedule import sigmas
+from livetalk_core.shapes import WAN
 from livetalk_core.streaming.engine import LocalEngine
 from livetalk_core.streaming.session import ignore_step
 
@@ -20,7 +21,7 @@ def inputs(session, steps=3):
     """What `Engine.denoise` takes for the first chunk."""
     chunk = session.plan.chunk(0)
     noise = seeded_noise(3)(0, (1, 16, 3, 4, 4)).expand(steps, -1, -1, -1, -1)
-    return session.avatar, session.features.for_chunk(chunk), session.avatar.first_motion, noise
+    return session.avatar, session.features.for_chunk(chunk), session.avatar.first_motion(WAN), noise
 
 
 def engine_of(session, guidance, negative=NEGATIVE):

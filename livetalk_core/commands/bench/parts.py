@@ -19,7 +19,7 @@ from ...hardware.memory import operations_of
 from ...hardware.placement import Placement, layers_of, place, residence
 from ...models.audio_encoder import AudioEncoder
 from ...models.transformer import Transformer
-from ...models.vae import LATENT_CHANNELS, VAE
+from ...models.vae import VAE
 from ...shapes import SAMPLES_PER_FRAME, VideoShape
 from ...streaming.avatar import Avatar
 from ...streaming.engine import LocalEngine
@@ -121,14 +121,14 @@ def _works(preset: Preset, models: _Models, device: torch.device) -> dict[str, C
     """What is timed alone: each part as the stream calls it."""
     config, stream, (engine, encoder) = preset.transformer, preset.stream, models
     shape = VideoShape(stream.frame_num, stream.height, stream.width)
-    latent = torch.randn(LATENT_CHANNELS, *shape.latent, device=device)
+    latent = torch.randn(config.out_dim, *shape.latent(preset.geometry), device=device)
     windows = torch.randn(1, stream.frame_num, config.audio_window, config.audio_blocks, config.audio_channels)
     avatar = random_avatar(preset, shape)
     sound = torch.randn(LIVE_FRAMES * SAMPLES_PER_FRAME)
     tail = torch.rand(3, stream.motion_frames, stream.height, stream.width) * 2 - 1
 
     def step() -> Tensor:
-        return engine.denoise(avatar, windows, avatar.first_motion, latent[None].cpu(), ignore_step)
+        return engine.denoise(avatar, windows, avatar.first_motion(preset.geometry), latent[None].cpu(), ignore_step)
 
     return {
         "audio, 8 s": lambda: encoder.embed(sound, LIVE_FRAMES),
@@ -152,7 +152,7 @@ def random_avatar(preset: Preset, shape: VideoShape) -> Avatar:
     """An avatar of random numbers, of a preset's widths."""
     config, image = preset.transformer, preset.image
     tokens = 1 + (image.image_size // image.patch_size) ** 2
-    cond = torch.randn(config.in_dim - LATENT_CHANNELS, *shape.latent)
+    cond = torch.randn(config.in_dim - config.out_dim, *shape.latent(preset.geometry))
     reference = torch.rand(1, 3, 1, shape.height, shape.width) * 2 - 1
     return Avatar(reference, cond, torch.randn(1, tokens, config.clip_dim), torch.randn(16, config.text_dim))
 

@@ -25,8 +25,8 @@ from ...hardware.placement import Placement, residence
 from ...media.image import to_reference
 from ...models.attention import AttentionFunction, attend
 from ...models.transformer import Transformer
-from ...models.vae import LATENT_CHANNELS, VAE
-from ...shapes import VideoShape
+from ...models.vae import VAE
+from ...shapes import LatentShape, VideoShape
 from ...streaming.avatar import Avatar
 from ...streaming.engine import LocalEngine
 from ...streaming.plan import Chunk, ChunkPlan
@@ -268,7 +268,7 @@ def _meta_inputs(preset: Preset) -> tuple[Tensor, Tensor, Tensor]:
     """Latent, last frames and audio windows of a chunk."""
     stream, widths = preset.stream, preset.transformer
     windows = (1, stream.frame_num, widths.audio_window, widths.audio_blocks, widths.audio_channels)
-    latent = torch.empty(LATENT_CHANNELS, *_video(preset).latent, device="meta")
+    latent = torch.empty(widths.out_dim, *_latent(preset), device="meta")
     tail = torch.empty(3, stream.motion_frames, stream.height, stream.width, device="meta")
     return latent, tail, torch.empty(windows, device="meta")
 
@@ -280,8 +280,8 @@ def _their_meta_works(reference: Reference, preset: Preset, dtype: torch.dtype) 
     given = {
         "context": [torch.empty(TEXT_TOKENS, widths.text_dim, device=meta, dtype=dtype)],
         "clip_fea": torch.empty(1, IMAGE_TOKENS, widths.clip_dim, device=meta, dtype=dtype),
-        "y": torch.empty(1, widths.in_dim - LATENT_CHANNELS, *latent.shape[1:], device=meta, dtype=dtype),
-        "seq_len": _video(preset).latent.tokens, "audio": windows, "ref_target_masks": None,
+        "y": torch.empty(1, widths.in_dim - widths.out_dim, *latent.shape[1:], device=meta, dtype=dtype),
+        "seq_len": _latent(preset).tokens(preset.geometry), "audio": windows, "ref_target_masks": None,
     }  # fmt: skip
     return {
         STEP: lambda: model([latent], t=torch.empty(1, device=meta), **given),
@@ -297,7 +297,7 @@ def _our_meta_works(preset: Preset, dtype: torch.dtype) -> dict[str, Callable[[]
     avatar = random_avatar(preset, _video(preset))
 
     def step() -> Tensor:
-        return engine.denoise(avatar, windows, avatar.first_motion, latent[None], ignore_step)
+        return engine.denoise(avatar, windows, avatar.first_motion(preset.geometry), latent[None], ignore_step)
 
     step()
     return {STEP: step, DECODE: lambda: list(engine.decode(latent)), ENCODE: lambda: engine.encode(tail)}
@@ -305,6 +305,10 @@ def _our_meta_works(preset: Preset, dtype: torch.dtype) -> dict[str, Callable[[]
 
 def _video(preset: Preset) -> VideoShape:
     return VideoShape(preset.stream.frame_num, preset.stream.height, preset.stream.width)
+
+
+def _latent(preset: Preset) -> LatentShape:
+    return _video(preset).latent(preset.geometry)
 
 
 def title(record: dict[str, Any]) -> str:

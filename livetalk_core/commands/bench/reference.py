@@ -27,7 +27,6 @@ from ...config import Preset, TransformerConfig
 from ...errors import InputError
 from ...models.attention import AttentionFunction
 from ...models.vae import LATENT_CHANNELS, TEMPORAL_LEVELS, WIDTHS
-from ...shapes import TEMPORAL_STRIDE
 
 COMMIT = "df95a36"
 PARTS = {
@@ -158,7 +157,7 @@ class Reference:
             model.img_emb = module.MLPProj(config.clip_dim, config.dim)
             window = shared.pop("audio_window")
             model.audio_proj = module.AudioProjModel(
-                seq_len=window, seq_len_vf=window + TEMPORAL_STRIDE - 1, blocks=config.audio_blocks,
+                seq_len=window, seq_len_vf=window + config.geometry.temporal_stride - 1, blocks=config.audio_blocks,
                 channels=config.audio_channels, norm_output_audio=True, **shared,
             )  # fmt: skip
         model = model.to(dtype)

@@ -10,6 +10,7 @@ from livetalk_core.checkpoints import nano
 from livetalk_core.config import CorrectionConfig, Guidance
 from livetalk_core.errors import CheckpointError, InputError
 from livetalk_core.sampling.chunk import seeded_noise
+from livetalk_core.shapes import WAN
 from livetalk_core.streaming.engine import LocalEngine
 from livetalk_core.streaming.session import ignore_step
 from livetalk_core.training.evaluation.entrants import Entrant
@@ -24,7 +25,7 @@ def chunk(subjects):
     session = Entrant.parse("nano,steps=2").open(CPU, torch.float32).session(subjects[0])
     audio = session.features.for_chunk(session.plan.chunk(0))
     noise = seeded_noise(0)(0, (2, 16, 9, 12, 12))
-    return session.avatar, audio, session.avatar.first_motion, noise, ignore_step
+    return session.avatar, audio, session.avatar.first_motion(WAN), noise, ignore_step
 
 
 def test_settings_are_read_and_written():
