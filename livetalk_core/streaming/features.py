@@ -18,6 +18,7 @@ from ..config import AUDIO_MODES as MODES
 from ..errors import InputError
 from ..media.audio import AudioSource
 from ..media.loudness import gain_to, integrated_loudness
+from ..media.room_tone import is_room_tone, without_room_tone
 from ..models.audio_encoder import windows
 from ..shapes import FRAMES_PER_SECOND, SAMPLE_RATE, SAMPLES_PER_FRAME
 from .plan import Chunk, ChunkPlan
@@ -98,7 +99,8 @@ class WindowFeatures:
         first = index * self.size
         last = min(self.end, first + self.size)
         start, stop = max(0, first - MARGIN_FRAMES), min(self.end, last + MARGIN_FRAMES)
-        waveform = self.standard.apply(_read(self.source, start, stop))
+        sound = _read(self.source, start, stop)
+        waveform = torch.zeros(len(sound)) if is_room_tone(sound) else self.standard.apply(sound)
         return self.encoder.embed(waveform, stop - start)[first - start : last - start].clone()
 
 
@@ -164,6 +166,7 @@ def _read(source: AudioSource, start: int, stop: int) -> np.ndarray:
 
 
 def _encode(encoder: Encoder, sound: np.ndarray, frames: int) -> Tensor:
-    """Loudness and moments measured on this very sound, as the reference does."""
+    """Loudness and moments measured on this very sound, as the reference does; room tone is silence."""
+    sound = without_room_tone(sound)
     gain = gain_to(encoder.lufs, integrated_loudness(sound))
     return encoder.embed(Standard.of(gain, float(sound.mean()), float(sound.var())).apply(sound), frames)

@@ -127,3 +127,26 @@ def test_whole_mode_ends_at_five_minutes(encoder):
 def test_unknown_mode_names_the_known(encoder):
     with pytest.raises(InputError, match="window, stream, whole"):
         speech_features(speech(1.0), encoder, ChunkPlan.of(25, STREAM), "live")
+
+
+def room_tone(seconds: float, level_db: float = -55) -> torch.Tensor:
+    """White noise [1, S] at a level in dBFS."""
+    noise = np.random.default_rng(3).standard_normal((1, round(seconds * 16_000)))
+    return torch.from_numpy(noise * 10 ** (level_db / 20))
+
+
+@pytest.mark.parametrize("mode", ["window", "whole", "stream"])
+def test_room_tone_is_heard_as_silence(encoder, mode):
+    silent, quiet = (TensorAudio(room_tone(3.0) * level, 16_000) for level in (0, 1))
+    assert torch.equal(features(quiet, encoder, mode), features(silent, encoder, mode))
+
+
+@pytest.mark.parametrize("mode", ["window", "stream"])
+def test_room_tone_long_after_speech_is_heard_as_silence(encoder, mode):
+    """Each window is encoded by itself, and the encoder's group norm raises what it holds to one level."""
+    spoken = torch.from_numpy(speech(3.0)._waveform)
+    heard, silent = (
+        features(TensorAudio(torch.cat([spoken, room_tone(30.0) * level], dim=1), 16_000), encoder, mode)[-5:]
+        for level in (1, 0)
+    )
+    torch.testing.assert_close(heard, silent, atol=0.02, rtol=0)
