@@ -1,14 +1,18 @@
 """From files and settings to a render: what `generate` runs."""
 
 import hashlib
-from dataclasses import asdict, dataclass
+import sys
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from ..checkpoints.model import Model
 from ..config import DEFAULT_PROMPT, StreamConfig
 from ..errors import InputError
 from ..media.audio import open_audio
+from ..media.crop import CENTER, Crop, cut_away, shape_of
 from ..media.image import load_image, to_reference
 from ..shapes import FRAMES_PER_SECOND, frames_of_samples
 from ..streaming.features import speech_features
@@ -28,6 +32,9 @@ class Settings(ModelSettings):
     image: Path
     audio: Path
     output: Path
+    crop: Crop = CENTER
+    portrait_shape: bool = False
+    """The portrait's own shape, at about the area of the model's size."""
     prompt: str = DEFAULT_PROMPT
     prompts_at: tuple[tuple[float, str], ...] = ()
     seed: int = 0
@@ -40,11 +47,12 @@ def prepare(settings: Settings, stage: Stage = unseen) -> tuple[Render, Model]:
     """Read and check all inputs, load the model, and make the avatar: ready to `run`."""
     check_output(settings.output, settings.resume, settings.overwrite)
     portrait, (model, stream) = load_image(settings.image), open_model(settings)
+    stream = framed(settings, portrait, stream)
     with stage("reading the sound"):
         sound = open_audio(settings.audio)
     plan = ChunkPlan.of(frames_of_samples(sound.samples, sound.sample_rate), stream, settings.audio_mode == "stream")
     changes = {_chunk_at(seconds, plan): prompt for seconds, prompt in settings.prompts_at}
-    reference = to_reference(portrait, stream.height, stream.width)
+    reference = to_reference(portrait, stream.height, stream.width, settings.crop)
     talker = load_talker(settings, model, stream, reference, (settings.prompt, *changes.values()), stage)
     with stage("measuring the sound"):
         features = speech_features(sound, model.audio_encoder, plan, settings.audio_mode)
@@ -60,6 +68,19 @@ def prepare(settings: Settings, stage: Stage = unseen) -> tuple[Render, Model]:
         resume=settings.resume, overwrite=settings.overwrite,
     )  # fmt: skip
     return render, model
+
+
+def framed(settings: Settings, portrait: Image.Image, stream: StreamConfig) -> StreamConfig:
+    """The stream at the size that the settings ask for; says what of the portrait is cut away, where it is much."""
+    if settings.portrait_shape:
+        height, width = shape_of(portrait.size, stream.height, stream.width, settings.crop)
+        stream = replace(stream, height=height, width=width)
+    cut = cut_away(portrait.size, stream.height, stream.width, settings.crop)
+    if cut is not None:
+        name, size = settings.image.name, f"{portrait.width}x{portrait.height}"
+        advice = "--crop top, --crop X,Y,W,H and --size auto choose another part"
+        print(f"{name}, {size}, as {stream.width}x{stream.height}: {cut}; {advice}", file=sys.stderr)
+    return stream
 
 
 def said(settings: Settings, stream: StreamConfig) -> dict[str, Any]:

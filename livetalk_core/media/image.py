@@ -1,67 +1,118 @@
 """Portraits: any still image in, a bounded RGB image and the model's reference frame out."""
 
 import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from threading import Lock
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 from torch import Tensor
 
 from ..errors import InputError
+from ..files import check_readable
+from .crop import CENTER, Crop, cover
+from .srgb import to_srgb
 
 MIN_SHORT_SIDE = 64
 MAX_LONG_SIDE = 8192
+MAX_PIXELS = MAX_LONG_SIDE**2
+"""The most that is decoded of a picture at its full size."""
+MORE_PIXELS = {"JPEG": 210_000_000, "MPO": 210_000_000, "PNG": 2 * MAX_PIXELS}
+"""Formats that need less memory for a pixel: JPEG is scaled down while it is decoded, PNG is read row by row."""
+PROGRESSIVE_PIXELS = 2 * MAX_PIXELS
+"""Of a progressive JPEG: all its coefficients are in memory before the first row is."""
+DRAFT = 2
+"""By what a large JPEG is scaled down while it is decoded."""
+MAX_TEXT_BYTES = 64 * 2**20
+"""Of a PNG's texts and profile, unpacked: a workflow or an editor's history may lie there."""
+
 # No vector or document formats: Pillow hands PostScript to another program.
-FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
-# A phone's JPEG with a second picture (depth, gain map) behind the first: still a still.
-STILL_FORMATS = ("MPO",)
-BACKGROUND = "white"
+FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "JXL", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+PLUGINS = {"HEIF": "pillow_heif", "JXL": "pillow_jxl", "AVIF": "pillow_avif"}
+"""Packages that teach Pillow a format, where they are installed."""
+# A phone's picture with others (depth, gain map) behind the first: still a still.
+STILL_FORMATS = ("HEIF", "MPO")
+SUBFILE_TYPE, REDUCED = 254, 1
+"""TIFF's tag and its bit for a page that is a preview of another one."""
+ORIENTATION = 0x0112
+
+SAVE = "save it as PNG or JPEG"
+OPEN_AND_SAVE = f"open it in an image editor and {SAVE}"
+
+
+class Signature(NamedTuple):
+    """How files of a kind begin, what they are, and what to do with them; `format` is Pillow's name of it, if any."""
+
+    start: bytes
+    what: str
+    remedy: str = SAVE
+    format: str = ""
+
+
+SIGNATURES = (
+    Signature(rb".{4}ftyp(?:hei[cmsx]|hev[cmx]|mif1|msf1)", "HEIC", f"`pip install pillow-heif`, or {SAVE}", "HEIF"),
+    Signature(rb".{4}ftypavi[fs]", "AVIF", f"`pip install pillow-avif-plugin`, or {SAVE}", "AVIF"),
+    Signature(rb"\xff\x0a|\0\0\0\x0cJXL ", "JPEG XL", f"`pip install pillow-jxl-plugin`, or {SAVE}", "JXL"),
+    Signature(
+        rb"II\*\0.{4}CR|.{4}ftypcrx |FUJIFILMCCD-RAW|IIU\0|IIRO", "a camera's raw picture", f"develop it and {SAVE}"
+    ),
+    Signature(rb"\s*(?:<\?xml.{0,500})?<svg", "SVG, which has no pixels"),
+    Signature(rb"8BPS", "a Photoshop file"),
+    Signature(rb"\x76\x2f\x31\x01", "OpenEXR"),
+    Signature(rb"%PDF|%!PS", "a document"),
+    Signature(rb".{4}ftyp|\x1a\x45\xdf\xa3|RIFF.{4}AVI ", "a video", "save one of its pictures as PNG or JPEG"),
+    Signature(rb"\s*<(?:!doctype|html|head)", "a web page", "download the picture itself"),
+    Signature(rb"version https://git-lfs", "a git-LFS pointer", "run `git lfs pull`"),
+)
+_pillow_limits = Lock()
 
 
 def load_image(path: Path | str) -> Image.Image:
-    """Read a still image as 8-bit RGB: turned as its EXIF says, transparency laid on white.
+    """Read a still image as 8-bit sRGB: turned as its EXIF says, transparency laid on white.
 
-    `InputError` for what is no image, is damaged or animated, has a short side under 64 px or a long side over
-    8192 px; the size is checked before anything is decoded.
+    One of more than 67 megapixels is scaled down on the way.
+    `InputError` for what is no image, is damaged or animated, has a short side under 64 px, or more pixels than
+    `MAX_PIXELS` and `MORE_PIXELS` say; the size is checked before anything is decoded.
     """
     path = Path(path)
-    if not path.is_file():
-        found = "is a folder" if path.is_dir() else "does not exist"
-        raise InputError(f"image {path} {found}; an image file is needed: check the path")
-    with _readable(path), Image.open(path, formats=_formats()) as image:
-        check_bounds(image.width, image.height, path.name)
+    check_readable(path, "image", "an image file", InputError)
+    with _readable(path), _limits(), Image.open(path, formats=_formats()) as image:
+        factor = _factor(image, path.name)
         _check_still(image, path.name)
         image.load()
-        return _to_rgb(ImageOps.exif_transpose(image), path.name)
+        return _turned(to_srgb(image, path.name, factor), image.getexif().get(ORIENTATION))
 
 
 def check_bounds(width: int, height: int, name: str = "image") -> None:
     """Raise `InputError` unless 64 px <= short side and long side <= 8192 px."""
-    if min(width, height) < MIN_SHORT_SIDE:
-        raise InputError(
-            f"{name} is {width}x{height} px; at least {MIN_SHORT_SIDE} px on the short side are needed: "
-            "choose a larger image"
-        )
+    _check_short_side(width, height, name)
     if max(width, height) > MAX_LONG_SIDE:
         raise InputError(
             f"{name} is {width}x{height} px; at most {MAX_LONG_SIDE} px on the long side are read: scale it down first"
         )
 
 
-def to_reference(image: Image.Image | np.ndarray, height: int, width: int) -> Tensor:
+def _check_short_side(width: int, height: int, name: str) -> None:
+    if min(width, height) < MIN_SHORT_SIDE:
+        raise InputError(
+            f"{name} is {width}x{height} px; at least {MIN_SHORT_SIDE} px on the short side are needed: "
+            "choose a larger image"
+        )
+
+
+def to_reference(image: Image.Image | np.ndarray, height: int, width: int, crop: Crop = CENTER) -> Tensor:
     """The portrait as the model's reference frame: [1, 3, 1, height, width] float32 in -1..1.
 
-    `image` is RGB, or uint8 [H, W, 3]. As the reference implementation does: resized bilinearly (Pillow's
-    antialiased filter) by the larger of both scales, sides rounded up, then cropped from the centre.
+    `image` is RGB, or uint8 [H, W, 3]. See `cover` for how it is scaled and cut.
     """
     image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
-    scale = max(height / image.height, width / image.width)
-    resized = image.resize((math.ceil(scale * image.width), math.ceil(scale * image.height)), Image.Resampling.BILINEAR)
-    left, top = round((resized.width - width) / 2), round((resized.height - height) / 2)
-    pixels = np.asarray(resized.crop((left, top, left + width, top + height)), np.float32)
+    pixels = np.asarray(cover(image, height, width, crop), np.float32)
     frame = (torch.from_numpy(pixels) / 255 - 0.5) * 2
     return frame.permute(2, 0, 1)[None, :, None].contiguous()
 
@@ -73,37 +124,94 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except Image.DecompressionBombError as error:
+    except Exception as error:  # a decoder fed with damage may raise anything
+        kind = _signature(path)
+        fault, remedy = (
+            (f"is {kind.what}", kind.remedy) if kind else (f"cannot be read ({_reason(error, path)})", OPEN_AND_SAVE)
+        )
         raise InputError(
-            f"image {path} is too large ({error}); at most {MAX_LONG_SIDE} px on the long side are read: "
-            "scale it down first"
+            f"image {path.name} {fault}; a whole PNG, JPEG, WebP or similar still image is needed: {remedy}"
         ) from error
-    except (OSError, SyntaxError, ValueError, EOFError, RuntimeError) as error:  # the last: AVIF
-        raise InputError(
-            f"image {path} cannot be read ({error}); a whole PNG, JPEG, WebP or similar still image is needed: "
-            "open it in an image editor and save it again"
-        ) from error
+
+
+def _signature(path: Path) -> Signature | None:
+    """What a file is by its beginning; None for a kind that is read here."""
+    with path.open("rb") as file:
+        start = file.read(1024)
+    kind = next((kind for kind in SIGNATURES if re.match(kind.start, start, re.IGNORECASE | re.DOTALL)), None)
+    return None if kind is None or kind.format in Image.OPEN else kind
+
+
+def _reason(error: Exception, path: Path) -> str:
+    return (str(error).strip() or type(error).__name__).replace(f" {str(path)!r}", "").partition("\n")[0]
+
+
+@contextmanager
+def _limits() -> Iterator[None]:
+    """Pillow's own limits out of the way: they are of the whole process, and `MAX_PIXELS` is checked here.
+
+    Its limit of a text's length stays one, at a size that real files keep.
+    """
+    with _pillow_limits:
+        before = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK
+        Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = None, MAX_TEXT_BYTES
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = before
 
 
 def _formats() -> list[str]:
-    """Those of `FORMATS` that this Pillow was built with."""
+    """Those of `FORMATS` that this Pillow reads, by itself or with a plugin that is installed."""
     Image.init()
+    for name, package in PLUGINS.items():
+        if name not in Image.OPEN:
+            _register(package)
     return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _register(package: str) -> None:
+    try:
+        plugin: Any = import_module(package)
+    except ImportError:
+        return
+    if hasattr(plugin, "register_heif_opener"):  # the others register as they are imported
+        plugin.register_heif_opener()
+
+
+def _factor(image: Image.Image, name: str) -> int:
+    """By what to scale down after decoding; a JPEG comes out smaller. `InputError` for too large a picture."""
+    pixels, most = image.width * image.height, MORE_PIXELS.get(image.format or "", MAX_PIXELS)
+    most = min(most, PROGRESSIVE_PIXELS) if image.info.get("progressive") else most
+    if pixels > most:
+        raise InputError(
+            f"{name} is {image.width}x{image.height} px; at most {most // 10**6} megapixels of {image.format} are "
+            "read: scale it down first"
+        )
+    _check_short_side(image.width, image.height, name)
+    if pixels > MAX_PIXELS and image.format in ("JPEG", "MPO"):
+        image.draft(None, (image.width // DRAFT, image.height // DRAFT))
+    return math.ceil((image.width * image.height / MAX_PIXELS) ** 0.5)
 
 
 def _check_still(image: Image.Image, name: str) -> None:
     frames = getattr(image, "n_frames", 1)
-    if frames > 1 and image.format not in STILL_FORMATS:
+    if frames > 1 and image.format not in STILL_FORMATS and not _has_previews_alone(image):
         raise InputError(f"{name} holds {frames} pictures; a still image is needed: save one of them on its own")
 
 
-def _to_rgb(image: Image.Image, name: str) -> Image.Image:
-    if image.mode == "F":
-        raise InputError(f"{name} has floating-point pixels; 8 or 16 bits a channel are needed: save it as PNG")
-    if image.mode.startswith("I"):  # 16 bits: Pillow's own conversion cuts off where it should scale
-        values = np.asarray(image).astype(np.float32).clip(0, 65535)
-        return Image.fromarray((values / 257).round().astype(np.uint8)).convert("RGB")
-    if "A" in image.getbands() or "transparency" in image.info:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, BACKGROUND), image).convert("RGB")
-    return image.convert("RGB")
+def _has_previews_alone(image: Any) -> bool:
+    """Whether all pages of a TIFF but the first show the first one smaller."""
+    if image.format != "TIFF":
+        return False
+    pages = range(1, image.n_frames)
+    smaller = [image.seek(page) or image.tag_v2.get(SUBFILE_TYPE, 0) & REDUCED for page in pages]
+    image.seek(0)
+    return all(smaller)
+
+
+def _turned(image: Image.Image, orientation: int | None) -> Image.Image:
+    """An image upright, by the orientation that EXIF gives."""
+    if orientation is not None:
+        image.getexif()[ORIENTATION] = orientation
+    return ImageOps.exif_transpose(image)

@@ -8,6 +8,9 @@ from ..fleet import fleet_options
 from ..options import machine_options, placement_options, size, speed_options, stoppable
 from ..progress import show_stage
 
+AUTO = "auto"
+"""The `--size` in the portrait's own shape."""
+
 
 def add_options(command: argparse.ArgumentParser) -> None:
     """Add the command's options."""
@@ -29,7 +32,14 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--audio-mode", choices=AUDIO_MODES, default="window", help="how speech is encoded (default: window)"
     )
-    command.add_argument("--size", type=size, help="WIDTHxHEIGHT in pixels, multiples of 16 (default: the model's)")
+    command.add_argument(
+        "--size", type=_size,
+        help="WIDTHxHEIGHT in pixels, multiples of 16; auto: the picture's shape (default: the model's)",
+    )  # fmt: skip
+    command.add_argument(
+        "--crop", default="center", metavar="PART",
+        help="what is kept of a picture of another shape: center, top, or X,Y,W,H in its pixels (default: center)",
+    )  # fmt: skip
     command.add_argument("--steps", type=int, help="sampling steps (default: 4, with --patch 40)")
     command.add_argument(
         "--guidance", type=float, nargs=2, metavar=("TEXT", "AUDIO"),
@@ -51,6 +61,10 @@ def add_options(command: argparse.ArgumentParser) -> None:
     fleet_options(command)
     speed_options(command)
     placement_options(command)
+
+
+def _size(text: str) -> tuple[int, int] | str:
+    return AUTO if text == AUTO else size(text)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from ...config import CorrectionConfig, Guidance
 from ...errors import Cancelled, InputError
+from ...media.crop import Crop
 from ...media.video import partial_path
 from ...parallel.fleet import Fleet
 from ...shapes import FRAMES_PER_SECOND
@@ -17,6 +18,7 @@ from ..fleet import fleet_of
 from ..options import device_and_dtype, placement_of
 from ..prepare import Settings, prepare
 from ..progress import show_stage
+from .command import AUTO
 
 
 def generate(options: argparse.Namespace) -> int:
@@ -28,7 +30,8 @@ def generate(options: argparse.Namespace) -> int:
             prompt=options.prompt, prompts_at=tuple((_seconds(at), prompt) for at, prompt in options.prompt_at),
             seed=options.seed, negative_prompt=options.negative_prompt, patch=options.patch,
             guidance=Guidance(*options.guidance) if options.guidance else None,
-            audio_mode=options.audio_mode, size=options.size, steps=options.steps,
+            audio_mode=options.audio_mode, steps=options.steps, crop=Crop.parse(options.crop),
+            size=None if options.size == AUTO else options.size, portrait_shape=options.size == AUTO,
             color_correction=options.color_correction,
             correction=CorrectionConfig(strength=options.correction) if options.correction else None,
             resume=options.resume, overwrite=options.overwrite,
