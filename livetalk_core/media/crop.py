@@ -10,7 +10,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from ..errors import InputError
-from ..shapes import SIZE_MULTIPLE
+from ..shapes import WAN, Geometry
 
 CUT_WORTH_A_WORD = 0.2
 """Share of a portrait that may be cut away in silence."""
@@ -116,10 +116,12 @@ def cut_away(size: tuple[int, int], height: int, width: int, crop: Crop = CENTER
     return f"{kept:.0%} of the picture is shown; cut away: {cuts}"
 
 
-def shape_of(size: tuple[int, int], height: int, width: int, crop: Crop = CENTER) -> tuple[int, int]:
+def shape_of(
+    size: tuple[int, int], height: int, width: int, crop: Crop = CENTER, geometry: Geometry = WAN
+) -> tuple[int, int]:
     """(height, width) in the shape of a picture of `size` (width, height), with about the area of `height` x `width`.
 
-    Both are multiples of 16 and at least 64, their area is no larger, and of all such the nearest.
+    Both are multiples of what `geometry` asks for, at least 64, their area is no larger, and of all such the nearest.
     """
     area = crop.area(*size)
     aspect, most = area.height / area.width, max(height * width, MIN_SIDE**2)
@@ -128,11 +130,11 @@ def shape_of(size: tuple[int, int], height: int, width: int, crop: Crop = CENTER
         high, wide = sides
         return abs(math.log(high / wide / aspect)) + AREA_WEIGHT * math.log(most / (high * wide))
 
-    return min(_sizes(most), key=distance)
+    return min(_sizes(most, geometry.size_multiple), key=distance)
 
 
-def _sizes(most: int) -> Iterator[tuple[int, int]]:
-    sides = range(MIN_SIDE, max(most // MIN_SIDE, MIN_SIDE) + 1, SIZE_MULTIPLE)
+def _sizes(most: int, multiple: int) -> Iterator[tuple[int, int]]:
+    sides = range(MIN_SIDE, max(most // MIN_SIDE, MIN_SIDE) + 1, multiple)
     return ((high, wide) for high, wide in product(sides, sides) if high * wide <= most)
 
 
