@@ -52,7 +52,8 @@ def prepare(settings: Settings, stage: Stage = unseen) -> tuple[Render, Model]:
         sound = open_audio(settings.audio)
     plan = ChunkPlan.of(frames_of_samples(sound.samples, sound.sample_rate), stream, settings.audio_mode == "stream")
     changes = {_chunk_at(seconds, plan): prompt for seconds, prompt in settings.prompts_at}
-    reference = to_reference(portrait, stream.height, stream.width, settings.crop, stream.geometry)
+    say_what_is_cut(settings, portrait, stream)
+    reference = to_reference(portrait, stream.height, stream.width, settings.crop)
     talker = load_talker(settings, model, stream, reference, (settings.prompt, *changes.values()), stage)
     with stage("measuring the sound"):
         features = speech_features(sound, model.audio_encoder, plan, settings.audio_mode)
@@ -71,16 +72,20 @@ def prepare(settings: Settings, stage: Stage = unseen) -> tuple[Render, Model]:
 
 
 def framed(settings: Settings, portrait: Image.Image, stream: StreamConfig) -> StreamConfig:
-    """The stream at the size that the settings ask for; says what of the portrait is cut away, where it is much."""
-    if settings.portrait_shape:
-        height, width = shape_of(portrait.size, stream.height, stream.width, settings.crop, stream.geometry)
-        stream = replace(stream, height=height, width=width)
-    cut = cut_away(portrait.size, stream.height, stream.width, settings.crop, stream.geometry)
+    """The stream at the size that the settings ask for."""
+    if not settings.portrait_shape:
+        return stream
+    height, width = shape_of(portrait.size, stream.height, stream.width, settings.crop, stream.geometry)
+    return replace(stream, height=height, width=width)
+
+
+def say_what_is_cut(settings: Settings, portrait: Image.Image, stream: StreamConfig) -> None:
+    """Print what of the portrait is cut away, where it is much."""
+    cut = cut_away(portrait.size, stream.height, stream.width, settings.crop)
     if cut is not None:
         name, size = settings.image.name, f"{portrait.width}x{portrait.height}"
         advice = "--crop top, --crop X,Y,W,H and --size auto choose another part"
         print(f"{name}, {size}, as {stream.width}x{stream.height}: {cut}; {advice}", file=sys.stderr)
-    return stream
 
 
 def said(settings: Settings, stream: StreamConfig) -> dict[str, Any]:

@@ -106,7 +106,7 @@ def cut_away(size: tuple[int, int], height: int, width: int, crop: Crop = CENTER
     """
     area, part = crop.area(*size), shown_part(size, height, width, crop)
     kept = part.width * part.height / (area.width * area.height)
-    if kept > 1 - CUT_WORTH_A_WORD:
+    if kept >= 1 - CUT_WORTH_A_WORD:
         return None
     sides = {
         "top": (part.top - area.top) / area.height, "bottom": (area.bottom - part.bottom) / area.height,

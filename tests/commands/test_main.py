@@ -136,7 +136,7 @@ BAD_INPUTS = {
     "a web page": (bad_file("speech.wav", b"<!DOCTYPE html><html></html>"), [], "DOCTYPE"),
     "an empty sound": (bad_file("speech.wav", b""), [], "is empty"),
     "one pixel": (bad_image(1, 1), [], "1x1 px; at least 64 px"),
-    "20,000 pixels": (bad_image(20_000, 64), [], "20000x64 px; at most"),
+    "a line of pixels": (bad_image(20_000, 63), [], "20000x63 px; at least 64 px"),
     "an animation": (animated, [], "2 pictures; a still image"),
     "a text as image": (bad_file("face.png", b"hello"), [], "cannot be read"),
     "no such model": (None, ["--model", "nowhere"], "no model at nowhere"),

@@ -1,5 +1,7 @@
 """Which part of a portrait is shown, what is said of the rest, and the shape that would lose nothing."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,6 +10,7 @@ from PIL import Image
 
 from livetalk_core.errors import InputError
 from livetalk_core.media.crop import CENTER, Box, Crop, cover, cut_away, shape_of, shown_part
+from livetalk_core.shapes import LTX, WAN
 
 TOP = Crop(top=True)
 SIDES = st.integers(64, 3000)
@@ -115,10 +118,11 @@ def test_the_shape_is_of_the_box():
     assert shape_of((1080, 1920), 128, 128, Crop.parse("0,0,1000,1000")) == (128, 128)
 
 
-@given(SIDES, SIDES)
-def test_shapes_are_allowed_and_near(width, height):
-    high, wide = shape_of((width, height), 768, 448)
-    assert high % 16 == wide % 16 == 0 and min(high, wide) >= 64
-    assert 0.85 * 768 * 448 < high * wide <= 768 * 448
+@given(SIDES, SIDES, st.sampled_from([WAN, LTX]))
+def test_shapes_are_allowed_and_near(width, height, geometry):
+    high, wide = shape_of((width, height), 768, 448, CENTER, geometry)
+    multiple = geometry.size_multiple
+    assert high % multiple == wide % multiple == 0 and min(high, wide) >= 64
+    assert 0.75 * 768 * 448 < high * wide <= 768 * 448
     if max(width, height) < 8 * min(width, height):
-        assert abs(high / wide / (height / width) - 1) < 0.16
+        assert abs(math.log(high / wide / (height / width))) < 0.016 * multiple
