@@ -1,21 +1,32 @@
-"""What a file of weights is, and its model's widths, from names and shapes alone.
+"""A model's widths, from its file's names and shapes alone.
 
 What shapes do not tell (heads, mainly) comes from a `config` in the file's metadata or a `config.json`
 beside it, else from what the published models have in common.
 """
 
 from collections.abc import Callable, Mapping
+from math import isqrt
 from reprlib import repr as short
 from typing import Any, TypeVar
 
 from torch import Tensor
 
-from ..config import AudioEncoderConfig, ImageEncoderConfig, TextEncoderConfig, TransformerConfig, VAEConfig
+from ..config import (
+    LTX_LEVELS,
+    AudioEncoderConfig,
+    ImageEncoderConfig,
+    LTXVAEConfig,
+    TextEncoderConfig,
+    TransformerConfig,
+    VAEConfig,
+)
 from ..errors import CheckpointError, InputError
 from ..models.audio_encoder import CONV_KERNEL, CONV_STRIDE
 from ..models.image_encoder import NORM_EPSILON
+from ..models.ltx_vae import SHORTCUT_NORM_EPSILON
 from . import keys
 from .header import Checkpoint
+from .kinds import LIVETALK, LTX_VAE, WAN_VAE, WAV2VEC2, identify
 
 C = TypeVar("C")
 WIDEST = 2**18
@@ -24,22 +35,6 @@ TRANSFORMER_HEAD_DIM = 128
 AUDIO_HEAD_DIM = 64
 IMAGE_HEAD_DIMS = {1280: 80}
 """Channels per head by width (ViT-H); 64 for all others."""
-
-LIVETALK = "a LiveTalk video transformer"
-WAN = "a Wan video transformer without LiveTalk's audio layers (an InfiniteTalk patch can add them)"
-AUDIO_PATCH = "a patch of audio layers alone (InfiniteTalk, MultiTalk)"
-WAV2VEC2 = "a Wav2Vec2 audio encoder"
-KINDS = (
-    ("audio_proj.proj1.weight", LIVETALK),
-    ("blocks.0.cross_attn.norm_k.weight", WAN),
-    ("decoder.middle.0.residual.0.gamma", "a Wan 2.1 VAE"),
-    ("feature_extractor.conv_layers.0.conv.weight", WAV2VEC2),
-    ("visual.cls_embedding", "a CLIP vision encoder"),
-    ("vision_model.embeddings.class_embedding", "a CLIP vision encoder"),
-    ("blocks.0.pos_embedding.embedding.weight", "a umT5 text encoder"),
-    ("block.0.layer.0.SelfAttention.relative_attention_bias.weight", "a T5 text encoder"),
-)
-"""A weight that only one kind of model has, and the kind."""
 
 OWN_CONFIG = "use the config.json of this very model, or move a foreign one away"
 
@@ -55,13 +50,16 @@ AUDIO_SUPPORTED = {
 }
 """The Wav2Vec2 variant that is built: the base one, with group norm and norms after each layer."""
 
-
-def identify(weights: Mapping[str, Tensor]) -> str:
-    """What kind of model these weights are, in words."""
-    found = [kind for ending, kind in KINDS if any(name.endswith(ending) for name in weights)]
-    if found[:1] == [LIVETALK] and WAN not in found:
-        return AUDIO_PATCH
-    return found[0] if found else "no model that LiveTalk knows"
+LTX_CLASS = "AutoencoderKLLTXVideo"
+LTX_SUPPORTED = {
+    "_class_name": LTX_CLASS,
+    "encoder_causal": True,
+    "decoder_causal": False,
+    "patch_size_t": 1,
+    "resnet_norm_eps": SHORTCUT_NORM_EPSILON,
+    "spatio_temporal_scaling": [True, True, True, False],
+}
+"""The LTX VAE that is built: FlashHead Lite's, the first published one."""
 
 
 class Shapes:
@@ -75,10 +73,7 @@ class Shapes:
 
     def __call__(self, name: str, dims: int) -> tuple[int, ...]:
         if name not in self.weights:
-            raise CheckpointError(
-                f"{self._path} is {identify(self._original)} ({name} is missing); needed is {self._needed}: "
-                "choose another file"
-            )
+            raise CheckpointError(self._missing(name))
         found = tuple(self.weights[name].shape)
         if len(found) != dims or not all(1 <= side <= WIDEST for side in found):
             raise CheckpointError(
@@ -86,6 +81,12 @@ class Shapes:
                 "again, or choose another one"
             )
         return found
+
+    def _missing(self, name: str) -> str:
+        kind = identify(self._original)
+        if kind == self._needed:
+            return f"{self._path}, {kind}, lacks {name}; needed is a whole file: download it again"
+        return f"{self._path} is {kind} ({name} is missing); needed is {self._needed}: choose another file"
 
 
 def transformer_config(checkpoint: Checkpoint, weights: Mapping[str, Tensor]) -> TransformerConfig:
@@ -125,9 +126,27 @@ def transformer_config(checkpoint: Checkpoint, weights: Mapping[str, Tensor]) ->
     )
 
 
-def vae_config(checkpoint: Checkpoint, weights: Mapping[str, Tensor]) -> VAEConfig:
-    """Width of the VAE."""
-    return VAEConfig(dim=Shapes(checkpoint, weights, "a Wan 2.1 VAE")("decoder.head.0.gamma", 4)[0])
+def vae_config(checkpoint: Checkpoint, weights: Mapping[str, Tensor]) -> VAEConfig | LTXVAEConfig:
+    """Widths of the VAE, of whichever of the two kinds it is."""
+    if identify(weights) == LTX_VAE:
+        return _ltx_vae_config(checkpoint, weights)
+    return VAEConfig(dim=Shapes(checkpoint, weights, WAN_VAE)("decoder.head.0.gamma", 4)[0])
+
+
+def _ltx_vae_config(checkpoint: Checkpoint, weights: Mapping[str, Tensor]) -> LTXVAEConfig:
+    shape = Shapes(checkpoint, weights, LTX_VAE)
+    given = checkpoint.config(beside=True)
+    if given.get("_class_name") == LTX_CLASS:  # a file that was put among others may have a foreign one beside it
+        _check_variant(checkpoint, given, LTX_SUPPORTED, "the LTX VAE", "use the one in FlashHead's VAE_LTX")
+    levels = [f"encoder.down_blocks.{level}.resnets" for level in range(LTX_LEVELS)]
+    return _built(
+        checkpoint,
+        LTXVAEConfig,
+        block_out_channels=tuple(shape(f"{level}.0.conv1.conv.weight", 5)[0] for level in levels),
+        layers_per_block=tuple(keys.count(weights, stem) for stem in (*levels, "encoder.mid_block.resnets")),
+        latent_channels=shape("latents_mean", 1)[0],
+        patch_size=isqrt(shape("encoder.conv_in.conv.weight", 5)[1] // 3),
+    )
 
 
 def audio_encoder_config(checkpoint: Checkpoint, weights: Mapping[str, Tensor]) -> AudioEncoderConfig:
@@ -137,16 +156,7 @@ def audio_encoder_config(checkpoint: Checkpoint, weights: Mapping[str, Tensor]) 
     extractor = "feature_extractor.conv_layers"
     normed = f"{extractor}.1.layer_norm.weight" in weights
     found = {**given, "conv_bias": f"{extractor}.0.conv.bias" in weights, "feat_extract_norm": _norm_kind(normed)}
-    faults = [
-        f"{name} {found[name]} (needs {value})"
-        for name, value in AUDIO_SUPPORTED.items()
-        if found.get(name, value) != value
-    ]
-    if faults:
-        raise CheckpointError(
-            f"{checkpoint.path} is another variant of Wav2Vec2: {', '.join(faults)}; "
-            "needed is the base one: use chinese-wav2vec2-base"
-        )
+    _check_variant(checkpoint, found, AUDIO_SUPPORTED, "Wav2Vec2", "use chinese-wav2vec2-base or wav2vec2-base-960h")
     hidden_size, per_group, kernel = shape("encoder.pos_conv_embed.conv.parametrizations.weight.original1", 3)
     return _built(
         checkpoint,
@@ -204,6 +214,18 @@ def text_encoder_config(checkpoint: Checkpoint, weights: Mapping[str, Tensor]) -
         num_layers=keys.count(weights, "block"),
         num_buckets=num_buckets,
     )
+
+
+def _check_variant(
+    checkpoint: Checkpoint, found: Mapping[str, Any], built: Mapping[str, Any], what: str, remedy: str
+) -> None:
+    faults = [
+        f"{name} {found[name]} (needs {value})" for name, value in built.items() if found.get(name, value) != value
+    ]
+    if faults:
+        raise CheckpointError(
+            f"{checkpoint.path} is another variant of {what}: {', '.join(faults)}; needed is the base one: {remedy}"
+        )
 
 
 def _check_agreement(checkpoint: Checkpoint, given: Mapping[str, Any], widths: Mapping[str, int]) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..errors import CheckpointError, OutputError
 from ..files import check_place, replacing
 from ..models.fp8 import FP8, is_quantized, scaled
-from . import configs, keys
+from . import keys, kinds
 from .header import DTYPES, Checkpoint, is_pickle, json_file, open_checkpoint
 
 SAFE_TORCH = "2.10"
@@ -86,9 +86,9 @@ def _tensors(content: object) -> dict[str, Tensor]:
 
 def _config(weights: Mapping[str, Tensor], source: Path) -> dict[str, str]:
     """The `config.json` beside the source, if it is this model's: what shapes do not tell stays known."""
-    kind = configs.identify(weights)
+    kind = kinds.identify(weights)
     config = (source if source.is_dir() else source.parent) / "config.json"
-    taken = kind in (configs.LIVETALK, configs.WAV2VEC2) and config.is_file()
+    taken = kind in (*kinds.TRANSFORMERS, kinds.LTX_VAE, kinds.WAV2VEC2) and config.is_file()
     return {"config": json.dumps(json_file(config))} if taken else {}
 
 
@@ -100,8 +100,8 @@ def _scaler(weights: Mapping[str, Tensor], source: Path) -> Transform:
     """Scales the weights that `is_quantized` names; a `CheckpointError` where there are none, or FP8 already."""
     prefix = keys.prefix_of(weights)
     chosen = {name for name in weights if is_quantized(name.removeprefix(prefix))}
-    if not chosen or configs.identify(weights) != configs.LIVETALK:
-        raise CheckpointError(f"{source} is {configs.identify(weights)}; FP8 is for LiveTalk's video transformer alone")
+    if not chosen or kinds.identify(weights) not in kinds.TRANSFORMERS:
+        raise CheckpointError(f"{source} is {kinds.identify(weights)}; FP8 is for LiveTalk's video transformer alone")
     if any(keys.base_of_scale(name) is not None for name in weights):
         raise CheckpointError(f"{source} is FP8 already; needed are 16 or 32 bit weights: convert the original")
 

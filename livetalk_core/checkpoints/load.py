@@ -12,15 +12,16 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..config import INFINITETALK, PRESETS, Preset
+from ..config import INFINITETALK, PRESETS, LTXVAEConfig, Preset, VAEConfig
 from ..errors import CheckpointError
 from ..models import operations as default_operations
 from ..models.audio_encoder import AudioEncoder
 from ..models.image_encoder import ImageEncoder
+from ..models.ltx_vae import LTXVAE
 from ..models.text_encoder import FolderTokenizer, TextEncoder
 from ..models.transformer import Transformer
 from ..models.vae import VAE
-from . import configs, keys, nano
+from . import configs, keys, kinds, nano
 from .header import CONVERT, INDEX_ENDING, Checkpoint, check, fingerprint, joined, json_object, open_checkpoint
 from .model import Model
 
@@ -53,7 +54,7 @@ class Part(Generic[M]):
         check(self._empty(torch.float32).state_dict(), self._header, self._name(path, patch))
 
     def _name(self, path: Path, patch: Path | None) -> str:
-        return f"{path}, {configs.identify(self._header)}," if patch is None else f"{path} with the patch {patch}"
+        return f"{path}, {kinds.identify(self._header)}," if patch is None else f"{path} with the patch {patch}"
 
     def _empty(self, dtype: torch.dtype) -> M:
         """The model on the meta device, with room for the file's FP8 scales."""
@@ -112,10 +113,10 @@ def patched(path: Path, patch: Path) -> Checkpoint:
     """A Wan 2.1 model and the audio layers that `patch` adds; a `CheckpointError` where they are anything else."""
     model, added = open_checkpoint(path), open_checkpoint(patch)
     for checkpoint, needed, remedy in (
-        (model, configs.WAN, "choose a Wan 2.1 image-to-video 14B model, or leave the patch out"),
-        (added, configs.AUDIO_PATCH, "choose an InfiniteTalk or MultiTalk patch"),
+        (model, kinds.WAN, "choose a Wan 2.1 image-to-video 14B model, or leave the patch out"),
+        (added, kinds.AUDIO_PATCH, "choose an InfiniteTalk or MultiTalk patch"),
     ):
-        found = configs.identify(keys.transformer(checkpoint.header()))
+        found = kinds.identify(keys.transformer(checkpoint.header()))
         if found != needed:
             raise CheckpointError(f"{checkpoint.path} is {found}; needed is {needed}: {remedy}")
     return joined(model, added)
@@ -136,9 +137,15 @@ def transformer_part(path: Path, operations: Any = default_operations, patch: Pa
     )
 
 
-def vae_part(path: Path, operations: Any = default_operations) -> Part[VAE]:
-    """Wan 2.1's VAE."""
-    return Part(path, keys.vae, configs.vae_config, lambda config, dtype: VAE(config, operations, dtype=dtype))
+def vae_part(path: Path, operations: Any = default_operations) -> Part[VAE | LTXVAE]:
+    """Wan 2.1's VAE, or LTX's."""
+
+    def build(config: VAEConfig | LTXVAEConfig, dtype: torch.dtype) -> VAE | LTXVAE:
+        if isinstance(config, LTXVAEConfig):
+            return LTXVAE(config, operations, dtype=dtype)
+        return VAE(config, operations, dtype=dtype)
+
+    return Part(path, keys.vae, configs.vae_config, build)
 
 
 def audio_encoder_part(path: Path) -> Part[AudioEncoder]:
@@ -163,7 +170,7 @@ def load_transformer(
     return transformer_part(path, operations).load(device, dtype)
 
 
-def load_vae(path: Path, device: Device, dtype: torch.dtype, operations: Any = default_operations) -> VAE:
+def load_vae(path: Path, device: Device, dtype: torch.dtype, operations: Any = default_operations) -> VAE | LTXVAE:
     """See `vae_part`."""
     return vae_part(path, operations).load(device, dtype)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..config import Preset
 from ..models.audio_encoder import AudioEncoder
 from ..models.image_encoder import ImageEncoder
+from ..models.ltx_vae import LTXVAE
 from ..models.text_encoder import TextEncoder, Tokenizer
 from ..models.transformer import Transformer
 from ..models.vae import VAE
@@ -29,7 +30,7 @@ class Model:
     tokenizer: Tokenizer
     fingerprint: Callable[[], str]
     load_transformer: Callable[[], Transformer]
-    load_vae: Callable[[], VAE]
+    load_vae: Callable[[], VAE | LTXVAE]
     load_audio_encoder: Callable[[], AudioEncoder]
     load_image_encoder: Callable[[], ImageEncoder]
     load_text_encoder: Callable[[], TextEncoder]
@@ -43,7 +44,7 @@ class Model:
         return self.load_transformer()
 
     @cached_property
-    def vae(self) -> VAE:
+    def vae(self) -> VAE | LTXVAE:
         """The VAE."""
         return self.load_vae()
 

@@ -18,12 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import LTXVAEConfig
-from ..errors import InputError
+from ..shapes import LTX
 from . import operations as default_operations
 from .vae import convolve
 
-TEMPORAL_STRIDE = 8
-SPATIAL_STRIDE = 32
 PIXEL_NORM_EPSILON = 1e-8
 SHORTCUT_NORM_EPSILON = 1e-6
 LOG_VARIANCE = (-30.0, 20.0)
@@ -254,7 +252,9 @@ class LTXVAE(nn.Module):
 
     def posterior(self, video_BCTHW: Tensor) -> Posterior:
         """Video [B,3,8n+1,32h,32w] in -1..1 -> the distribution of its latent, not normalised."""
-        check_video(*video_BCTHW.shape[2:])
+        frames, height, width = video_BCTHW.shape[2:]
+        LTX.latent_frames(frames)
+        LTX.check_size(height, width)
         return self.encoder(video_BCTHW.to(self.dtype))
 
     def decode(self, latent_BCThw: Tensor) -> Tensor:
@@ -269,14 +269,3 @@ class LTXVAE(nn.Module):
 
     def _scale(self, like: Tensor) -> tuple[Tensor, Tensor]:
         return self.latents_mean.to(like)[:, None, None, None], self.latents_std.to(like)[:, None, None, None]
-
-
-def check_video(frames: int, height: int, width: int) -> None:
-    """Raise `InputError` unless the VAE can encode a video of this size."""
-    if frames < 1 or (frames - 1) % TEMPORAL_STRIDE:
-        raise InputError(f"{frames} frames; the LTX VAE needs 8n+1 (1, 9, 17, 25, 33): choose the nearest")
-    if min(height, width) < SPATIAL_STRIDE or height % SPATIAL_STRIDE or width % SPATIAL_STRIDE:
-        raise InputError(
-            f"a video of {width}x{height} px; both sides must be multiples of {SPATIAL_STRIDE} for the LTX VAE: "
-            "choose the nearest"
-        )

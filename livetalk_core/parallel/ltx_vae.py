@@ -6,7 +6,8 @@ each rank repeats its own rows.
 
 from torch import Tensor
 
-from ..models.ltx_vae import LTXVAE, SPATIAL_STRIDE, TEMPORAL_STRIDE, Posterior, check_video
+from ..models.ltx_vae import LTXVAE, Posterior
+from ..shapes import LTX, LatentShape, VideoShape
 from .rows import RowExchange
 
 
@@ -17,7 +18,7 @@ class SplitLTXVAE(RowExchange):
     """
 
     def __init__(self, vae: LTXVAE) -> None:
-        super().__init__(SPATIAL_STRIDE)
+        super().__init__(LTX.spatial_stride)
         self.vae = vae
         self.instead_of_padding(vae)
 
@@ -31,10 +32,10 @@ class SplitLTXVAE(RowExchange):
 
     def posterior(self, video_BCTHW: Tensor) -> Posterior:
         """See `LTXVAE.posterior`."""
-        frames, height, width = video_BCTHW.shape[2:]
-        check_video(frames, height, width)
-        split = self.split(height // SPATIAL_STRIDE)
-        own = split.keep(video_BCTHW, split.pixel_rows(height))
+        shape = VideoShape(*video_BCTHW.shape[2:])
+        LTX.check_size(shape.height, shape.width)
+        split = self.split(shape.latent(LTX).height)
+        own = split.keep(video_BCTHW, split.pixel_rows(shape.height))
         if split.idle:
             found = self._no_rows(own)
         else:
@@ -44,21 +45,22 @@ class SplitLTXVAE(RowExchange):
 
     def decode(self, latent_BCThw: Tensor) -> Tensor:
         """See `LTXVAE.decode`."""
-        split = self.split(latent_BCThw.shape[3])
+        shape = LatentShape(*latent_BCThw.shape[2:])
+        split = self.split(shape.height)
         own = split.keep(latent_BCThw, split.latent_rows)
         if split.idle:
-            batch, _, frames, _, width = own.shape
-            size = (1 + TEMPORAL_STRIDE * (frames - 1), 0, SPATIAL_STRIDE * width)
-            video = own.new_empty(batch, 3, *size, dtype=self.vae.dtype)
+            size = LatentShape(*own.shape[2:]).video(LTX)
+            video = own.new_empty(len(own), 3, *size, dtype=self.vae.dtype)
         else:
             with self.splitting(split):
                 video = self.vae.decode(own)
-        return split.join(video, split.pixel_rows(SPATIAL_STRIDE * latent_BCThw.shape[3]))
+        return split.join(video, split.pixel_rows(shape.video(LTX).height))
 
     def _no_rows(self, video_BCTHW: Tensor) -> Posterior:
         """What a rank without rows adds to the others' distribution."""
-        batch, _, frames, _, width = video_BCTHW.shape
-        size = (1 + (frames - 1) // TEMPORAL_STRIDE, 0, width // SPATIAL_STRIDE)
+        size = VideoShape(*video_BCTHW.shape[2:]).latent(LTX)
         channels = (self.vae.config.latent_channels, 1)
-        mean, log_variance = (video_BCTHW.new_empty(batch, n, *size, dtype=self.vae.dtype) for n in channels)
+        mean, log_variance = (
+            video_BCTHW.new_empty(len(video_BCTHW), count, *size, dtype=self.vae.dtype) for count in channels
+        )
         return Posterior(mean, log_variance)

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from ..models.attention import attend
+from ..models.ltx_vae import LTXVAE
 from ..models.vae import VAE, Downsample, SpatialAttention, Upsample
 from ..shapes import WAN, LatentShape, VideoShape
+from .ltx_vae import SplitLTXVAE
 from .rows import RowExchange, Split
 
 
@@ -85,3 +87,8 @@ class SplitVAE(RowExchange):
                 before.register_forward_pre_hook(self.above_and_below)
             elif isinstance(module, SpatialAttention):
                 module.attention = self.attend
+
+
+def split_vae(vae: VAE | LTXVAE) -> SplitVAE | SplitLTXVAE:
+    """Either VAE, split over the rows."""
+    return SplitVAE(vae) if isinstance(vae, VAE) else SplitLTXVAE(vae)

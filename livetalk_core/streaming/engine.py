@@ -10,6 +10,7 @@ from torch import Tensor
 from ..config import Guidance
 from ..errors import InputError
 from ..models.attention import AttentionFunction, attend
+from ..models.codec import Codec, decode_streamed
 from ..models.transformer import AudioContext, Context, Scene, TimeContext, Transformer
 from ..sampling.chunk import sample
 from ..sampling.guidance import guided
@@ -37,18 +38,6 @@ class Engine(Protocol):
 
     def encode(self, frames: Tensor) -> Tensor:
         """Frames [3,T,H,W] in -1..1 -> latent [16,t,h,w]."""
-        ...
-
-
-class Codec(Protocol):
-    """The VAE's two directions: the built VAE, or one that is split over ranks."""
-
-    def encode(self, video_BCTHW: Tensor) -> Tensor:
-        """See `VAE.encode`."""
-        ...
-
-    def decode_groups(self, latent_BCThw: Tensor) -> Iterator[Tensor]:
-        """See `VAE.decode_groups`."""
         ...
 
 
@@ -116,7 +105,7 @@ class LocalEngine:
     @torch.inference_mode()
     def decode(self, latent: Tensor) -> Iterator[Tensor]:
         """See `Engine.decode`."""
-        for group in self.vae.decode_groups(latent.to(self.device)[None]):
+        for group in decode_streamed(self.vae, latent.to(self.device)[None]):
             yield group[0].float()
 
     @torch.inference_mode()

@@ -14,12 +14,13 @@ from ..config import Guidance, VAEConfig
 from ..errors import InputError
 from ..hardware.machine import available_memory
 from ..hardware.memory import weight_bytes
+from ..models.ltx_vae import LTXVAE
 from ..models.transformer import Transformer
 from ..models.vae import VAE
 from ..parallel.mesh import Mesh, group_of
 from ..parallel.patches import patch_weights, patches_of
 from ..parallel.sequence import split_sequence
-from ..parallel.vae import SplitVAE
+from ..parallel.vae import SplitVAE, split_vae
 from ..parallel.weights import shard_weights, sharded_bytes
 from ..parallel.worker import Job
 from .avatar import Avatar
@@ -48,7 +49,7 @@ class EngineRunner:
         split = split_sequence(transformer, Mesh.of(transformer.config.num_heads), fields["send_fp8"])
         runner = cls(LocalEngine(split, NO_VAE, device), dtype)
         if fields["own_vae"]:
-            runner.engine.vae = SplitVAE(load_vae(fields["model"], dtype, device))
+            runner.engine.vae = split_vae(load_vae(fields["model"], dtype, device))
         return runner
 
     def take_vae(self, job: Job) -> None:
@@ -134,7 +135,7 @@ def _check_fit(transformer: Transformer, device: torch.device, ranks: int) -> No
         )
 
 
-def load_vae(model: str, dtype: torch.dtype, device: torch.device) -> VAE:
+def load_vae(model: str, dtype: torch.dtype, device: torch.device) -> VAE | LTXVAE:
     """The model's own VAE."""
     if model == nano.NAME:
         return nano.vae(device, dtype)

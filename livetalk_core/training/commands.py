@@ -214,6 +214,7 @@ def export(stage: str, settings: Settings, folder: Path, output: Path) -> Path:
 
 def _calibrated(run: Run, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     vae = run.model.load_vae()
+    assert isinstance(vae, VAE), "what is trained is the embedded model"
     vae.load_state_dict(weights)
     size = (run.stream.height, run.stream.width)
     index = torch.arange(run.stream.frame_num)[None]

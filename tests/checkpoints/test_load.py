@@ -1,6 +1,7 @@
 """Every published layout loads, and what does not fit is refused before a weight is read."""
 
 import json
+import re
 import resource
 import shutil
 from pathlib import Path
@@ -11,10 +12,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from livetalk_core.checkpoints import load, nano
+from livetalk_core.checkpoints import kinds, load, nano
 from livetalk_core.checkpoints.convert import _layout, convert
 from livetalk_core.checkpoints.header import CONVERT
 from livetalk_core.checkpoints.load import (
+    audio_encoder_part,
     load_audio_encoder,
     load_text_encoder,
     load_transformer,
@@ -23,7 +25,7 @@ from livetalk_core.checkpoints.load import (
     transformer_part,
     vae_part,
 )
-from livetalk_core.config import PRESETS
+from livetalk_core.config import PRESETS, LTXVAEConfig
 from livetalk_core.errors import CheckpointError
 
 from .conftest import TRANSFORMER_CONFIG, image_file, save_shards, weights
@@ -38,9 +40,14 @@ def manifest(golden):
     return json.loads((golden / "checkpoint_keys.json").read_text())
 
 
-def sparse(path, shapes, metadata=None):
+@pytest.fixture(scope="module")
+def family(golden):
+    return json.loads((golden / "flashhead_keys.json").read_text())
+
+
+def sparse(path, shapes, metadata=None, dtype=torch.bfloat16):
     """A safetensors file of the right size whose zeros take no room on the disk."""
-    tensors = {name: torch.empty(shape, dtype=torch.bfloat16, device="meta") for name, shape in shapes.items()}
+    tensors = {name: torch.empty(shape, dtype=dtype, device="meta") for name, shape in shapes.items()}
     header, _, size = _layout(tensors, metadata or {})
     with path.open("wb") as file:
         file.write(header)
@@ -88,6 +95,67 @@ def test_one_key_less_is_noticed(manifest, tmp_path):
     sparse(tmp_path / "vae.safetensors", shapes)
     with pytest.raises(CheckpointError, match=r"missing: conv2\.bias \[16\]"):
         vae_part(tmp_path / "vae.safetensors")
+
+
+# --- the family's published files ---
+
+
+def test_the_published_ltx_vae_loads_with_every_key(family, tmp_path):
+    """All 190 keys of VAE_LTX, in float32 as published, loaded as bfloat16."""
+    sparse(tmp_path / "diffusion_pytorch_model.safetensors", family["vae_ltx"], dtype=F32)
+    assert (tmp_path / "diffusion_pytorch_model.safetensors").stat().st_size > 1.6e9
+    (tmp_path / "config.json").write_text(json.dumps(family["configs"]["vae_ltx"]))
+    part = vae_part(tmp_path)
+    assert part.config == LTXVAEConfig() == LTXVAEConfig.published(family["configs"]["vae_ltx"])
+    state = part.load(CPU, torch.bfloat16).state_dict()
+    assert {name: list(tensor.shape) for name, tensor in state.items()} == family["vae_ltx"]
+    assert {tensor.dtype for tensor in state.values()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("name", ["latents_mean", "decoder.conv_out.conv.bias", "encoder.conv_in.conv.weight"])
+def test_a_key_less_of_the_ltx_vae_is_named(family, tmp_path, name):
+    path = tmp_path / "vae.safetensors"
+    sparse(path, {other: shape for other, shape in family["vae_ltx"].items() if other != name})
+    with pytest.raises(CheckpointError, match=f"(?s)an LTX VAE, .*{re.escape(name)}"):
+        vae_part(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"decoder_causal": True}, r"decoder_causal True \(needs False\)"),
+        ({"resnet_norm_eps": 1e-5}, "resnet_norm_eps"),
+        ({"spatio_temporal_scaling": [True] * 4}, "spatio_temporal_scaling"),
+    ],
+)
+def test_other_variants_of_the_ltx_vae_are_refused(family, tmp_path, change, message):
+    sparse(tmp_path / "vae.safetensors", family["vae_ltx"])
+    (tmp_path / "config.json").write_text(json.dumps(family["configs"]["vae_ltx"] | change))
+    with pytest.raises(CheckpointError, match=message):
+        vae_part(tmp_path / "vae.safetensors")
+
+
+def test_the_published_960h_encoder_loads_with_every_key(family, tmp_path):
+    """All 212 keys: those of the head that spells text are known and left out, none of ours is missing."""
+    sparse(tmp_path / "model.safetensors", family["wav2vec2_base_960h"], dtype=F32)
+    part = audio_encoder_part(tmp_path)
+    assert part.config == PRESETS["14b"].audio
+    unused = {name for name in family["wav2vec2_base_960h"] if name.startswith("lm_head.")}
+    assert len(part.load(CPU, F32).state_dict()) == 212 - len(unused) == 210
+
+
+def test_published_files_are_told_apart_by_their_headers(manifest, family):
+    """Under whatever name: the 14B transformer, Pro's, Lite's, either VAE, the adapter and its projection."""
+    wanted = {
+        "head_pro": kinds.FLASHHEAD_PRO, "head_lite": kinds.FLASHHEAD_LITE, "vae_ltx": kinds.LTX_VAE,
+        "wav2vec2_base_960h": kinds.WAV2VEC2, "leaptalk_lora": kinds.ADAPTER,
+        "leaptalk_audio_proj": kinds.AUDIO_PROJECTION, "dit_14b": kinds.LIVETALK, "vae": kinds.WAN_VAE,
+    }  # fmt: skip
+    for name, kind in wanted.items():
+        shapes = (manifest | family)[name]
+        for prefix in ("", "model.diffusion_model.") if kind in kinds.TRANSFORMERS else ("",):
+            weights = {prefix + key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
+            assert kinds.identify(weights) == kind
 
 
 # --- layouts of the transformer ---

@@ -86,9 +86,9 @@ def test_the_type_says_how_frames_come() -> None:
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ((8, 32, 32), "8 frames; the LTX VAE needs 8n"),
-        ((9, 48, 32), "a video of 32x48 px; both sides must be multiples of 32"),
-        ((9, 32, 0), "a video of 0x32 px"),
+        ((8, 32, 32), "8 frames; the VAE needs 8n"),
+        ((9, 48, 32), "size 32x48 px; both sides must be multiples of 32"),
+        ((9, 32, 0), "size 0x32 px"),
     ],
 )
 def test_videos_that_no_latent_covers_are_refused(shape: tuple[int, ...], message: str) -> None:

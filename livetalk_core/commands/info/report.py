@@ -6,9 +6,10 @@ from pathlib import Path
 
 import torch
 
-from ...checkpoints.configs import LIVETALK, identify, transformer_config
+from ...checkpoints.configs import transformer_config
 from ...checkpoints.header import Checkpoint, open_checkpoint
 from ...checkpoints.keys import transformer as transformer_keys
+from ...checkpoints.kinds import LIVETALK, identify
 from ...checkpoints.load import TRANSFORMER, find
 from ...config import PRESETS, Preset
 from ...errors import InputError

@@ -12,9 +12,10 @@ from torch import Tensor
 from ...checkpoints.model import Model
 from ...config import DEFAULT_PROMPT, StreamConfig
 from ...media.audio import TensorAudio
+from ...models.codec import Codec
 from ...shapes import SAMPLE_RATE
 from ...streaming.avatar import Avatar, prepare_avatar
-from ...streaming.engine import Codec, Engine, LocalEngine, OnStep
+from ...streaming.engine import Engine, LocalEngine, OnStep
 from ...streaming.features import speech_features
 from ...streaming.plan import Chunk, ChunkPlan
 from ...streaming.session import Session
