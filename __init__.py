@@ -3,6 +3,6 @@
 from .nodes import comfy_entrypoint
 
 WEB_DIRECTORY = "./web"
-"""Holds the nodes' help pages, `docs/<node_id>.md`; no JavaScript."""
+"""Holds the nodes' help pages, `docs/<node_id>.md`, and the few lines of JavaScript that tidy up behind a preview."""
 
 __all__ = ["WEB_DIRECTORY", "comfy_entrypoint"]

@@ -26,6 +26,7 @@ from .handles import (
     StateSocket,
     check_fit,
 )
+from .pace import unused_line
 from .widgets import seed_input, steps_input
 
 
@@ -85,7 +86,9 @@ class SampleChunk(io.ComfyNode):
             check_continues(state, avatar, speech)
         stream = stream_of(model, avatar, correction, steps)
         plan = speech.plan(stream)
-        progress = host.Progress(stream.steps)
+        if unused := host.unused_changes(model):
+            host.say(unused_line(unused).strip())
+        progress = host.Progress(stream.steps, avatar)
         engine = fleet.engine_for(model, on_estimate=progress.on_estimate)
         session = Session(engine, avatar, speech.features(plan), plan, stream, on_step=progress.on_step)
         before = session.start(seed) if state is None else replace(state.state, seed=seed)

@@ -1,11 +1,13 @@
 """What goes into a talking video: the speech, and the avatar that speaks it."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from comfy_api.latest import io
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..livetalk_core.checkpoints import nano
 from ..livetalk_core.checkpoints.model import Model
@@ -65,12 +67,12 @@ class EncodeSpeech(io.ComfyNode):
     def execute(
         cls,
         audio_encoder: HostedAudioEncoder,
-        audio: dict[str, Any],
+        audio: dict[str, Any] | None,
         mode: str,
         audio_2: dict[str, Any] | None = None,
     ) -> io.NodeOutput:
         """Check the sounds and wrap them."""
-        voices = tuple(one_sound(sound) for sound in (audio, audio_2) if sound is not None)
+        voices = (one_sound("audio", audio), *([] if audio_2 is None else [one_sound("audio_2", audio_2)]))
         source = voices[0] if len(voices) == 1 else MixedAudio(voices)
         speech = Speech(source, voices, audio_encoder, mode)
         return io.NodeOutput(speech, speech.plan(StreamConfig()).count)
@@ -106,10 +108,14 @@ class MakeAvatar(io.ComfyNode):
                     "with the embedded model.",
                 ),
                 io.Mask.Input(
-                    "mask_1", optional=True, tooltip="Where the first speaker is, for two speakers; the image's size."
+                    "mask_1",
+                    optional=True,
+                    tooltip="Where the first speaker is, for two speakers.",
                 ),
                 io.Mask.Input(
-                    "mask_2", optional=True, tooltip="Where the second speaker is, for two speakers; the image's size."
+                    "mask_2",
+                    optional=True,
+                    tooltip="Where the second speaker is, for two speakers.",
                 ),
                 _size_input("width", 128, "448 for the 14B model, 128 for the embedded one."),
                 _size_input("height", 128, "768 for the 14B model, 128 for the embedded one."),
@@ -156,7 +162,9 @@ class MakeAvatar(io.ComfyNode):
         def encode(video: Tensor) -> Tensor:
             return engine.encode(video).cpu()
 
-        return io.NodeOutput(prepare_avatar(reference, clip, text, encode, stream, masks))
+        encoders = [part for part in (vae, clip_vision) if part is not None]
+        made_with = ", ".join(host.weights_identity(part) for part in encoders)
+        return io.NodeOutput(replace(prepare_avatar(reference, clip, text, encode, stream, masks), encoders=made_with))
 
 
 def _size_input(name: str, default: int, advice: str) -> io.Int.Input:
@@ -171,17 +179,22 @@ def _size_input(name: str, default: int, advice: str) -> io.Int.Input:
 
 
 def one_image(image: Tensor) -> np.ndarray:
-    """An IMAGE [1,H,W,3 or 4] in 0..1 as [H,W,3] uint8, transparency laid on white; an error for any other."""
-    if image.shape[0] != 1:
+    """An IMAGE [1,H,W,C] in 0..1 as [H,W,3] uint8, transparency laid on white; an error for any other.
+
+    C: 1 grey, 2 grey and opacity, 3 colour, 4 colour and opacity. A batch of one may be left out.
+    """
+    image = image[None] if image.ndim == 3 else image
+    if image.ndim != 4 or image.shape[0] != 1 or image.shape[-1] not in (1, 2, 3, 4):
         raise InputError(
-            f"batch of {image.shape[0]} images; one portrait is needed: pick one (ImageFromBatch, length 1)"
+            f"image of shape {list(image.shape)}, a batch of {image.shape[0]}; one portrait [1,H,W,3] is needed: pick "
+            "one (ImageFromBatch, length 1)"
         )
     check_bounds(image.shape[2], image.shape[1])
     pixels = image[0].float().cpu()
     check_avatar(("portrait", pixels))
-    if pixels.shape[-1] == 4:
-        pixels = torch.lerp(torch.ones_like(pixels[..., :3]), pixels[..., :3], pixels[..., 3:])
-    return (pixels * 255).round().clamp(0, 255).to(torch.uint8).numpy()
+    if pixels.shape[-1] in (2, 4):
+        pixels = torch.lerp(torch.ones_like(pixels[..., :-1]), pixels[..., :-1], pixels[..., -1:])
+    return (pixels.expand(-1, -1, 3) * 255).round().clamp(0, 255).to(torch.uint8).numpy()
 
 
 def prompt_tokens(conditioning: list[Any] | None) -> Tensor:
@@ -203,12 +216,19 @@ def embedded_text(prompt: str) -> Tensor:
     return embedded_model().encode_texts(prompt)[0]
 
 
-def one_sound(audio: dict[str, Any]) -> TensorAudio:
-    """The sound of an AUDIO that holds one."""
-    waveform = audio["waveform"]
-    if waveform.shape[0] != 1:
-        raise InputError(f"batch of {waveform.shape[0]} sounds; one is needed: pick one of them")
-    return TensorAudio(waveform[0], audio["sample_rate"])
+def one_sound(name: str, audio: dict[str, Any] | None) -> TensorAudio:
+    """The sound of an AUDIO that holds one: samples [1,C,S], whole numbers taken for their type's full range."""
+    if audio is None:
+        raise InputError(f"{name} holds no sound (a silent video?); speech is needed: connect a sound")
+    waveform = torch.as_tensor(audio["waveform"])
+    waveform = waveform.reshape((1,) * (3 - waveform.ndim) + tuple(waveform.shape))
+    if waveform.ndim != 3 or waveform.shape[0] != 1:
+        raise InputError(f"{name} is a batch of {waveform.shape[0]} sounds; one is needed: pick one of them")
+    if not waveform.is_floating_point():
+        waveform = waveform.float() / -float(torch.iinfo(waveform.dtype).min or -torch.iinfo(waveform.dtype).max)
+    if not waveform.isfinite().all():
+        raise InputError(f"{name} has samples that are no numbers (NaN or infinite); mend the node before it")
+    return TensorAudio(waveform[0], round(audio["sample_rate"]))
 
 
 def speaker_masks(
@@ -230,17 +250,16 @@ def speaker_masks(
     empty = [name for name, mask in zip(("mask_1", "mask_2", "the background"), masks, strict=True) if not mask.any()]
     if empty:
         raise InputError(
-            f"{' and '.join(empty)} cover nothing of the {width}x{height} picture; each speaker and the background "
-            "need an area of at least 16x16 px: draw the masks again"
+            f"nothing of the {width}x{height} picture is left for {' and '.join(empty)}; each speaker and the "
+            "background need an area of at least 16x16 px: draw the masks again"
         )
     return masks
 
 
 def one_mask(name: str, mask: Tensor, size: tuple[int, ...]) -> Tensor:
-    """The mask [H,W] in a MASK that holds one, of the image's size."""
-    if tuple(mask.shape) != (1, *size):
-        raise InputError(
-            f"{name} is a batch of {mask.shape[0]} masks of {mask.shape[2]}x{mask.shape[1]} px; one mask of the "
-            f"image's {size[1]}x{size[0]} px is needed: draw it on the same image"
-        )
-    return mask[0].float().cpu().clamp(0, 1)
+    """The mask [H,W] in a MASK that holds one, scaled to the image's size."""
+    mask = mask[None] if mask.ndim == 2 else mask
+    if mask.ndim != 3 or mask.shape[0] != 1:
+        raise InputError(f"{name} is a batch of {mask.shape[0]} masks; one is needed: draw it on the portrait")
+    scaled = F.interpolate(mask[None].float().cpu(), size=tuple(size), mode="bilinear")[0, 0]
+    return scaled.clamp(0, 1)

@@ -4,7 +4,6 @@ The job's state lies in files beside its partial video, so memory does not grow,
 """
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from comfy_api.latest import InputImpl, io, ui
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from ..livetalk_core.errors import InputError
 from ..livetalk_core.media.audio import AudioSource
-from ..livetalk_core.media.video import Checkpoint, VideoWriter, partial_path
+from ..livetalk_core.media.video import Checkpoint, VideoWriter
 from ..livetalk_core.shapes import FRAMES_PER_SECOND
 from ..livetalk_core.streaming.avatar import Avatar
 from ..livetalk_core.streaming.finite import IMAGES, Watch
@@ -72,7 +71,7 @@ class JobStart(io.ComfyNode):
                 StateSocket.Output(display_name="state", tooltip="For LiveTalk Sample Chunk; empty at the beginning."),
                 JobSocket.Output(display_name="job", tooltip="For LiveTalk Job End."),
             ],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )
 
     @classmethod
@@ -84,7 +83,7 @@ class JobStart(io.ComfyNode):
     def execute(cls, avatar: Avatar, speech: Speech, filename_prefix: str, resume: bool, job: str) -> io.NodeOutput:
         """Find the job's file, and the state after its last chunk."""
         stream = Correction().stream(avatar)
-        output = host.OutputFile(filename_prefix, stream.width, stream.height)
+        output = host.OutputFile(filename_prefix, stream.width, stream.height, cls.hidden.prompt)
         if job:
             output = output.named(job)
         elif resume:
@@ -140,7 +139,8 @@ class JobEnd(io.ComfyNode):
         watch.read()
         writer = open_writer(job, images, rate, host.video_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo))
         try:
-            writer.write((images.float().cpu().clamp(0, 1) * 255).round().byte())
+            frames = (images.float().cpu().clamp(0, 1) * 255).round().byte()
+            writer.write(frames)
             checkpoint = writer.end_chunk()
             complete = state.state.next_chunk == state.plan.count
             if complete:
@@ -152,6 +152,8 @@ class JobEnd(io.ComfyNode):
             writer.close()
         host.check_cancelled()
         following = None if complete else host.queue_again(job.start_node, {"job": job.name})
+        if following:
+            host.play_once(frames)
         return outcome(job, state, following)
 
 
@@ -186,12 +188,16 @@ def open_writer(job: Job, images: Tensor, rate: int, metadata: dict[str, str]) -
 
 
 def outcome(job: Job, state: ChunkState, following: str | None) -> io.NodeOutput:
-    """What the node gives and shows: the video so far, and for API clients where the job stands."""
-    path: Path = job.output.path if following is None else partial_path(job.output.path)
-    saved = ui.SavedResult(path.name, job.output.subfolder, io.FolderType.output)
+    """What the node gives: for API clients where the job stands; at the end the video, which it also shows.
+
+    An unfinished video is not named: ComfyUI would list it for ever, as a file that is gone when the job ends.
+    """
     done, count = state.state.next_chunk, state.plan.count
     host.say(f"chunk {done} of {count}")
     progress = {"job": job.name, "chunk": done, "chunks": count, "done": following is None, "next_prompt_id": following}
-    shown = ui.PreviewVideo([saved]).as_dict() | {"livetalk_job": [progress]}
-    video = InputImpl.VideoFromFile(str(path)) if following is None else host.blocked()
-    return io.NodeOutput(video, ui=shown)
+    shown: dict[str, Any] = {"livetalk_job": [progress]}
+    if following:
+        return io.NodeOutput(host.blocked(), ui=shown)
+    path = job.output.path
+    saved = ui.SavedResult(path.name, job.output.subfolder, io.FolderType.output)
+    return io.NodeOutput(InputImpl.VideoFromFile(str(path)), ui=ui.PreviewVideo([saved]).as_dict() | shown)

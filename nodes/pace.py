@@ -1,4 +1,4 @@
-"""How fast a render goes, and how long it will take."""
+"""What a node says of its work: how fast it goes, how long it will take, and what it does not use."""
 
 import time
 from collections.abc import Callable
@@ -26,3 +26,8 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def unused_line(changes: list[str]) -> str:
+    """A line below the pace on changes of the MODEL that have no effect; empty where there are none."""
+    return f"\nnot used by LiveTalk: {', '.join(changes)}" if changes else ""

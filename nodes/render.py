@@ -1,5 +1,6 @@
 """The whole talk in one node, written straight to a file."""
 
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -30,9 +31,11 @@ from .handles import (
     fingerprint,
     prompts_by_chunk,
 )
-from .pace import Pace
+from .pace import Pace, unused_line
 from .widgets import prefix_input, resume_input, seed_input, steps_input
 
+IMAGES = 2
+"""The output that gives all frames."""
 NOT_COLLECTED = "the frames were not kept in memory; turn on 'collect_images', or connect the video instead"
 
 
@@ -78,7 +81,8 @@ class Render(io.ComfyNode):
                     default=False,
                     advanced=True,
                     tooltip="Also keep all frames in memory for the output 'images': 12 bytes a pixel, at 448x768 "
-                    "4.1 MB a frame and 6.2 GB a minute. Off: memory does not grow.",
+                    "4.1 MB a frame and 6.2 GB a minute. On by itself where 'images' is connected. Off: memory does "
+                    "not grow.",
                 ),
             ],
             outputs=[
@@ -87,9 +91,9 @@ class Render(io.ComfyNode):
                     display_name="last_frames",
                     tooltip="The last 5 frames (9 with an InfiniteTalk patch), to go on from.",
                 ),
-                io.Image.Output(display_name="images", tooltip="All frames, if collect_images is on; memory grows."),
+                io.Image.Output(display_name="images", tooltip="All frames; where connected, memory grows."),
             ],
-            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.unique_id],
             is_output_node=True,
         )
 
@@ -114,10 +118,10 @@ class Render(io.ComfyNode):
         stream = stream_of(model, avatar, correction, steps, own_chunks=True)
         plan = speech.plan(stream)
         upscaler = None if upscale_model is None else host.Upscaler(upscale_model, avatar.reference)
-        output = host.OutputFile(filename_prefix, stream.width, stream.height)
+        output = host.OutputFile(filename_prefix, stream.width, stream.height, cls.hidden.prompt)
         if resume:
             output = output.unfinished(ENDING) or output
-        progress = host.Progress(plan.count * stream.steps)
+        progress = host.Progress(plan.count * (stream.steps + 1), avatar)
         engine = fleet.engine_for(model, vae, on_estimate=progress.on_estimate)
         session = Session(
             engine, avatar.for_chunks(stream, engine.encode), speech.features(plan), plan, stream,
@@ -125,14 +129,14 @@ class Render(io.ComfyNode):
         )  # fmt: skip
         render = CoreRender(
             session, output.path, seed, speech.source,
-            inputs=identity(model, avatar, speech, session, upscaler and upscaler.identity),
+            inputs=identity(model, vae, avatar, speech, session, upscaler and upscaler.identity),
             metadata=host.video_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo),
             resume=resume,
             upscaler=upscaler,
             on_packet=host.check_cancelled,
         )  # fmt: skip
-        kept = Kept(stream.motion_frames, collect_images)
-        run(render, progress, kept)
+        kept = Kept(stream.motion_frames, collect_images or connected(cls.hidden.prompt, cls.hidden.unique_id, IMAGES))
+        run(render, progress, kept, unused_line(host.unused_changes(model)))
         saved = ui.SavedResult(output.path.name, output.subfolder, io.FolderType.output)
         shown = ui.PreviewVideo([saved])
         progress.make_way(shown.as_dict())
@@ -174,12 +178,21 @@ class Kept:
         return torch.cat(self._all) if self._everything else host.blocked(NOT_COLLECTED)
 
 
-def run(render: CoreRender, progress: host.Progress, kept: Kept) -> None:
-    """Render to the end with previews; where it stops early, say where the playable part is."""
+def connected(prompt: Mapping[str, Any] | None, node: str, output: int) -> bool:
+    """Whether a node of the prompt takes this output of `node`."""
+    inputs = (value for described in (prompt or {}).values() for value in described.get("inputs", {}).values())
+    return any(value == [node, output] for value in inputs)
+
+
+def run(render: CoreRender, progress: host.Progress, kept: Kept, note: str = "") -> None:
+    """Render to the end with previews; where it stops early, say where the playable part is.
+
+    `note` stands below each line that the node shows.
+    """
     partial, complete = partial_path(render.output), False
     plan = render.session.plan
     begin = first_chunk(render)
-    progress.skip_to(begin * render.session.stream.steps)
+    progress.skip_to(begin * (render.session.stream.steps + 1))
     first = frames_before(plan, begin)
     kept.check_start(first)
     pace, chunk = Pace(first, plan.total_frames), []
@@ -191,7 +204,7 @@ def run(render: CoreRender, progress: host.Progress, kept: Kept) -> None:
                     chunk.append(event.pixels)
                     continue
                 progress.show(torch.cat(chunk))
-                host.say(pace.line(frames_before(plan, event.state.next_chunk)), log=False)
+                host.say(pace.line(frames_before(plan, event.state.next_chunk)) + note, log=False)
                 chunk.clear()
         complete = True
     finally:
@@ -214,7 +227,9 @@ def frames_before(plan: ChunkPlan, index: int) -> int:
     return last.start + last.skip + last.keep
 
 
-def identity(model: Any, avatar: Avatar, speech: Speech, session: Session, upscale_model: str | None) -> dict[str, Any]:
+def identity(
+    model: Any, vae: Any, avatar: Avatar, speech: Speech, session: Session, upscale_model: str | None
+) -> dict[str, Any]:
     """Everything but the seed that a render's frames depend on; a resume needs all of it unchanged.
 
     The seed is not among it: a resumed render goes on with its own, which a KSampler-like widget may have changed.
@@ -223,7 +238,9 @@ def identity(model: Any, avatar: Avatar, speech: Speech, session: Session, upsca
     later = {str(chunk): fingerprint(text) for chunk, text in session.prompts.items()}
     return {
         "model": host.model_identity(model) + fleet.name(model),
+        "vae": host.weights_identity(vae),
         "avatar": avatar.fingerprint,
+        "encoders of the avatar": avatar.encoders,
         "prompt": fingerprint(avatar.text),
         "later prompts": later,
         "speech": speech.fingerprint,

@@ -35,8 +35,8 @@ def prefix_input() -> io.String.Input:
     return io.String.Input(
         "filename_prefix",
         default="video/LiveTalk",
-        tooltip="Folder and name in ComfyUI's output folder; a number and .mp4 are added. %date:yyyy-MM-dd% and the "
-        "like work.",
+        tooltip="Folder and name in ComfyUI's output folder; a number and .mp4 are added. %date:yyyy-MM-dd%, "
+        "%LiveTalkAvatar.width% and the like are filled in.",
     )
 
 

@@ -20,7 +20,8 @@ class Avatar:
     reference [1,3,1,H,W] in -1..1: the portrait, resized and cropped. cond [20,F,h,w]: 4 mask channels (one where
     the frame is given) and the encoded portrait followed by grey frames. clip [1,S,clip_dim]: image tokens.
     text [L,text_dim]: prompt tokens. masks [3,h,w] for two speakers: left, right, background. held [16,k,h,w]: the
-    portrait held still for the frames that a chunk hands on, which retrospective correction compares with.
+    portrait held still for the frames that a chunk hands on, which retrospective correction compares with. encoders:
+    tells the weights that encoded it from others, where somebody cares.
     """
 
     reference: Tensor
@@ -29,6 +30,7 @@ class Avatar:
     text: Tensor
     masks: Tensor | None = None
     held: Tensor | None = None
+    encoders: str = ""
 
     def first_motion(self, geometry: Geometry) -> Tensor:
         """Clean latent that the first chunk starts from: the encoded portrait, [16,1,h,w]."""
@@ -59,7 +61,8 @@ class Avatar:
         """
         if self.cond.shape[1] == stream.geometry.latent_frames(stream.frame_num):
             return self
-        return prepare_avatar(self.reference, self.clip, self.text, encode, stream, self.masks)
+        again = prepare_avatar(self.reference, self.clip, self.text, encode, stream, self.masks)
+        return replace(again, encoders=self.encoders)
 
 
 def prepare_avatar(

@@ -3,13 +3,14 @@
 Node files use these verbs alone, so that tests can put a fake in their place.
 """
 
+from .changes import unused_changes
 from .engine import HostEngine
 from .files import OutputFile, model_files, model_path, video_metadata
+from .identity import model_identity, weights_identity
 from .lease import Lease, claim
 from .models import (
     build_model,
     image_tokens,
-    model_identity,
     read_weights,
     require_livetalk,
     run_on_device,
@@ -17,7 +18,7 @@ from .models import (
 )
 from .patches import plain_patches
 from .queue import blocked, check_cancelled, queue_again
-from .screen import Progress, say
+from .screen import Progress, play_once, say
 from .upscale import Upscaler
 from .vae import normalised_latent, raw_latent, stock_vae
 
@@ -37,6 +38,7 @@ __all__ = [
     "model_path",
     "normalised_latent",
     "plain_patches",
+    "play_once",
     "queue_again",
     "raw_latent",
     "read_weights",
@@ -44,6 +46,8 @@ __all__ = [
     "run_on_device",
     "say",
     "stock_vae",
+    "unused_changes",
     "video_metadata",
+    "weights_identity",
     "wrap_encoder",
 ]

@@ -4,6 +4,7 @@ import copy
 import glob
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,17 @@ import folder_paths
 from comfy.cli_args import args
 
 from ...livetalk_core.errors import InputError
+from ..naming import filled_in
 
 
 class OutputFile:
-    """The next free name in ComfyUI's output folder, numbered after those of the same prefix: `name_00001_.mp4`."""
+    """The next free name in ComfyUI's output folder, numbered after those of the same prefix: `name_00001_.mp4`.
 
-    def __init__(self, prefix: str, width: int, height: int) -> None:
+    The prefix may hold the time and, from `prompt`, widgets of other nodes.
+    """
+
+    def __init__(self, prefix: str, width: int, height: int, prompt: Mapping[str, Any] | None) -> None:
+        prefix = filled_in(prefix, prompt, datetime.now())
         if not prefix.strip() or Path(prefix).is_absolute() or ".." in Path(prefix).parts:
             raise InputError(
                 f"filename prefix {prefix!r} is no name inside ComfyUI's output folder; needs one like video/LiveTalk"

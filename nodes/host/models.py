@@ -1,6 +1,5 @@
 """Our transformer as a ComfyUI MODEL: built from ComfyUI's layers, moved between devices by its patcher."""
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -178,15 +177,6 @@ def require_livetalk(model: Patcher) -> TransformerConfig:
             "'LiveTalk Embedded Model'"
         )
     return model.model.diffusion_model.config
-
-
-def model_identity(model: Patcher) -> str:
-    """Names a MODEL across restarts: what it is, what LoRAs and stock nodes have changed, and where it computes."""
-    patches = [(key, [(patch[0], patch[2]) for patch in patches]) for key, patches in sorted(model.patches.items())]
-    digest = hashlib.sha256(repr(patches).encode()).hexdigest() if patches else "none"
-    shift = model.get_model_object("model_sampling").shift
-    where = f"{model.load_device.type}, {model.model.get_dtype_inference()}"
-    return f"{model.get_attachment(KEY)}, shift {shift}, patches {digest}, on {where}"
 
 
 def image_tokens(clip_vision: comfy.clip_vision.ClipVisionModel, reference: Tensor) -> Tensor:

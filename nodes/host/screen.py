@@ -19,6 +19,8 @@ from protocol import BinaryEventTypes
 from server import PromptServer
 from torch import Tensor
 
+from ...livetalk_core.streaming.avatar import Avatar
+from ..pictures import latent_to_rgb
 from .queue import PROMPT_ID
 
 PREVIEW_SIZE = 512
@@ -32,16 +34,16 @@ Send = Callable[[Image.Image], None]
 
 
 class Progress:
-    """The node's progress bar, one unit per denoising step, and its preview. Cancels.
+    """The node's progress bar, a unit for each denoising step and each chunk shown, and its preview. Cancels.
 
-    The preview is the latent at work, in the way that the user chose for samplers, until the first finished chunk;
-    from then on the newest finished chunk, moving.
+    The preview is the latent at work until the first finished chunk, where the user has previews of samplers on; from
+    then on the newest finished chunk, moving.
     """
 
-    def __init__(self, steps: int) -> None:
-        self.done, self._bar = 0, comfy.utils.ProgressBar(steps)
+    def __init__(self, units: int, avatar: Avatar) -> None:
+        self.done, self._bar = 0, comfy.utils.ProgressBar(units)
         self._playback: Playback | None = None
-        self._previewer = latent_preview.get_previewer(memory.get_torch_device(), comfy.latent_formats.Wan21())
+        self._previewer = _previewer(avatar)
         self._preview: tuple[str, Image.Image, int] | None = None
 
     def on_estimate(self, latent: Tensor) -> None:
@@ -53,21 +55,23 @@ class Progress:
     def on_step(self, _: int) -> None:
         """Count a denoising step; raises ComfyUI's interrupt when the user has cancelled."""
         memory.throw_exception_if_processing_interrupted()
+        self._count()
+
+    def _count(self) -> None:
         self.done += 1
         self._bar.update_absolute(self.done, preview=self._preview)
         self._preview = None
 
     def skip_to(self, done: int) -> None:
-        """Set the steps that are done already."""
+        """Set the units that are done already."""
         self.done = done
 
     def show(self, frames: Tensor) -> None:
-        """Play a finished chunk, [n,H,W,3] uint8, until the next one."""
+        """Count a finished chunk, and play its frames, [n,H,W,3] uint8, until the next one."""
         memory.throw_exception_if_processing_interrupted()
+        self._count()
         self.close()
-        send = _sender()
-        if send is not None:
-            self._playback = Playback([_small(frame) for frame in frames[::SHOWN_FRAMES]], send)
+        self._playback = _play(frames, forever=True)
 
     def close(self) -> None:
         """Stop playing."""
@@ -78,7 +82,7 @@ class Progress:
         """Have the browser drop the preview, for the finished video of the node's `output` to be shown in its place.
 
         A busy browser, or one whose page is hidden, may still show the video too early, and fail: it is told once
-        more after the prompt.
+        more after the prompt, unless another one waits, which shows its own.
         """
         running, client = get_executing_context(), PromptServer.instance.client_id
         if self._playback is None or running is None:
@@ -92,10 +96,10 @@ class Progress:
 
 
 class Playback:
-    """Sends pictures at their own pace, over and over, from a thread of its own."""
+    """Sends pictures at their own pace, once or over and over, from a thread of its own."""
 
-    def __init__(self, images: Sequence[Image.Image], send: Send) -> None:
-        self._images, self._send, self._stopped = images, send, Event()
+    def __init__(self, images: Sequence[Image.Image], send: Send, forever: bool) -> None:
+        self._images, self._send, self._forever, self._stopped = images, send, forever, Event()
         self._thread = Thread(target=self._play, name="LiveTalk preview", daemon=True)
         self._thread.start()
 
@@ -106,11 +110,36 @@ class Playback:
                     return
                 self._send(image)
                 self._stopped.wait(SECONDS_PER_SHOWN_FRAME)
+            if not self._forever:
+                return
 
     def stop(self) -> None:
         """Send no more."""
         self._stopped.set()
         self._thread.join()
+
+
+def play_once(frames: Tensor) -> None:
+    """Play frames, [n,H,W,3] uint8, on the running node, on beyond its end; the last one stays."""
+    _play(frames, forever=False)
+
+
+def _play(frames: Tensor, forever: bool) -> Playback | None:
+    """The playback; None where nobody looks."""
+    send = _sender()
+    return send and Playback([_small(frame) for frame in frames[::SHOWN_FRAMES]], send, forever)
+
+
+def _previewer(avatar: Avatar) -> Any:
+    """What makes a picture of a latent: the user's choice; for the plain one, factors fitted to this avatar.
+
+    Fitted, because each VAE's latents have their own: those of Wan 2.1 show the embedded model's as noise.
+    """
+    previewer = latent_preview.get_previewer(memory.get_torch_device(), comfy.latent_formats.Wan21())
+    if not isinstance(previewer, latent_preview.Latent2RGBPreviewer):
+        return previewer
+    factors = latent_to_rgb(avatar)
+    return latent_preview.Latent2RGBPreviewer(factors[:-1].tolist(), factors[-1].tolist())
 
 
 def _small(frame: Tensor) -> Image.Image:
@@ -156,14 +185,17 @@ def _drop_preview(node: str, client: str | None) -> None:
 
 
 def _show_again(executed: Mapping[str, Any], client: str | None) -> None:
-    """Once the prompt has ended: the preview dropped, what its node gave sent once more."""
+    """Once the prompt has ended: the preview dropped, what its node gave sent once more; not while others run."""
     server = PromptServer.instance
     while any(item[PROMPT_ID] == executed["prompt_id"] for item in server.prompt_queue.get_current_queue()[0]):
         time.sleep(SECONDS_TO_DROP)
     time.sleep(SECONDS_TO_DROP)
+    if server.prompt_queue.get_tasks_remaining():
+        return
     _drop_preview(executed["node"], client)
     time.sleep(5 * SECONDS_TO_DROP)
-    server.send_sync("executed", dict(executed), client)
+    if not server.prompt_queue.get_tasks_remaining():
+        server.send_sync("executed", dict(executed), client)
 
 
 def say(text: str, log: bool = True) -> None:

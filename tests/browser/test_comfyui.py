@@ -21,9 +21,19 @@ QUEUE = """() => {
         if (['width', 'height'].includes(widget.name)) widget.value = 64;
     app.queuePrompt(0);
 }"""
+COUNT_ENDS = "() => { window.ends = 0; app.api.addEventListener('execution_success', () => window.ends++) }"
+ANOTHER_SEED = """() => {
+    for (const widget of app.graph.nodes.find(n => n.type === 'LiveTalkRender').widgets)
+        if (widget.name === 'seed') widget.value = 7;
+    app.queuePrompt(0);
+}"""
 SMALL = {"width": 700, "height": 500}
 """Drawn without a graphics card, a large page would fall behind the preview."""
 PREVIEW = "() => Object.values(app.nodePreviewImages).flat().length > 0"
+THUMBNAILS = """() => app.graph.nodes.flatMap(n => n.widgets ?? []).map(w => w.name)
+    .filter(name => name.startsWith('$$') && name !== 'video-preview')"""
+"""What a preview leaves on a node of the canvas."""
+FAILED_VIDEO = "() => /failed to load|Error loading/.test(document.body.innerText)"
 VIDEO = """() => {
     app.canvas.setDirty(true, true);
     return [...document.querySelectorAll('video')].some(v => v.src.includes('/view?') && v.videoWidth === 64);
@@ -68,4 +78,20 @@ def test_preview_then_the_finished_video_on_the_node(server, frontend, new_nodes
         finally:
             picture(page, SCREENSHOTS / frontend / f"rendered_{'nodes2' if new_nodes else 'canvas'}.png")
         assert not page.evaluate(PREVIEW)
-        assert "failed to load" not in page.inner_text("body")
+        assert not page.evaluate(FAILED_VIDEO)
+        assert page.evaluate(THUMBNAILS) == []
+
+
+def test_a_run_queued_behind_another_shows_no_error(server, frontend, new_nodes):
+    from tests.browser.frontend import opened, report
+
+    with opened(f"http://127.0.0.1:{server.port}") as page:
+        page.set_viewport_size(SMALL)
+        report(page, load(named("livetalk_quick_start")))
+        page.evaluate(COUNT_ENDS)
+        page.evaluate(QUEUE)
+        page.evaluate(ANOTHER_SEED)
+        red = page.wait_for_function(f"() => ({FAILED_VIDEO})() ? 'red' : window.ends === 2 && 'done'").json_value()
+        assert red == "done"
+        page.wait_for_function(VIDEO, timeout=60_000)
+        assert not page.evaluate(FAILED_VIDEO)

@@ -28,7 +28,7 @@ class FakeHost(types.ModuleType):
         """Forget what happened; files go to `output` from now on."""
         self.output, self.models = output, {}
         self.said, self.shown, self.steps, self.cancel_after = [], [], 0, None
-        self.queued, self.cancelled = [], False
+        self.queued, self.cancelled, self.unused = [], False, []
 
     def HostEngine(self, model=None, vae=None, on_estimate=None, guidance=None, negative=None):
         return self.core("streaming.engine").LocalEngine(model, vae, guidance=guidance, negative=negative)
@@ -107,11 +107,21 @@ class FakeHost(types.ModuleType):
     def model_path(self, folder, name):
         return self.models[name]
 
-    def Progress(self, steps):
-        return Progress(self, steps)
+    def Progress(self, units, avatar):
+        return Progress(self, units)
 
-    def OutputFile(self, prefix, width, height):
+    def play_once(self, frames):
+        assert frames.dtype == torch.uint8 and frames.ndim == 4
+        self.shown.append(frames)
+
+    def OutputFile(self, prefix, width, height, prompt):
         return OutputFile(self.output, prefix)
+
+    def unused_changes(self, model):
+        return self.unused
+
+    def weights_identity(self, part):
+        return str(sorted((key, tuple(w.shape), float(w.float().sum())) for key, w in part.state_dict().items()))
 
 
 class Blocked:

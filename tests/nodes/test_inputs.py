@@ -167,10 +167,17 @@ class TestAvatar:
         image = torch.zeros(1, 64, 64, 4)
         assert (pack("nodes.inputs").one_image(image) == 255).all()
 
+    @pytest.mark.parametrize("shape", [(64, 64, 3), (1, 64, 64, 1), (1, 64, 64, 2)])
+    def test_takes_images_without_a_batch_grey_and_with_opacity(self, pack, shape):
+        assert (pack("nodes.inputs").one_image(torch.ones(shape)) == 255).all()
+        assert pack("nodes.inputs").one_image(torch.ones(shape)).shape == (64, 64, 3)
+
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"image": torch.zeros(2, 64, 64, 3)}, "batch of 2 images"),
+            ({"image": torch.zeros(2, 64, 64, 3)}, "a batch of 2; one portrait"),
+            ({"image": torch.zeros(1, 64, 64, 5)}, "one portrait .1,H,W,3. is needed"),
+            ({"image": torch.full((1, 64, 64, 3), torch.nan)}, "no numbers .NaN or infinite., from a node before"),
             ({"image": torch.zeros(1, 1, 1, 3)}, "1x1 px; at least 64"),
             ({"image": torch.zeros(1, 64, 20_000, 3)}, "20000x64 px; at most 8192"),
             ({"width": 100}, "100x96 px; both sides must be multiples of 16"),
@@ -193,17 +200,53 @@ class TestMasks:
         image = torch.rand(1, 96, 64, 3) if image is None else image
         return avatar_of(nodes, embedded[1], image, mask_1=mask_1, mask_2=mask_2).masks
 
-    @pytest.mark.parametrize("shape", [(1, 64, 96), (2, 96, 64), (1, 48, 32)])
-    def test_refuses_another_size_or_a_batch(self, nodes, embedded, errors, shape):
-        half = torch.zeros(1, 96, 64)
-        half[:, :40] = 1
-        with pytest.raises(errors.InputError, match="one mask of the image's 64x96 px is needed"):
-            self.masks(nodes, embedded, half, torch.zeros(shape))
+    def test_refuses_a_batch(self, nodes, embedded, errors):
+        with pytest.raises(errors.InputError, match="mask_2 is a batch of 2 masks; one is needed"):
+            self.masks(nodes, embedded, torch.zeros(1, 96, 64), torch.zeros(2, 96, 64))
+
+    @pytest.mark.parametrize("shape", [(96, 64), (1, 192, 128), (48, 32)])
+    def test_another_size_is_scaled(self, nodes, embedded, shape):
+        top, other = torch.zeros(1, 96, 64), torch.zeros(shape)
+        top[:, :32] = 1
+        other[..., -(shape[-2] // 3) :, :] = 1
+        same = torch.zeros(1, 96, 64)
+        same[:, 64:] = 1
+        assert torch.equal(self.masks(nodes, embedded, top, other), self.masks(nodes, embedded, top, same))
 
     def test_refuses_one_of_two(self, nodes, embedded, errors):
         with pytest.raises(errors.InputError, match="mask_1 is not connected"):
             self.masks(nodes, embedded, None, torch.zeros(1, 96, 64))
 
     def test_refuses_empty_ones(self, nodes, embedded, errors):
-        with pytest.raises(errors.InputError, match="mask_2 and the background cover nothing"):
+        with pytest.raises(errors.InputError, match=r"nothing of the .* picture is left for mask_2 and the background"):
             self.masks(nodes, embedded, torch.ones(1, 96, 64), torch.zeros(1, 96, 64))
+
+
+class TestOneSound:
+    def sound(self, pack, waveform, rate=16_000):
+        return pack("nodes.inputs").one_sound("audio", {"waveform": waveform, "sample_rate": rate})
+
+    @pytest.mark.parametrize("wrap", [lambda w: w, lambda w: w[0], lambda w: w[0, 0], lambda w: w.tolist()])
+    def test_takes_what_other_packs_give(self, pack, wrap):
+        waveform = torch.linspace(-0.5, 0.5, 16_000).reshape(1, 1, -1)
+        sound = self.sound(pack, wrap(waveform), rate=16_000.0)
+        assert torch.allclose(
+            torch.as_tensor(sound.read(0, 16_000, 16_000, mono=True)).flatten(), waveform.flatten(), atol=1e-6
+        )
+
+    @pytest.mark.parametrize("dtype", [torch.int16, torch.int32])
+    def test_whole_numbers_are_parts_of_their_range(self, pack, dtype):
+        half = torch.full((1, 1, 16_000), torch.iinfo(dtype).max // 2, dtype=dtype)
+        assert abs(float(self.sound(pack, half).read(0, 1, 16_000, mono=True)[0, 0]) - 0.5) < 1e-3
+
+    @pytest.mark.parametrize(
+        ("audio", "message"),
+        [
+            (None, "audio_2 holds no sound"),
+            ({"waveform": torch.zeros(2, 1, 100), "sample_rate": 16_000}, "audio_2 is a batch of 2 sounds"),
+            ({"waveform": torch.full((1, 1, 9), torch.nan), "sample_rate": 16_000}, "samples that are no numbers"),
+        ],
+    )
+    def test_refuses(self, pack, errors, audio, message):
+        with pytest.raises(errors.InputError, match=message):
+            pack("nodes.inputs").one_sound("audio_2", audio)

@@ -71,8 +71,9 @@ def test_says_where_it_stands_and_what_comes_next(nodes, parts, host):  # noqa: 
         (3, 3, True),
     ]
     assert [job["next_prompt_id"] is None for job in stands] == [False, False, True]
-    shown = [output.ui["images"][0].filename for output in outputs]
-    assert shown == ["job_00001_.partial.mp4", "job_00001_.partial.mp4", "job_00001_.mp4"]
+    named = [[file.filename for file in output.ui.get("images", [])] for output in outputs]
+    assert named == [[], [], ["job_00001_.mp4"]], "an unfinished file would stay listed when it is gone"
+    assert [len(frames) for frames in host.shown] == [33, 28], "each unfinished chunk is played"
     assert all(isinstance(output.args[0], Blocked) and output.args[0].message is None for output in outputs[:-1])
 
 

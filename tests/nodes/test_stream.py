@@ -1,5 +1,6 @@
 """Chunk nodes and render node, on the embedded model: they agree, stop, go on, and refuse what does not fit."""
 
+import copy
 import dataclasses
 
 import av
@@ -373,6 +374,28 @@ class TestRenderOptions:
         _, last_alone, blocked = render(nodes, parts).args
         assert torch.equal(last_alone, last)
         assert "collect_images" in blocked.message
+
+    def test_images_are_kept_where_another_node_takes_them(self, nodes, parts, host, monkeypatch):
+        hidden = nodes["LiveTalkRender"][0].hidden
+        for output, kept in ((2, True), (1, False)):
+            prompt = {"1": {"inputs": {}}, "9": {"inputs": {"images": ["1", output]}}}
+            monkeypatch.setattr(hidden, "prompt", prompt)
+            assert torch.is_tensor(render(nodes, parts).args[2]) is kept
+
+    def test_says_what_it_does_not_use(self, nodes, parts, host):
+        host.unused = ["attn1 output patch", "easycache"]
+        render(nodes, parts)
+        assert host.said[-1].endswith("left\nnot used by LiveTalk: attn1 output patch, easycache")
+
+    def test_another_vae_is_refused_by_name(self, nodes, parts, host, errors):
+        host.cancel_after = host.steps + 3
+        with pytest.raises(Interrupted):
+            render(nodes, parts)
+        host.cancel_after = None
+        other = copy.deepcopy(parts["vae"])
+        next(other.parameters()).data.mul_(1.01)
+        with pytest.raises(errors.ResumeError, match="another vae"):
+            render(nodes, parts | {"vae": other}, resume=True)
 
     def test_images_of_an_earlier_run_are_not_in_memory(self, nodes, parts, host, errors):
         host.cancel_after = host.steps + 5

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 def check_cancel_stops_at_the_next_step():
     _, weights = transformer()
     engine = host.HostEngine(build(weights))
-    progress = host.Progress(4)
+    progress = host.Progress(4, chunk()[0])
     done = []
 
     def on_step(step):
