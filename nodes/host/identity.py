@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from comfy.weight_adapter.base import WeightAdapterBase
+from comfy.weight_adapter.bypass import BypassInjectionManager
 from torch import Tensor
 
 from .models import KEY, Patcher
@@ -64,8 +65,8 @@ def _held(value: Any) -> list[Any] | None:
         return [value.weights]
     if hasattr(value, "inject"):  # ComfyUI's PatcherInjection
         return [value.inject]
-    if hasattr(value, "adapter") and hasattr(value, "multiplier"):  # its hook for a bypassed LoRA
-        return [value.adapter, value.multiplier]
+    if isinstance(value, BypassInjectionManager):  # of LoRAs that run beside their layers
+        return sorted(value.adapters.items())
     if callable(value):
         return [cell.cell_contents for cell in getattr(value, "__closure__", None) or ()]
     if value is None or isinstance(value, (bool, int, float, str)):
