@@ -50,6 +50,7 @@ class TransformerConfig:
 
     The published config leaves out `clip_dim`, `audio_blocks` (hidden states stacked per audio
     frame) and `audio_channels` (their width). `geometry` is the VAE's, with the patches made of its latents.
+    Where `prompted` is off, blocks listen to the sound alone, and the widths of text and image tokens are not read.
     """
 
     dim: int = 5120
@@ -70,11 +71,25 @@ class TransformerConfig:
     audio_window: int = 5
     eps: float = 1e-6
     geometry: Geometry = WAN
+    prompted: bool = True
 
     def __post_init__(self) -> None:
         _check_widths(self, "dim", "num_heads")
+        if not self.prompted and self.output_dim != self.dim:
+            raise InputError(f"output_dim {self.output_dim}, dim {self.dim}; a model without prompts has them equal")
         if self.head_dim % 2:
             raise InputError(f"dim {self.dim} with {self.num_heads} heads; needs an even number of channels per head")
+
+    @classmethod
+    def published(cls, config: Mapping[str, Any]) -> "TransformerConfig":
+        """The widths in a published `config.json`, completed by what it leaves out; FlashHead's has its geometry."""
+        names = {each.name for each in fields(cls)} - {"geometry"}
+        widths = {name: value for name, value in config.items() if name in names}
+        if "vae_stride" not in config:
+            return cls(**widths)
+        temporal, spatial = config["vae_stride"][:2]
+        geometry = Geometry(temporal, spatial, config["patch_size"][-1], config["out_dim"])
+        return cls(**widths, geometry=geometry, prompted=config["has_image_input"])
 
     @property
     def head_dim(self) -> int:
@@ -135,7 +150,10 @@ class LTXVAEConfig:
 
 @dataclass(frozen=True)
 class AudioEncoderConfig:
-    """Wav2Vec2 widths, named as in `transformers.Wav2Vec2Config`."""
+    """Wav2Vec2 widths, named as in `transformers.Wav2Vec2Config`.
+
+    `lufs` is the loudness that its member of the family sets the sound to; None: it is left as it is.
+    """
 
     hidden_size: int = 768
     num_hidden_layers: int = 12
@@ -144,7 +162,7 @@ class AudioEncoderConfig:
     conv_dim: tuple[int, ...] = (512, 512, 512, 512, 512, 512, 512)
     num_conv_pos_embeddings: int = 128
     num_conv_pos_embedding_groups: int = 16
-    lufs: float = -23.0
+    lufs: float | None = -23.0
 
     def __post_init__(self) -> None:
         _check_widths(self, "hidden_size", "num_attention_heads")

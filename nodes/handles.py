@@ -35,7 +35,7 @@ class HostedAudioEncoder:
     """
 
     patcher: Any
-    lufs: float
+    lufs: float | None
     blocks: int
     channels: int
     weights: str

@@ -92,6 +92,6 @@ def integrated_loudness(sound: np.ndarray, sample_rate: int = SAMPLE_RATE) -> fl
     return meter.loudness()
 
 
-def gain_to(lufs: float, loudness: float) -> float:
-    """Factor that brings a sound of `loudness` to `lufs`; 1 for silence."""
-    return 10 ** ((lufs - loudness) / 20) if math.isfinite(loudness) else 1.0
+def gain_to(lufs: float | None, loudness: float) -> float:
+    """Factor that brings a sound of `loudness` to `lufs`; 1 for silence, and where it is left as loud as it is."""
+    return 1.0 if lufs is None or not math.isfinite(loudness) else 10 ** ((lufs - loudness) / 20)

@@ -44,8 +44,8 @@ class AudioEncoder(nn.Module):
         self.encoder = Wav2Vec2Encoder(stock)
 
     @property
-    def lufs(self) -> float:
-        """Integrated loudness that the sound is set to before `standardize`."""
+    def lufs(self) -> float | None:
+        """Integrated loudness that the sound is set to before `standardize`, if any."""
         return self.config.lufs
 
     @property

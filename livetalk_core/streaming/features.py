@@ -38,8 +38,8 @@ class Encoder(Protocol):
     """What turns sound into features: `models.audio_encoder.AudioEncoder`, wherever it runs."""
 
     @property
-    def lufs(self) -> float:
-        """Integrated loudness that it wants."""
+    def lufs(self) -> float | None:
+        """Integrated loudness that it wants; None where any will do."""
         ...
 
     def embed(self, waveform: Tensor, frames: int) -> Tensor:

@@ -57,7 +57,7 @@ class Denoiser(Transformer):
         """Audio keys and values of a batch: [B,1+4(F-1),5,blocks,channels] -> entries [B*F,T,N,D]."""
         tokens = self.audio_proj(windows.to(self.dtype))
         tokens = rearrange(tokens, "f (b t) c -> (b f) t c", b=windows.shape[0])
-        return AudioContext(tuple(block.audio_cross_attn.embed(tokens, 1) for block in self._blocks), 1)
+        return AudioContext(tuple(block.embed_audio(tokens, 1) for block in self._blocks), 1)
 
 
 def attend_plainly(q_BLND: Tensor, k_BSND: Tensor, v_BSND: Tensor) -> Tensor:

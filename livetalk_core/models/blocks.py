@@ -1,0 +1,260 @@
+"""The transformer's blocks, and the attention layers in them.
+
+Two kinds: `Block` (the 14B model's) attends to text and image tokens, then to the sound; `SoundBlock` (FlashHead's) to
+the sound alone. What they share is `BaseBlock`; a further kind says how it listens between self-attention and
+feed-forward.
+
+B batch, L video tokens (frames x rows x columns), S context tokens, C width, N heads, D channels a head,
+F latent frames, P speakers, T audio tokens a latent frame.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from ..config import TransformerConfig
+from .attention import AttentionFunction
+from .rope import rotate
+from .speakers import SPEAKER_POSITIONS, speaker_rotation
+from .tokens import Tokens
+
+
+class KeyValue(NamedTuple):
+    """Keys and values of one attention layer, each [B, S, N, D]."""
+
+    k_BSND: Tensor
+    v_BSND: Tensor
+
+
+class Modulation(NamedTuple):
+    """What a timestep does to one norm and the branch behind it: each [B, 1, C] in float32."""
+
+    shift_B1C: Tensor
+    factor_B1C: Tensor
+    gate_B1C: Tensor
+
+
+class Step(NamedTuple):
+    """What one evaluation shares between its blocks."""
+
+    rotation: Tensor
+    tokens: Tokens
+    speaker_masks: Tensor | None
+    attention: AttentionFunction
+
+
+def modulate(x_BLC: Tensor, by: Modulation) -> Tensor:
+    """x * factor + shift, in float32, given back in the dtype of `x`."""
+    return torch.addcmul(by.shift_B1C, x_BLC.float(), by.factor_B1C).type_as(x_BLC)
+
+
+def gated(x_BLC: Tensor, y_BLC: Tensor, gate_B1C: Tensor) -> Tensor:
+    """x + y * gate, in float32, given back in the dtype of `x`."""
+    return torch.addcmul(x_BLC.float(), y_BLC.float(), gate_B1C).type_as(x_BLC)
+
+
+class SelfAttention(nn.Module):
+    """Bidirectional attention over all tokens of a chunk; queries and keys normed, then rotated."""
+
+    def __init__(self, config: TransformerConfig, operations: Any, **factory: Any) -> None:
+        super().__init__()
+        dim = config.dim
+        self.num_heads = config.num_heads
+        self.q = operations.Linear(dim, dim, **factory)
+        self.k = operations.Linear(dim, dim, **factory)
+        self.v = operations.Linear(dim, dim, **factory)
+        self.o = operations.Linear(dim, dim, **factory)
+        self.norm_q = operations.RMSNorm(dim, eps=config.eps, **factory)
+        self.norm_k = operations.RMSNorm(dim, eps=config.eps, **factory)
+
+    def heads(self, x_BLC: Tensor) -> Tensor:
+        """[B,L,C] -> [B,L,N,D]."""
+        return x_BLC.unflatten(-1, (self.num_heads, -1))
+
+    def forward(self, x_BLC: Tensor, step: Step) -> tuple[Tensor, Tensor | None]:
+        """Attended tokens [B,L,C], and with two speakers each token's audio position [B,L]."""
+        q_BLND = rotate(self.heads(self.norm_q(self.q(x_BLC))), step.rotation)
+        k_BLND = rotate(self.heads(self.norm_k(self.k(x_BLC))), step.rotation)
+        v_BLND = self.heads(self.v(x_BLC))
+        out_BLND, positions_BL = step.tokens.attend(q_BLND, k_BLND, v_BLND, step.speaker_masks, step.attention)
+        return self.o(out_BLND.flatten(2)), positions_BL
+
+
+class ContextAttention(SelfAttention):
+    """Cross-attention to text and image tokens; the two results are added."""
+
+    def __init__(self, config: TransformerConfig, operations: Any, **factory: Any) -> None:
+        super().__init__(config, operations, **factory)
+        self.k_img = operations.Linear(config.dim, config.dim, **factory)
+        self.v_img = operations.Linear(config.dim, config.dim, **factory)
+        self.norm_k_img = operations.RMSNorm(config.dim, eps=config.eps, **factory)
+
+    def embed_text(self, text_BSC: Tensor) -> KeyValue:
+        """Keys and values of the text tokens."""
+        return KeyValue(self.heads(self.norm_k(self.k(text_BSC))), self.heads(self.v(text_BSC)))
+
+    def embed_image(self, image_BSC: Tensor) -> KeyValue:
+        """Keys and values of the image tokens."""
+        return KeyValue(self.heads(self.norm_k_img(self.k_img(image_BSC))), self.heads(self.v_img(image_BSC)))
+
+    def forward(self, x_BLC: Tensor, text: KeyValue, image: KeyValue, attention: AttentionFunction) -> Tensor:
+        """[B,L,C] -> [B,L,C]."""
+        q_BLND = self.heads(self.norm_q(self.q(x_BLC)))
+        out_BLND = attention(q_BLND, *text) + attention(q_BLND, *image)
+        return self.o(out_BLND.flatten(2))
+
+
+class AudioAttention(nn.Module):
+    """Cross-attention of each latent frame's tokens to that frame's audio tokens."""
+
+    def __init__(self, config: TransformerConfig, operations: Any, **factory: Any) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.q_linear = operations.Linear(config.dim, config.dim, **factory)
+        self.kv_linear = operations.Linear(config.output_dim, 2 * config.dim, **factory)
+        self.proj = operations.Linear(config.dim, config.dim, **factory)
+
+    def embed(self, audio_FSC: Tensor, speakers: int) -> KeyValue:
+        """Keys and values of the audio tokens [F, P*T, output_dim]; with two speakers, keys are rotated apart."""
+        kv = rearrange(self.kv_linear(audio_FSC), "f s (two n d) -> two f s n d", two=2, n=self.num_heads)
+        k_FSND, v_FSND = kv.unbind(0)
+        if speakers == 2:
+            middle = torch.tensor([sum(span) / 2 for span in SPEAKER_POSITIONS], device=k_FSND.device)
+            positions_S = middle.repeat_interleave(k_FSND.shape[1] // 2)
+            k_FSND = rotate(k_FSND, speaker_rotation(positions_S, k_FSND.shape[-1]))
+        return KeyValue(k_FSND, v_FSND)
+
+    def forward(self, x_BLC: Tensor, audio: KeyValue, positions_BL: Tensor | None, step: Step) -> Tensor:
+        """[B,L,C] -> [B,L,C]; `positions_BL` places each token between two speakers."""
+        q_BLND = self.q_linear(x_BLC).unflatten(-1, (self.num_heads, -1))
+        if positions_BL is not None:
+            q_BLND = rotate(q_BLND, speaker_rotation(positions_BL, q_BLND.shape[-1]))
+        out_BLND = step.tokens.attend_frames(q_BLND, *audio, step.attention)
+        return self.proj(out_BLND.flatten(2))
+
+
+class SoundAttention(SelfAttention):
+    """Cross-attention of each latent frame's tokens to that frame's audio tokens; queries and keys normed."""
+
+    def embed(self, audio_FSC: Tensor) -> KeyValue:
+        """Keys and values of the audio tokens [F,T,C]."""
+        return KeyValue(self.heads(self.norm_k(self.k(audio_FSC))), self.heads(self.v(audio_FSC)))
+
+    def forward(self, x_BLC: Tensor, audio: KeyValue, step: Step) -> Tensor:
+        """[B,L,C] -> [B,L,C]."""
+        q_BLND = self.heads(self.norm_q(self.q(x_BLC)))
+        return self.o(step.tokens.attend_frames(q_BLND, *audio, step.attention).flatten(2))
+
+
+class BaseBlock(nn.Module, ABC):
+    """Self-attention, what is listened to (`listen`), feed-forward; modulated by the timestep."""
+
+    cross_attention: Callable[..., nn.Module]
+    """What makes the first layer to listen with."""
+
+    def __init__(self, config: TransformerConfig, operations: Any, **factory: Any) -> None:
+        super().__init__()
+        dim, eps = config.dim, config.eps
+        self.norm1 = operations.LayerNorm(dim, eps=eps, elementwise_affine=False, **factory)
+        self.self_attn = SelfAttention(config, operations, **factory)
+        self.norm3 = operations.LayerNorm(dim, eps=eps, **factory)
+        self.cross_attn = self.cross_attention(config, operations, **factory)
+        self.norm2 = operations.LayerNorm(dim, eps=eps, elementwise_affine=False, **factory)
+        self.ffn = nn.Sequential(
+            operations.Linear(dim, config.ffn_dim, **factory),
+            nn.GELU(approximate="tanh"),
+            operations.Linear(config.ffn_dim, dim, **factory),
+        )
+        self.modulation = nn.Parameter(torch.empty(1, 6, dim, **factory))
+
+    def modulations(self, time_B6C: Tensor) -> tuple[Modulation, Modulation]:
+        """A projected timestep's modulation of self-attention and of feed-forward."""
+        modulation = self.modulation.to(time_B6C.device).float() + time_B6C
+        shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = modulation.chunk(6, dim=1)
+        return Modulation(shift, 1 + scale, gate), Modulation(ffn_shift, 1 + ffn_scale, ffn_gate)
+
+    @abstractmethod
+    def embed_audio(self, audio_FSC: Tensor, speakers: int) -> KeyValue:
+        """Keys and values of the audio tokens [F, P*T, output_dim], once per chunk."""
+
+    @abstractmethod
+    def listen(
+        self,
+        x_BLC: Tensor,
+        positions_BL: Tensor | None,
+        step: Step,
+        text: KeyValue | None,
+        image: KeyValue | None,
+        audio: KeyValue,
+    ) -> Tensor:
+        """[B,L,C] -> [B,L,C]; `positions_BL` places each token between two speakers."""
+
+    def forward(
+        self,
+        x_BLC: Tensor,
+        step: Step,
+        modulations: tuple[Modulation, Modulation],
+        text: KeyValue | None,
+        image: KeyValue | None,
+        audio: KeyValue,
+    ) -> Tensor:
+        """[B,L,C] -> [B,L,C]."""
+        attending, feeding = modulations
+        attended, positions_BL = self.self_attn(modulate(self.norm1(x_BLC), attending), step)
+        x_BLC = gated(x_BLC, attended, attending.gate_B1C)
+        x_BLC = self.listen(x_BLC, positions_BL, step, text, image, audio)
+        return gated(x_BLC, self.ffn(modulate(self.norm2(x_BLC), feeding)), feeding.gate_B1C)
+
+
+class Block(BaseBlock):
+    """Listens to text and image tokens, then to the sound."""
+
+    cross_attention = ContextAttention
+
+    def __init__(self, config: TransformerConfig, operations: Any, **factory: Any) -> None:
+        super().__init__(config, operations, **factory)
+        self.audio_cross_attn = AudioAttention(config, operations, **factory)
+        self.norm_x = operations.LayerNorm(config.dim, eps=config.eps, **factory)
+
+    def embed_audio(self, audio_FSC: Tensor, speakers: int) -> KeyValue:
+        """See `BaseBlock.embed_audio`."""
+        return self.audio_cross_attn.embed(audio_FSC, speakers)
+
+    def listen(
+        self,
+        x_BLC: Tensor,
+        positions_BL: Tensor | None,
+        step: Step,
+        text: KeyValue | None,
+        image: KeyValue | None,
+        audio: KeyValue,
+    ) -> Tensor:
+        """See `BaseBlock.listen`."""
+        x_BLC = x_BLC + self.cross_attn(self.norm3(x_BLC), text, image, step.attention)
+        return x_BLC + self.audio_cross_attn(self.norm_x(x_BLC), audio, positions_BL, step)
+
+
+class SoundBlock(BaseBlock):
+    """Listens to the sound alone, of one speaker."""
+
+    cross_attention = SoundAttention
+
+    def embed_audio(self, audio_FSC: Tensor, speakers: int) -> KeyValue:
+        """See `BaseBlock.embed_audio`."""
+        return cast(SoundAttention, self.cross_attn).embed(audio_FSC)
+
+    def listen(
+        self,
+        x_BLC: Tensor,
+        positions_BL: Tensor | None,
+        step: Step,
+        text: KeyValue | None,
+        image: KeyValue | None,
+        audio: KeyValue,
+    ) -> Tensor:
+        """See `BaseBlock.listen`."""
+        return x_BLC + self.cross_attn(self.norm3(x_BLC), audio, step)
