@@ -17,6 +17,10 @@ COMMANDS = {
     "generate": (".generate.command", "Render a talking video."),
     "verify": (".verify.command", "Check the models against golden files of the reference."),
     "convert": (".convert", "Convert weights: .pth to safetensors, shards to one file, bfloat16 to scaled FP8."),
+    "download": (
+        ".download.command",
+        "Download a published model: sizes and licences first, then its files, checked and converted.",
+    ),
     "info": (".info.command", "Say what a checkpoint holds, what this machine can run, and the memory that it needs."),
     "bench": (".bench.command", "Time each part of the model on this machine."),
     "train": (".train", "Train a model: its speech data, its parts, stage 1 (adapt) and stage 2 (distill)."),
