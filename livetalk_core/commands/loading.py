@@ -101,9 +101,8 @@ def engine_of(settings: ModelSettings, model: Model, stream: StreamConfig, negat
     """The engine: workers where there are some, else this process. `negative`: tokens of the negative prompt."""
     if settings.fleet is not None:
         return FleetEngine(settings.fleet, stream.shift, guidance=stream.guidance, negative=negative)
-    widths = model.preset.transformer
-    shape = Shape(settings.device, settings.dtype, widths.num_heads, widths.head_dim)
-    attention = choose_attention(settings.attention, shape)
+    preset = replace(model.preset, stream=stream)
+    attention = choose_attention(settings.attention, Shape.of(preset, settings.device, settings.dtype))
     return LocalEngine(
         model.transformer, model.vae, settings.device, stream.shift, attention, settings.compiled,
         stream.guidance, negative,

@@ -62,7 +62,7 @@ def speed_options(command: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     command.add_argument(
         "--compile", action="store_true",
-        help="have torch.compile make one graph of a step: slow to begin (a minute or more), faster afterwards",
+        help="have torch.compile make graphs of a block and of the VAE: slow to begin, faster afterwards",
     )  # fmt: skip
 
 

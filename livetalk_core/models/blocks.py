@@ -47,6 +47,11 @@ class Step(NamedTuple):
     attention: AttentionFunction
 
 
+def prepared(layer: Any, x: Tensor) -> Any:
+    """What comes into several layers like `layer`, made ready once for all of them, where its `operations` can."""
+    return layer.prepare(x) if hasattr(layer, "prepare") else x
+
+
 def modulate(x_BLC: Tensor, by: Modulation) -> Tensor:
     """x * factor + shift, in float32, given back in the dtype of `x`."""
     return torch.addcmul(by.shift_B1C, x_BLC.float(), by.factor_B1C).type_as(x_BLC)
@@ -77,6 +82,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, x_BLC: Tensor, step: Step) -> tuple[Tensor, Tensor | None]:
         """Attended tokens [B,L,C], and with two speakers each token's audio position [B,L]."""
+        x_BLC = prepared(self.q, x_BLC)
         q_BLND = rotate(self.heads(self.norm_q(self.q(x_BLC))), step.rotation)
         k_BLND = rotate(self.heads(self.norm_k(self.k(x_BLC))), step.rotation)
         v_BLND = self.heads(self.v(x_BLC))
@@ -123,8 +129,9 @@ class AudioAttention(nn.Module):
         kv = rearrange(self.kv_linear(audio_FSC), "f s (two n d) -> two f s n d", two=2, n=self.num_heads)
         k_FSND, v_FSND = kv.unbind(0)
         if speakers == 2:
-            middle = torch.tensor([sum(span) / 2 for span in SPEAKER_POSITIONS], device=k_FSND.device)
-            positions_S = middle.repeat_interleave(k_FSND.shape[1] // 2)
+            each = (k_FSND.shape[1] // 2,)
+            middles = [torch.full(each, sum(span) / 2, device=k_FSND.device) for span in SPEAKER_POSITIONS]
+            positions_S = torch.cat(middles)
             k_FSND = rotate(k_FSND, speaker_rotation(positions_S, k_FSND.shape[-1]))
         return KeyValue(k_FSND, v_FSND)
 
@@ -258,3 +265,8 @@ class SoundBlock(BaseBlock):
     ) -> Tensor:
         """See `BaseBlock.listen`."""
         return x_BLC + self.cross_attn(self.norm3(x_BLC), audio, step)
+
+
+def run_block(block: BaseBlock, x_BLC: Tensor, step: Step, *given: Any) -> Tensor:
+    """One block of a step; what may be exchanged for it runs the same block in another way."""
+    return block(x_BLC, step, *given)

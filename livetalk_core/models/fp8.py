@@ -9,7 +9,7 @@ sound, the timestep's projection) or to the result at once (the head). Modulatio
 """
 
 import re
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -43,14 +43,31 @@ def quantize(block: nn.Module) -> None:
             linear.weight = nn.Parameter(weight, requires_grad=False)
 
 
+class Quantized(NamedTuple):
+    """What comes into a layer, also as FP8 rows with their scales: for all layers that read it."""
+
+    x: Tensor
+    x_MK: Tensor
+    scale_M1: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor) -> "Quantized":
+        """[..., K] quantised row by row."""
+        return cls(x, *scaled(x.flatten(0, -2), rows=True))
+
+
 class Linear(operations.Linear):
     """Multiplies in FP8 by `torch._scaled_mm`: on GPUs of compute capability 8.9 (Ada, Hopper) or higher."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., in_features] -> [..., out_features], in the dtype of `x`."""
+    def prepare(self, x: Tensor) -> "Tensor | Quantized":
+        """`x` quantised, for this layer and others that take the same; as it is where this one's weight is not FP8."""
+        return x if self.scale_weight is None else Quantized.of(x)
+
+    def forward(self, x: "Tensor | Quantized") -> Tensor:
+        """[..., in_features] -> [..., out_features], in the dtype of `x`, which may be prepared."""
         if self.scale_weight is None or self.weight.dtype != FP8:
-            return super().forward(x)
-        x_MK, scale_M1 = scaled(x.flatten(0, -2), rows=True)
+            return super().forward(x.x if isinstance(x, Quantized) else x)
+        x, x_MK, scale_M1 = x if isinstance(x, Quantized) else Quantized.of(x)
         scale_N1 = self.scale_weight.float().reshape(-1, 1).expand(self.out_features, 1)
         return self.product(x_MK, scale_M1, scale_N1).to(x.dtype).unflatten(0, x.shape[:-1])
 

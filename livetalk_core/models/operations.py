@@ -74,6 +74,6 @@ class Conv3d(nn.Conv3d):
         """[B, C, T, H, W] -> [B, C', T', H', W'], in the dtype of `x`."""
         weight, bias = self.weight.to(x.dtype), _cast(self.bias, x)
         assert isinstance(self.padding, tuple), "named paddings ('same', 'valid') are not used here"
-        if x.device.type != "cpu" or self.padding[0] or self.groups > 1:
+        if x.device.type != "cpu" or self.padding[0] or self.groups > 1 or torch.compiler.is_compiling():
             return self._conv_forward(x, weight, bias)
         return convolve(x, weight, bias, self.stride, self.padding, self.dilation)

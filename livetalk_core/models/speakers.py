@@ -43,9 +43,10 @@ def speaker_positions(strength_BL3: Tensor, low_B13: Tensor, high_B13: Tensor) -
     `low_B13` and `high_B13` are the least and greatest strength of any token of the video.
     """
     scaled_BL3 = (strength_BL3 - low_B13) / (high_B13 - low_B13 + 1e-8)
-    starts = scaled_BL3.new_tensor([SPEAKER_POSITIONS[0][0], SPEAKER_POSITIONS[1][0], BACKGROUND_POSITION])
-    spans = scaled_BL3.new_tensor([end - start for start, end in SPEAKER_POSITIONS] + [0.0])
-    places_BL3 = starts + scaled_BL3 * spans
+    areas = (*SPEAKER_POSITIONS, (BACKGROUND_POSITION, BACKGROUND_POSITION))
+    # Scalars, not a tensor of them: that would be copied to the device, and the host would wait for it.
+    places = [start + scaled * (end - start) for (start, end), scaled in zip(areas, scaled_BL3.unbind(-1), strict=True)]
+    places_BL3 = torch.stack(places, dim=-1)
     strongest_BL1 = strength_BL3.argmax(-1, keepdim=True)
     return places_BL3.gather(-1, strongest_BL1).squeeze(-1)
 

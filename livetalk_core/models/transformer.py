@@ -21,7 +21,7 @@ from ..errors import InputError
 from ..shapes import LatentShape
 from . import operations as default_operations
 from .attention import AttentionFunction, attend
-from .blocks import BaseBlock, Block, ContextAttention, KeyValue, Modulation, SoundBlock, Step, modulate
+from .blocks import BaseBlock, Block, ContextAttention, KeyValue, Modulation, SoundBlock, Step, modulate, run_block
 from .patches import patchify, token_masks, unpatchify
 from .projections import AudioProjection, ImageProjection
 from .rope import grid_rotation
@@ -198,6 +198,7 @@ class Transformer(nn.Module):
         context: Context,
         audio: AudioContext,
         attention: AttentionFunction = attend,
+        run_block: Callable[..., Tensor] = run_block,
     ) -> Tensor:
         """`forward` for what has been embedded: latent [B,C,F,h,w] -> [B,C,F,h,w] float32."""
         if (scene.speaker_masks is None) != (audio.speakers == 1):
@@ -208,7 +209,7 @@ class Transformer(nn.Module):
         x_BLC = self._begin(latent_BCFhw, scene)
         step = Step(scene.rotation, scene.tokens, scene.speaker_masks, attention)
         for block, *given in zip(self._blocks, time.blocks, context.text, context.image, audio.blocks, strict=True):
-            x_BLC = block(x_BLC, step, *given)
+            x_BLC = run_block(block, x_BLC, step, *given)
         return unpatchify(scene.tokens.join(self.head(x_BLC, time.head)), scene.grid, self.patch)
 
     def forward(

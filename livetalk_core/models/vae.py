@@ -22,6 +22,7 @@ from ..config import VAEConfig
 from ..shapes import WAN
 from . import operations as default_operations
 from .attention import AttentionFunction, attend
+from .constants import Constants
 
 TEMPORAL_STRIDE, LATENT_CHANNELS = WAN.temporal_stride, WAN.latent_channels
 WIDTHS = (1, 2, 4, 4)
@@ -284,6 +285,7 @@ class VAE(nn.Module):
     ) -> None:
         super().__init__()
         self.config, self.dtype = config, dtype or torch.get_default_dtype()
+        self._statistics = Constants([config.latent_mean, config.latent_std])
         factory = {"device": device, "dtype": dtype}
         self.encoder = Encoder(config.dim, operations, **factory)
         self.conv1 = operations.Conv3d(2 * LATENT_CHANNELS, 2 * LATENT_CHANNELS, 1, **factory)
@@ -291,7 +293,7 @@ class VAE(nn.Module):
         self.decoder = Decoder(config.dim, operations, **factory)
 
     def _scale(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        mean, std = like.new_tensor([self.config.latent_mean, self.config.latent_std])[:, None, :, None, None, None]
+        mean, std = self._statistics.on(like)[:, None, :, None, None, None]
         return mean, std
 
     def encode(self, video_BCTHW: Tensor) -> Tensor:

@@ -69,9 +69,16 @@ class Share(Tokens):
         first, before = divmod(self.start, self.per_frame)
         after = -(before + self.size) % self.per_frame
         q = rearrange(F.pad(q_BLND, (0, 0, 0, 0, before, after)), "b (f s) n d -> (b f) s n d", s=self.per_frame)
-        frames = [min(first + frame, self.grid[0] - 1) for frame in range(q.shape[0] // q_BLND.shape[0])]
-        out = rearrange(attention(q, k_FSND[frames], v_FSND[frames]), "(b f) s n d -> b (f s) n d", f=len(frames))
+        touched = q.shape[0] // q_BLND.shape[0]
+        k, v = (self._frames(x, first, touched) for x in (k_FSND, v_FSND))
+        out = rearrange(attention(q, k, v), "(b f) s n d -> b (f s) n d", f=touched)
         return out[:, before : before + self.size]
+
+    def _frames(self, x_FSND: Tensor, first: int, count: int) -> Tensor:
+        """So many frames from one on; past the last, where tokens are padding, it again. No index that is copied."""
+        held = x_FSND[min(first, self.grid[0] - 1) : first + count]
+        missing = count - len(held)
+        return torch.cat([held, x_FSND[-1:].expand(missing, -1, -1, -1)]) if missing else held
 
     def _real(self, group: int) -> int:
         """How many of a Ulysses group's tokens are no padding."""

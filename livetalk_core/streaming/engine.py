@@ -1,7 +1,7 @@
 """What computes a chunk: three verbs, the same for one device, a fleet of workers, and ComfyUI."""
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Protocol
 
 import torch
@@ -9,9 +9,11 @@ from torch import Tensor
 
 from ..config import Guidance
 from ..errors import InputError
+from ..hardware.compiling import compile_vae, compiled_block
 from ..models.attention import AttentionFunction, attend
 from ..models.codec import Codec, decode_streamed
 from ..models.transformer import AudioContext, Context, Scene, TimeContext, Transformer
+from ..models.vae import VAE
 from ..sampling.chunk import sample
 from ..sampling.guidance import guided
 from ..sampling.schedule import sigmas
@@ -64,8 +66,8 @@ class LocalEngine:
     """One device, or one of several ranks that all run the same session on split models.
 
     What an avatar and the schedule contribute to every step is kept until another avatar, prompt or schedule comes.
-    `compiled` has torch.compile make one graph of the whole step, once per size. `guidance` is as in `StreamConfig`;
-    guidance by text needs `negative`, the tokens [L,text_dim] of a negative prompt.
+    `compiled` has torch.compile make graphs of a block and, on a GPU, of the VAE, once per size. `guidance` is as in
+    `StreamConfig`; guidance by text needs `negative`, the tokens [L,text_dim] of a negative prompt.
     """
 
     def __init__(
@@ -82,6 +84,8 @@ class LocalEngine:
         self.transformer, self.vae, self.device, self.shift = transformer, vae, torch.device(device), shift
         self.attention, self.compiled = attention, compiled
         self.guidance, self.negative = guidance, negative
+        if compiled and self.device.type != "cpu" and isinstance(vae, VAE):
+            compile_vae(vae)
         self._contexts: dict[bool, tuple[Tensor, Tensor, Context]] = {}
         self._scene: tuple[Avatar, Scene] | None = None
         self._times: dict[float, TimeContext] = {}
@@ -91,7 +95,7 @@ class LocalEngine:
         """See `Engine.denoise`."""
         levels = sigmas(len(noise), self.shift)
         scene, times = self._embed_scene(avatar), self._embed_times(levels[:-1])
-        contexts, sounds = self._embed_texts(avatar), self._embed_sounds(audio.to(self.device))
+        contexts, sounds = self._embed_texts(avatar), self._embed_sounds(self._here(audio))
 
         def estimate(latent: Tensor, sigma: float, text: bool, sound: bool) -> Tensor:
             found = self._evaluate(latent[None], times[sigma], scene, contexts[text], sounds[sound], self.attention)
@@ -100,23 +104,27 @@ class LocalEngine:
         fresh = self.guidance is None
         start = noise if fresh else noise[:1]
         predict = guided(estimate, self.guidance)
-        return sample(predict, motion.to(self.device), start.to(self.device), levels, on_step, fresh)
+        return sample(predict, self._here(motion), self._here(start), levels, on_step, fresh)
 
     @torch.inference_mode()
     def decode(self, latent: Tensor) -> Iterator[Tensor]:
         """See `Engine.decode`."""
-        for group in decode_streamed(self.vae, latent.to(self.device)[None]):
+        for group in decode_streamed(self.vae, self._here(latent)[None]):
             yield group[0].float()
 
     @torch.inference_mode()
     def encode(self, frames: Tensor) -> Tensor:
         """See `Engine.encode`."""
-        return self.vae.encode(frames.to(self.device)[None])[0].float()
+        return self.vae.encode(self._here(frames)[None])[0].float()
 
     @cached_property
     def _evaluate(self) -> Callable[..., Tensor]:
         evaluate = self.transformer.evaluate
-        return torch.compile(evaluate, fullgraph=True, dynamic=False) if self.compiled else evaluate
+        return partial(evaluate, run_block=compiled_block()) if self.compiled else evaluate
+
+    def _here(self, x: Tensor) -> Tensor:
+        """On the engine's device. The host does not wait for the copy to it."""
+        return x.to(self.device, non_blocking=self.device.type != "cpu")
 
     def _embed_texts(self, avatar: Avatar) -> dict[bool, Context]:
         """The avatar's prompt, and without it the negative one where guidance asks for it."""
@@ -126,7 +134,7 @@ class LocalEngine:
     def _embed(self, given: bool, text: Tensor, clip: Tensor) -> Context:
         kept = self._contexts.get(given)
         if kept is None or kept[0] is not text or kept[1] is not clip:
-            context = self.transformer.embed_context(text.to(self.device)[None], clip.to(self.device))
+            context = self.transformer.embed_context(self._here(text)[None], self._here(clip))
             self._contexts[given] = kept = (text, clip, context)
         return kept[2]
 
@@ -135,8 +143,8 @@ class LocalEngine:
 
     def _embed_scene(self, avatar: Avatar) -> Scene:
         if self._scene is None or self._scene[0].cond is not avatar.cond or self._scene[0].masks is not avatar.masks:
-            masks = None if avatar.masks is None else avatar.masks.to(self.device)
-            self._scene = (avatar, self.transformer.embed_scene(avatar.cond.to(self.device)[None], masks))
+            masks = None if avatar.masks is None else self._here(avatar.masks)
+            self._scene = (avatar, self.transformer.embed_scene(self._here(avatar.cond)[None], masks))
         return self._scene[1]
 
     def _embed_times(self, levels: Sequence[float]) -> dict[float, TimeContext]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from livetalk_core.config import PRESETS
 from livetalk_core.errors import InputError
 from livetalk_core.hardware import kernels
 from livetalk_core.models import fp8, operations
@@ -47,7 +48,7 @@ def test_a_missing_package_is_named(monkeypatch, caplog):
 
 def test_a_kernel_that_agrees_is_used(monkeypatch, caplog):
     on_cpu(monkeypatch, "sageattention", sageattn=lambda q, k, v, tensor_layout: in_heads_first(q, k, v))
-    parts = kernels._random_parts((5, 7), SHAPE)
+    parts = kernels._random_parts(kernels.Call(1, 5, 7), SHAPE)
     attention = kernels.choose_attention("sage", SHAPE)
     assert attention is not attend and not caplog.messages
     torch.testing.assert_close(attention(*parts), attend(*parts))
@@ -55,7 +56,7 @@ def test_a_kernel_that_agrees_is_used(monkeypatch, caplog):
 
 def test_a_kernel_with_a_second_result_is_used(monkeypatch):
     on_cpu(monkeypatch, "flash_attn_interface", flash_attn_func=lambda q, k, v: (in_heads_first(q, k, v), None))
-    parts = kernels._random_parts((5, 7), SHAPE)
+    parts = kernels._random_parts(kernels.Call(1, 5, 7), SHAPE)
     torch.testing.assert_close(kernels.choose_attention("flash3", SHAPE)(*parts), attend(*parts))
 
 
@@ -64,6 +65,87 @@ def test_a_kernel_that_gives_other_numbers_is_refused(monkeypatch, caplog, scale
     on_cpu(monkeypatch, "flash_attn", flash_attn_func=lambda q, k, v: scale * in_heads_first(q, k, v))
     assert kernels.choose_attention("flash2", SHAPE) is attend
     assert "its error against softmax" in caplog.text
+
+
+def rounded(x: torch.Tensor, steps: float) -> torch.Tensor:
+    """To whole steps of the largest value in each row and head: what INT8 products do."""
+    scale = x.abs().amax((1, 3), keepdim=True) / steps
+    return (x / scale).round() * scale
+
+
+def like_sage(q, k, v, p_dtype):
+    """SageAttention 2's arithmetic: keys without their mean, INT8 products, probabilities and values in `p_dtype`."""
+    q, k = rounded(q, 127), rounded(k - k.mean(1, keepdim=True), 127)
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    weights = torch.softmax(q @ k.mT * q.shape[-1] ** -0.5, -1)
+    most = weights.amax(-1, keepdim=True)
+    scale = v.abs().amax(-2, keepdim=True) / 448
+    rounded_weights = (weights / most * 448).to(p_dtype).float() * most / 448
+    return (rounded_weights @ ((v / scale).to(p_dtype).float() * scale)).transpose(1, 2)
+
+
+PRESET = PRESETS["nano"].sized((64, 64))
+
+
+@pytest.mark.parametrize("p_dtype", [torch.float16, torch.float8_e4m3fn])
+def test_sageattention_is_used_where_it_is_right(monkeypatch, caplog, p_dtype):
+    """On older cards it multiplies probabilities and values in float16, on Ada, Hopper and Blackwell in FP8."""
+    on_cpu(monkeypatch, "sageattention", sageattn=lambda q, k, v, tensor_layout: like_sage(q, k, v, p_dtype))
+    shape = kernels.Shape.of(PRESET, CPU, torch.float32)
+    attention = kernels.choose_attention("sage", shape)
+    assert attention is not attend and not caplog.messages
+    errors = [kernels.relative_error(attention, call, shape) for call in shape.calls]
+    assert 1e-3 < max(errors) < kernels.LOSSY_TOLERANCE
+
+
+@pytest.mark.parametrize("wrong", range(6))
+def test_every_way_in_which_the_model_calls_it_is_tried(monkeypatch, caplog, wrong):
+    """A kernel that is right everywhere but at one number of keys."""
+    shape = kernels.Shape.of(PRESET, CPU, torch.float32)
+    call = shape.calls[wrong]
+
+    def kernel(q, k, v):
+        asked = kernels.Call(q.shape[0], q.shape[1], k.shape[1])
+        return in_heads_first(q, k, v) * (1.05 if asked == call else 1)
+
+    on_cpu(monkeypatch, "flash_attn", flash_attn_func=kernel)
+    assert kernels.choose_attention("flash2", shape) is attend
+    assert f"at {call.batch} x {call.queries} queries and {call.keys} keys" in caplog.text
+
+
+def test_the_14b_models_calls():
+    calls = kernels.Shape.of(PRESETS["14b"], CPU, torch.bfloat16).calls
+    assert calls == (
+        (1, 12096, 12096),
+        (1, 12096, 512),
+        (1, 12096, 257),
+        (1, 12096, 1344),
+        (9, 1344, 32),
+        (9, 1344, 64),
+    )
+
+
+@pytest.mark.parametrize("name", [name for name, kernel in kernels.KERNELS.items() if not kernel.traced])
+def test_a_foreign_kernel_is_one_operation_of_a_compiled_graph(monkeypatch, name):
+    """As they are: one asks for its device, which breaks a graph; another forbids that it is compiled."""
+    asked = []
+
+    @torch.compiler.disable
+    def foreign(q, k, v, **_):
+        asked.append(torch.cuda.is_available())
+        return in_heads_first(q, k, v)
+
+    on_cpu(monkeypatch, "flash_attn", flash_attn_func=foreign)
+    on_cpu(monkeypatch, "flash_attn_interface", flash_attn_func=foreign)
+    on_cpu(monkeypatch, "xformers.ops", memory_efficient_attention=foreign)
+    on_cpu(monkeypatch, "sageattention", sageattn=foreign)
+    attention = kernels.choose_attention(name, SHAPE)
+    assert attention is not attend
+    compiled = torch.compile(lambda *x: attention(*x) * 2, fullgraph=True, backend="aot_eager")
+    parts = kernels._random_parts(kernels.Call(2, 5, 7), SHAPE)
+    asked.clear()
+    torch.testing.assert_close(compiled(*parts), attend(*parts) * 2)
+    assert asked
 
 
 def test_an_unknown_name_is_refused():
@@ -116,5 +198,5 @@ def test_fp8_products_that_agree_are_used(fp8_operations, gpu, caplog):
 @pytest.mark.gpu
 def test_default_on_a_gpu_agrees():
     shape = kernels.Shape(torch.device("cuda"), torch.bfloat16, 4, 128)
-    parts = kernels._random_parts((300, 300), shape)
+    parts = [part / 3 for part in kernels._random_parts(kernels.Call(1, 300, 300), shape)]
     torch.testing.assert_close(kernels.choose_attention("auto", shape)(*parts), attend(*parts), atol=2e-2, rtol=0)

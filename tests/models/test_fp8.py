@@ -164,6 +164,18 @@ def test_four_steps_differ_little_from_bfloat16(golden):
     assert 0.001 < error(found, wanted) < 0.06
 
 
+def test_queries_keys_and_values_share_one_quantisation(golden, monkeypatch):
+    """What comes into a block's self-attention is quantised once: 10 layers of a block run in a step."""
+    model = golden_transformer(golden, torch.float32, fp8.SimulatedOperations, quantized=True)
+    wanted, counted = latent(golden, model), []
+    quantise = fp8.scaled
+    monkeypatch.setattr(fp8, "scaled", lambda x, rows: counted.append(x.shape) or quantise(x, rows))
+    found = latent(golden, model)
+    blocks, tokens = len(model.blocks), 9 * (64 // 16) * (48 // 16)
+    assert torch.equal(found, wanted)
+    assert sum(shape[0] == tokens for shape in counted) == 4 * blocks * 8
+
+
 def test_an_fp8_step_is_one_graph(golden):
     model = golden_transformer(golden, torch.float32, fp8.SimulatedOperations, quantized=True)
     wanted = latent(golden, model)

@@ -104,8 +104,7 @@ class _Models(NamedTuple):
 def _models(
     preset: Preset, transformer: Transformer, device: torch.device, dtype: torch.dtype, attention: str, compiled: bool
 ) -> _Models:
-    widths = preset.transformer
-    kernel = choose_attention(attention, Shape(device, dtype, widths.num_heads, widths.head_dim))
+    kernel = choose_attention(attention, Shape.of(preset, device, dtype))
     engine = LocalEngine(
         transformer,
         randomize(VAE(preset.vae, device=device, dtype=dtype)),  # pyright: ignore[reportArgumentType]

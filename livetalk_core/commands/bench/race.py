@@ -84,12 +84,11 @@ def race(
     are if `compiled`. Raises `InputError` where `path` holds no checkout of the reference, the preset does not fit into
     what is free, or the two give different results.
     """
-    widths = preset.transformer
     if device.type == "cpu" and dtype != torch.float32:
         raise InputError(f"the reference runs on a CPU in float32 alone, not in {dtype}: leave --dtype out")
     found = residence(preset, dtype, Placement())
     check_fit(preset, device, Placement().dtype_name(dtype), found.total)
-    kernel = choose_attention(attention, Shape(device, dtype, widths.num_heads, widths.head_dim))
+    kernel = choose_attention(attention, Shape.of(preset, device, dtype))
     reference = Reference(path, kernel)
     compiled, untimed = compiled or device.type == "cuda", int(device.type == "cuda")
     sides = _sides(reference, preset, device, dtype, kernel, compiled, untimed + repeats)
