@@ -179,6 +179,7 @@ def test_queries_keys_and_values_share_one_quantisation(golden, monkeypatch):
 def test_an_fp8_step_is_one_graph(golden):
     model = golden_transformer(golden, torch.float32, fp8.SimulatedOperations, quantized=True)
     wanted = latent(golden, model)
+    torch.compiler.reset()  # of what other tests have had compiled
     model.evaluate = torch.compile(model.evaluate, fullgraph=True, backend="eager")
     assert error(latent(golden, model), wanted) < 1e-6
 
