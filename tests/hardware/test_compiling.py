@@ -54,7 +54,8 @@ def test_all_blocks_of_all_chunks_share_one_graph(in_fp8, speakers):
         torch.manual_seed(seed)
         text = torch.randn(3, 12)
         avatar = prepare_avatar(reference, torch.randn(1, 4, 10), text, encode, STREAM, masks)
-        given = avatar, torch.randn(speakers, 33, 5, 2, 6), avatar.first_motion(WAN), torch.randn(2, 16, *size), ignore_step
+        audio, noise = torch.randn(speakers, 33, 5, 2, 6), torch.randn(2, 16, *size)
+        given = avatar, audio, avatar.first_motion(WAN), noise, ignore_step
         plain, compiled = (engine.denoise(*given) for engine in engines)
         assert (plain - compiled).abs().max() <= 1e-4 * plain.abs().max()
     assert counter.frame_count == 1
