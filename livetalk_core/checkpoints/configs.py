@@ -24,9 +24,10 @@ from ..errors import CheckpointError, InputError
 from ..models.audio_encoder import CONV_KERNEL, CONV_STRIDE
 from ..models.image_encoder import NORM_EPSILON
 from ..models.ltx_vae import SHORTCUT_NORM_EPSILON
+from ..shapes import LTX, WAN, Geometry
 from . import keys
 from .header import Checkpoint
-from .kinds import LIVETALK, LTX_VAE, WAN_VAE, WAV2VEC2, identify
+from .kinds import FLASHHEAD_LITE, FLASHHEADS, LIVETALK, LTX_VAE, TRANSFORMERS, WAN_VAE, WAV2VEC2, identify
 
 C = TypeVar("C")
 WIDEST = 2**18
@@ -90,15 +91,12 @@ class Shapes:
 
 
 def transformer_config(checkpoint: Checkpoint, weights: Mapping[str, Tensor]) -> TransformerConfig:
-    """Widths of the transformer; `weights` are its header under our names."""
-    shape = Shapes(checkpoint, weights, LIVETALK)
-    intermediate_dim, first_frame = shape("audio_proj.proj1.weight", 2)
-    geometry = TransformerConfig.geometry
-    frame = max(1, (shape("audio_proj.proj1_vf.weight", 2)[1] - first_frame) // (geometry.temporal_stride - 1))
-    dim, in_dim = shape("patch_embedding.weight", 5)[:2]
-    output_dim = shape("audio_proj.norm.weight", 1)[0]
+    """Widths of the transformer, of whichever member of the family; `weights` are its header under our names."""
+    kind = identify(weights)
+    shape = Shapes(checkpoint, weights, kind if kind in TRANSFORMERS else LIVETALK)
+    geometry = LTX if kind == FLASHHEAD_LITE else WAN
     given = checkpoint.config(beside=True)
-    audio_channels = _width(checkpoint, given, "audio_channels", frame if frame % output_dim else output_dim)
+    dim, in_dim = shape("patch_embedding.weight", 5)[:2]
     widths = {
         "dim": dim,
         "in_dim": in_dim,
@@ -106,24 +104,54 @@ def transformer_config(checkpoint: Checkpoint, weights: Mapping[str, Tensor]) ->
         "num_layers": keys.count(weights, "blocks"),
         "out_dim": shape("head.head.weight", 2)[0] // geometry.patch**2,
         "freq_dim": shape("time_embedding.0.weight", 2)[1],
-        "text_dim": shape("text_embedding.0.weight", 2)[1],
-        "clip_dim": shape("img_emb.proj.1.weight", 2)[1],
+        **_audio_widths(checkpoint, shape, geometry, given),
+        **(_prompt_widths(shape) if kind not in FLASHHEADS else {}),
+    }
+    _check_agreement(checkpoint, given, {**widths, **_published_geometry(geometry)})
+    return _built(
+        checkpoint,
+        TransformerConfig,
+        **widths,
+        num_heads=_width(checkpoint, given, "num_heads", max(1, dim // TRANSFORMER_HEAD_DIM)),
+        text_len=_width(checkpoint, given, "text_len", TransformerConfig.text_len),
+        eps=_epsilon(checkpoint, given),
+        geometry=geometry,
+        prompted=kind not in FLASHHEADS,
+    )
+
+
+def _audio_widths(
+    checkpoint: Checkpoint, shape: Shapes, geometry: Geometry, given: Mapping[str, Any]
+) -> dict[str, int]:
+    """A window of audio frames goes into `proj1`, and one longer by all but one frame of a stride into `proj1_vf`."""
+    intermediate_dim, first_frame = shape("audio_proj.proj1.weight", 2)
+    frame = max(1, (shape("audio_proj.proj1_vf.weight", 2)[1] - first_frame) // (geometry.temporal_stride - 1))
+    output_dim = shape("audio_proj.norm.weight", 1)[0]
+    likely = (width for width in (AudioEncoderConfig.hidden_size, output_dim) if frame % width == 0)
+    audio_channels = _width(checkpoint, given, "audio_channels", next(likely, frame))
+    return {
         "intermediate_dim": intermediate_dim,
         "output_dim": output_dim,
         "context_tokens": shape("audio_proj.proj3.weight", 2)[0] // output_dim,
         "audio_window": first_frame // frame,
         "audio_blocks": frame // audio_channels,
+        "audio_channels": audio_channels,
     }
-    _check_agreement(checkpoint, given, widths)
-    return _built(
-        checkpoint,
-        TransformerConfig,
-        **widths,
-        audio_channels=audio_channels,
-        num_heads=_width(checkpoint, given, "num_heads", max(1, dim // TRANSFORMER_HEAD_DIM)),
-        text_len=_width(checkpoint, given, "text_len", TransformerConfig.text_len),
-        eps=_epsilon(checkpoint, given),
-    )
+
+
+def _prompt_widths(shape: Shapes) -> dict[str, int]:
+    return {
+        "text_dim": shape("text_embedding.0.weight", 2)[1],
+        "clip_dim": shape("img_emb.proj.1.weight", 2)[1],
+    }
+
+
+def _published_geometry(geometry: Geometry) -> dict[str, list[int]]:
+    """A geometry as FlashHead's `config.json` says it."""
+    return {
+        "vae_stride": [geometry.temporal_stride, geometry.spatial_stride, geometry.spatial_stride],
+        "patch_size": [1, geometry.patch, geometry.patch],
+    }
 
 
 def vae_config(checkpoint: Checkpoint, weights: Mapping[str, Tensor]) -> VAEConfig | LTXVAEConfig:
@@ -228,7 +256,7 @@ def _check_variant(
         )
 
 
-def _check_agreement(checkpoint: Checkpoint, given: Mapping[str, Any], widths: Mapping[str, int]) -> None:
+def _check_agreement(checkpoint: Checkpoint, given: Mapping[str, Any], widths: Mapping[str, Any]) -> None:
     faults = [
         f"{name} {given[name]} (the weights: {value})"
         for name, value in widths.items()

@@ -21,6 +21,10 @@ SCALES = (".scale_weight", ".weight_scale")
 MARKERS = ("scaled_fp8", "spiece_model")
 """Tensors that say something about the file, not weights."""
 MARKER_ENDINGS = (".comfy_quant", ".scale_input", ".input_scale")
+PROMPTED = ("audio_cross_attn.", "img_emb.")
+"""Parts of a transformer that reads a prompt and hears beside it; FlashHead's has neither."""
+UNREAD = ("text_embedding.", "audio_emb.")
+"""Beginnings of what FlashHead's files hold though its model has no use for it."""
 FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 
 
@@ -160,12 +164,23 @@ def transformer_name(name: str) -> str:
     return next((own + short.removeprefix(alias) for alias, own in ALIASES.items() if short.startswith(alias)), short)
 
 
+def unread(weights: Mapping[str, Tensor]) -> set[str]:
+    """Names of what a transformer's file holds and its model never reads."""
+    if any(part in name for name in weights for part in PROMPTED):
+        return set()
+    return {name for name in weights if transformer_name(name).startswith(UNREAD)}
+
+
 def transformer(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The transformer's weights without prefix; the scale of an FP8 weight becomes `scale_weight`."""
+    """The transformer's weights without prefix; the scale of an FP8 weight becomes `scale_weight`.
+
+    What its model never reads is left out.
+    """
     result: dict[str, Tensor] = {}
+    left_out = unread(weights)
     for name in weights:
         short = transformer_name(name)
-        if is_marker(short):
+        if is_marker(short) or name in left_out:
             continue
         base = base_of_scale(short)
         result[short if base is None else f"{base}.scale_weight"] = weights[name]

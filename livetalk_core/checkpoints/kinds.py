@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from .header import Checkpoint
+from .keys import PROMPTED
 
 LIVETALK = "a LiveTalk video transformer"
 FLASHHEAD_PRO = "FlashHead Pro's video transformer"
 FLASHHEAD_LITE = "FlashHead Lite's video transformer"
-TRANSFORMERS = (LIVETALK, FLASHHEAD_PRO, FLASHHEAD_LITE)
+FLASHHEADS = (FLASHHEAD_PRO, FLASHHEAD_LITE)
+TRANSFORMERS = (LIVETALK, *FLASHHEADS)
 WAN = "a Wan video transformer without LiveTalk's audio layers (an InfiniteTalk patch can add them)"
 AUDIO_PATCH = "a patch of audio layers alone (InfiniteTalk, MultiTalk)"
 ADAPTER = "an adapter (LoRA) in PEFT's layout"
@@ -34,8 +36,6 @@ KINDS = (
     ("proj1_vf.weight", AUDIO_PROJECTION),
 )
 """A weight that only one kind of model has, and the kind; of several, the first."""
-SEPARATE_SOUND = ("audio_cross_attn.", "img_emb.")
-"""Parts of a LiveTalk transformer that FlashHead's have not: attention for sound alone, and image tokens."""
 
 
 def identify(weights: Mapping[str, Tensor]) -> str:
@@ -45,7 +45,7 @@ def identify(weights: Mapping[str, Tensor]) -> str:
         return found[0] if found else UNKNOWN
     if WAN not in found:
         return AUDIO_PATCH
-    return LIVETALK if any(part in name for name in weights for part in SEPARATE_SOUND) else _flashhead(weights)
+    return LIVETALK if any(part in name for name in weights for part in PROMPTED) else _flashhead(weights)
 
 
 def _flashhead(weights: Mapping[str, Tensor]) -> str:

@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from livetalk_core.checkpoints import kinds, load, nano
+from livetalk_core.checkpoints import keys, kinds, load, nano
 from livetalk_core.checkpoints.convert import _layout, convert
 from livetalk_core.checkpoints.header import CONVERT
 from livetalk_core.checkpoints.load import (
@@ -25,8 +25,9 @@ from livetalk_core.checkpoints.load import (
     transformer_part,
     vae_part,
 )
-from livetalk_core.config import PRESETS, LTXVAEConfig
+from livetalk_core.config import PRESETS, LTXVAEConfig, TransformerConfig
 from livetalk_core.errors import CheckpointError
+from livetalk_core.shapes import LTX, WAN
 
 from .conftest import TRANSFORMER_CONFIG, image_file, save_shards, weights
 
@@ -98,6 +99,63 @@ def test_one_key_less_is_noticed(manifest, tmp_path):
 
 
 # --- the family's published files ---
+
+
+@pytest.mark.parametrize(("name", "geometry"), [("head_pro", WAN), ("head_lite", LTX)])
+def test_the_published_flashheads_load_with_every_key(family, tmp_path, name, geometry):
+    """All 843 keys, in float32 as published: used, or named as unread; widths from shapes and the published config."""
+    folder = tmp_path / name
+    folder.mkdir()
+    sparse(folder / "diffusion_pytorch_model.safetensors", family[name], dtype=F32)
+    (folder / "config.json").write_text(json.dumps(family["configs"][name]))
+    part = transformer_part(folder)
+    assert part.config == TransformerConfig.published(family["configs"][name] | family["configs"]["not_in_the_files"])
+    assert part.config.geometry == geometry and part.config.num_heads == 12
+    unread = keys.unread(part.checkpoint)
+    assert {name.split(".")[0] for name in unread} == {"text_embedding", "audio_emb"} and len(unread) == 12
+    model = transformer_part(folder).load(CPU, torch.bfloat16)
+    shapes = {key: list(tensor.shape) for key, tensor in model.state_dict().items()}
+    assert shapes == {key: shape for key, shape in family[name].items() if key not in unread}
+    assert {tensor.dtype for tensor in model.state_dict().values()} == {torch.bfloat16}
+
+
+def test_a_flashhead_needs_no_config(family, tmp_path):
+    """As a file among others, with ComfyUI's prefix: heads are 128 wide, as published."""
+    shapes = {f"model.diffusion_model.{key}": shape for key, shape in family["head_pro"].items()}
+    sparse(tmp_path / "pro.safetensors", shapes)
+    published = family["configs"]["head_pro"] | family["configs"]["not_in_the_files"]
+    assert transformer_part(tmp_path / "pro.safetensors").config == TransformerConfig.published(published)
+
+
+def test_a_flashhead_beside_the_config_of_another_member_is_refused(family, tmp_path):
+    sparse(tmp_path / "lite.safetensors", family["head_lite"])
+    (tmp_path / "config.json").write_text(json.dumps(family["configs"]["head_pro"]))
+    with pytest.raises(CheckpointError, match=r"vae_stride \[4, 8, 8\] \(the weights: \[8, 32, 32\]\)"):
+        transformer_part(tmp_path / "lite.safetensors")
+
+
+@pytest.mark.parametrize(
+    "key", ["blocks.7.cross_attn.k.weight", "audio_proj.proj1_vf.weight", "head.head.weight", "patch_embedding.bias"]
+)
+def test_a_flashhead_that_lacks_a_key_is_refused_with_its_name(family, tmp_path, key):
+    shapes = {name: shape for name, shape in family["head_lite"].items() if name != key}
+    sparse(tmp_path / "lite.safetensors", shapes)
+    with pytest.raises(CheckpointError, match=f"(?s)FlashHead Lite's video transformer.*{re.escape(key)}"):
+        transformer_part(tmp_path / "lite.safetensors")
+
+
+def test_a_flashhead_converts_to_fp8_and_loads(golden, tmp_path):
+    """A small one: merged, scaled, unread tensors and all."""
+    with safe_open(golden / "head_pro.safetensors", "pt") as file:
+        config = json.loads(file.metadata()["config"])
+        own = {n.removeprefix("weights."): file.get_tensor(n) for n in file.keys() if n.startswith("weights.")}  # noqa: SIM118
+    save_file(own, tmp_path / "diffusion_pytorch_model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "out").mkdir()
+    model = load_transformer(convert(tmp_path, tmp_path / "out" / "fp8.safetensors", fp8=True), CPU, F32)
+    assert model.config == TransformerConfig.published({**config, "text_dim": TransformerConfig.text_dim})
+    assert model.blocks[0].cross_attn.q.weight.dtype == torch.float8_e4m3fn
+    assert model.blocks[0].norm3.weight.dtype == F32
 
 
 def test_the_published_ltx_vae_loads_with_every_key(family, tmp_path):

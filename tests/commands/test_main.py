@@ -363,6 +363,17 @@ def test_info_reads_a_checkpoint(golden, capsys):
     assert "no model that LiveTalk knows: 4 tensors" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("member", ["Pro", "Lite"])
+def test_info_names_a_flashhead_and_what_is_never_read(golden, tmp_path, capsys, member):
+    published = load_file(golden / f"head_{member.lower()}.safetensors")
+    own = {name.removeprefix("weights."): value for name, value in published.items() if name.startswith("weights.")}
+    save_file(own, tmp_path / "model.safetensors")
+    assert main(["info", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert f"FlashHead {member}'s video transformer: {len(own)} tensors" in out
+    assert "never read: audio_emb (8 tensors), text_embedding (4 tensors)" in out
+
+
 def test_info_reads_the_folder_of_any_model(golden, tmp_path, capsys):
     (tmp_path / "model.safetensors").write_bytes((golden / "color.safetensors").read_bytes())
     assert main(["info", str(tmp_path)]) == 0

@@ -9,7 +9,8 @@ import torch
 from ...checkpoints.configs import transformer_config
 from ...checkpoints.header import Checkpoint, open_checkpoint
 from ...checkpoints.keys import transformer as transformer_keys
-from ...checkpoints.kinds import LIVETALK, identify
+from ...checkpoints.keys import transformer_name, unread
+from ...checkpoints.kinds import LIVETALK, TRANSFORMERS, identify
 from ...checkpoints.load import TRANSFORMER, find
 from ...config import PRESETS, Preset
 from ...errors import InputError
@@ -62,7 +63,17 @@ def _contents(checkpoint: Checkpoint) -> list[str]:
     dtypes = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in header.values())
     size = sum(tensor.numel() * tensor.itemsize for tensor in header.values())
     kinds = ", ".join(f"{count} {dtype}" for dtype, count in dtypes.most_common())
-    return [f"file:    {identify(checkpoint)}: {len(header)} tensors ({kinds}), {readable(size)} in {checkpoint.path}"]
+    return [
+        f"file:    {identify(checkpoint)}: {len(header)} tensors ({kinds}), {readable(size)} in {checkpoint.path}",
+        *_unread(checkpoint),
+    ]
+
+
+def _unread(checkpoint: Checkpoint) -> list[str]:
+    """What the file holds and its model never reads, by the first word of the names."""
+    parts = Counter(transformer_name(name).partition(".")[0] for name in unread(checkpoint))
+    names = ", ".join(f"{part} ({count} tensors)" for part, count in sorted(parts.items()))
+    return [f"         never read: {names}"] if names and identify(checkpoint) in TRANSFORMERS else []
 
 
 def _model(preset: Preset) -> list[str]:
