@@ -25,6 +25,10 @@ class OutputError(LiveTalkError):
     """The result cannot be written: no folder, no permission, a full disk."""
 
 
+class TakenError(OutputError):
+    """What lies where the result is to be written, or who writes there, is left alone; nothing was begun."""
+
+
 class WorkerError(LiveTalkError):
     """A worker on another device or host died, stopped answering, failed, or cannot take part."""
 

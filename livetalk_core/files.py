@@ -1,10 +1,16 @@
 """Files that are read and written: paths looked at before the work, content on the disk whole or not at all."""
 
+import errno
 import os
+import re
+import secrets
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
+from zlib import crc32
 
 from .errors import LiveTalkError, OutputError
 
@@ -42,12 +48,66 @@ def shown(path: Path) -> str:
     return text if len(text) <= NAME_SHOWN else f"{text[:half]}...{text[-half:]}"
 
 
+T = TypeVar("T")
+
+PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)
+"""Seconds between two tries at a file that another program holds."""
+CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+"""Never what is there already, and never through a link."""
+HELD = "a virus scanner, an indexer or a player holds it, or you may not write here: close it, or choose another folder"
+ADVICE = {
+    errno.EACCES: HELD,
+    errno.EPERM: HELD,
+    errno.EROFS: "choose a folder that you may write to",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ENOENT: "create the folder first",
+    errno.ELOOP: "it is a symbolic link, which is not followed: remove it or choose another name",
+    errno.EFBIG: "use a disk that takes larger files",
+}
+"""What to do about an error of the disk."""
+NO_SPACE = "free some space or choose another folder"
+
+
 def check_place(path: Path) -> None:
     """Raise `OutputError` where no file could be written at `path`: before the work that ends in it."""
-    if not os.path.isdir(path.parent):  # noqa: PTH112 - Path.is_dir raises where a folder may not be searched
-        raise OutputError(f"{path.parent} is no folder; {path.name} is written there: create it first")
-    if os.path.isdir(path):  # noqa: PTH112
-        raise OutputError(f"{path} is a folder; needed is the name of a file: choose another one")
+    with writing(path):
+        if not path.parent.is_dir():
+            raise OutputError(f"{path.parent} is no folder; {path.name} is written there: create it first")
+        if path.is_dir():
+            raise OutputError(f"{path} is a folder; needed is the name of a file: choose another one")
+        if is_there(path) and not os.access(path, os.W_OK):
+            raise OutputError(f"{path} is write-protected; it is to be replaced: choose another name")
+        with new_file(path):
+            pass
+
+
+def is_there(path: Path) -> bool:
+    """Whether anything has this name, a link that leads nowhere included; `OSError` where none can have it."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+@contextmanager
+def writing(path: Path, advice: str = "", kept: str = "") -> Iterator[None]:
+    """What the disk refuses, as `OutputError`: with this `advice`, or that of `ADVICE`; `kept` is said at its end."""
+    try:
+        yield
+    except OSError as error:
+        advice = advice or ADVICE.get(error.errno or 0, NO_SPACE)
+        raise OutputError(f"cannot write {path} ({error.strerror or error}): {advice}{kept}") from error
+
+
+def patiently(action: Callable[[], T]) -> T:
+    """Do it, again and again for a moment where another program holds the file: on Windows scanners do."""
+    for pause in PAUSES:
+        try:
+            return action()
+        except PermissionError:
+            time.sleep(pause)
+    return action()
 
 
 def sync(path: Path) -> None:
@@ -61,21 +121,43 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-@contextmanager
-def replacing(path: Path, advice: str = "free some space or choose another folder") -> Iterator[Path]:
-    """Where to write what takes the place of `path` at the end: a crash leaves the old or the new file, never a part.
+def temporary_name(path: Path) -> Path:
+    """A name beside `path` that nobody can foresee, for what will take its place."""
+    return path.with_name(f"{_mark(path)}{secrets.token_hex(8)}.tmp")
 
-    What the disk refuses is an `OutputError` with this `advice`.
-    """
-    temporary = path.with_name(f"{path.name}.tmp")
+
+def orphans(path: Path) -> list[Path]:
+    """What killed processes left of what was to take the place of `path`; whoever calls knows that none is at work."""
+    pattern = re.compile(re.escape(_mark(path)) + r"[0-9a-f]{16}\.tmp")
+    return [file for file in path.parent.glob(f"{_mark(path)}*.tmp") if pattern.fullmatch(file.name)]
+
+
+def _mark(path: Path) -> str:
+    return f"livetalk-{crc32(os.fsencode(path.name)):08x}-"
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """An empty file of a temporary name beside `path`; gone at the end, unless it was renamed."""
+    temporary = temporary_name(path)
+    os.close(os.open(temporary, CREATE, 0o666))
     try:
         yield temporary
-        sync(temporary)
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}; {advice}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            patiently(lambda: temporary.unlink(missing_ok=True))
+
+
+@contextmanager
+def replacing(path: Path, advice: str = "") -> Iterator[Path]:
+    """Where to write what takes the place of `path` at the end: a crash leaves the old or the new file, never a part.
+
+    What the disk refuses is an `OutputError`, with this `advice` if there is one.
+    """
+    with writing(path, advice=advice), new_file(path) as temporary:
+        yield temporary
+        sync(temporary)
+        patiently(lambda: temporary.replace(path))
 
 
 def write_durably(path: Path, data: bytes) -> None:

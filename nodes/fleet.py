@@ -139,8 +139,7 @@ def engine_for(model: Any, vae: Any = None, **options: Any) -> Engine:
     return FleetEngine(RUNNING.of(found, model), shift, other, patches, **ways)
 
 
-def name(model: Any) -> str:
-    """The devices and the negative prompt of a MODEL, for what a resumed render must not change; empty without."""
-    found, guided = model.get_attachment(KEY), guided_by(model)
-    devices = "" if found is None else f", {', '.join(found.devices)}"
-    return devices + ("" if guided is None else guided.identity)
+def devices_of(model: Any) -> str:
+    """The devices that a MODEL was given; empty without."""
+    found = model.get_attachment(KEY)
+    return "" if found is None else ", ".join(found.devices)

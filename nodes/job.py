@@ -11,12 +11,13 @@ from torch import Tensor
 
 from ..livetalk_core.errors import InputError
 from ..livetalk_core.media.audio import AudioSource
+from ..livetalk_core.media.place import ENDING
 from ..livetalk_core.media.video import Checkpoint, VideoWriter
 from ..livetalk_core.shapes import FRAMES_PER_SECOND
 from ..livetalk_core.streaming.avatar import Avatar
 from ..livetalk_core.streaming.finite import IMAGES, Watch
 from ..livetalk_core.streaming.plan import Chunk
-from ..livetalk_core.streaming.sidecar import ENDING, Sidecar
+from ..livetalk_core.streaming.sidecar import Sidecar
 from . import host
 from .handles import AvatarSocket, ChunkState, Correction, JobSocket, Speech, SpeechSocket, StateSocket
 from .widgets import prefix_input, resume_input
@@ -145,7 +146,6 @@ class JobEnd(io.ComfyNode):
             complete = state.state.next_chunk == state.plan.count
             if complete:
                 writer.finish(host.check_cancelled)
-                job.sidecar.remove()
             else:
                 job.sidecar.save(replace(state.state, motion=state.state.motion.cpu()), checkpoint)
         finally:

@@ -11,14 +11,15 @@ from comfy_api.latest import InputImpl, io, ui
 from torch import Tensor
 
 from ..livetalk_core.errors import InputError
-from ..livetalk_core.media.video import last_frames, partial_path
+from ..livetalk_core.media.place import ENDING, partial_path
+from ..livetalk_core.media.video import last_frames
 from ..livetalk_core.streaming.avatar import Avatar
 from ..livetalk_core.streaming.plan import ChunkPlan
 from ..livetalk_core.streaming.render import Render as CoreRender
 from ..livetalk_core.streaming.session import Frames, Session
-from ..livetalk_core.streaming.sidecar import ENDING, Sidecar
+from ..livetalk_core.streaming.sidecar import Sidecar
 from . import fleet, host
-from .guidance import stream_of
+from .guidance import guided_by, stream_of
 from .handles import (
     AvatarSocket,
     Correction,
@@ -130,6 +131,7 @@ class Render(io.ComfyNode):
         render = CoreRender(
             session, output.path, seed, speech.source,
             inputs=identity(model, vae, avatar, speech, session, upscaler and upscaler.identity),
+            means={"devices": fleet.devices_of(model)},
             metadata=host.video_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo),
             resume=resume,
             upscaler=upscaler,
@@ -237,7 +239,7 @@ def identity(
     stream = {name.replace("_", " "): value for name, value in asdict(session.stream).items()}
     later = {str(chunk): fingerprint(text) for chunk, text in session.prompts.items()}
     return {
-        "model": host.model_identity(model) + fleet.name(model),
+        "model": host.model_identity(model) + ("" if (guided := guided_by(model)) is None else guided.identity),
         "vae": host.weights_identity(vae),
         "avatar": avatar.fingerprint,
         "encoders of the avatar": avatar.encoders,

@@ -14,10 +14,11 @@ from ..errors import InputError
 from ..media.audio import open_audio
 from ..media.crop import CENTER, Crop, cut_away, shape_of
 from ..media.image import load_image, to_reference
+from ..media.place import OutputPlace
 from ..shapes import FRAMES_PER_SECOND, frames_of_samples
 from ..streaming.features import speech_features
 from ..streaming.plan import ChunkPlan
-from ..streaming.render import Render, check_output
+from ..streaming.render import Render
 from ..streaming.session import Session
 from .loading import ModelSettings, Stage, load_talker, open_model, unseen
 
@@ -45,7 +46,10 @@ class Settings(ModelSettings):
 
 def prepare(settings: Settings, stage: Stage = unseen) -> tuple[Render, Model]:
     """Read and check all inputs, load the model, and make the avatar: ready to `run`."""
-    check_output(settings.output, settings.resume, settings.overwrite)
+    place = OutputPlace(settings.output)
+    for path, what in ((settings.image, "the portrait"), (settings.audio, "the sound")):
+        place.check_differs(path, what)
+    place.check(settings.resume, settings.overwrite)
     portrait, (model, stream) = load_image(settings.image), open_model(settings)
     stream = framed(settings, portrait, stream)
     with stage("reading the sound"):
@@ -65,8 +69,8 @@ def prepare(settings: Settings, stage: Stage = unseen) -> tuple[Render, Model]:
     with stage("reading the sound"):
         written_sound = open_audio(settings.audio)  # read by the writer, while the other is by the features
     render = Render(
-        session, settings.output, settings.seed, written_sound, inputs | said(settings, stream),
-        resume=settings.resume, overwrite=settings.overwrite,
+        session, settings.output, settings.seed, written_sound, inputs | choices(settings, stream),
+        resume=settings.resume, overwrite=settings.overwrite, means=means(settings),
     )  # fmt: skip
     return render, model
 
@@ -88,8 +92,8 @@ def say_what_is_cut(settings: Settings, portrait: Image.Image, stream: StreamCon
         print(f"{name}, {size}, as {stream.width}x{stream.height}: {cut}; {advice}", file=sys.stderr)
 
 
-def said(settings: Settings, stream: StreamConfig) -> dict[str, Any]:
-    """What a render depends on beside its files, under the names that a refused resume gives them."""
+def choices(settings: Settings, stream: StreamConfig) -> dict[str, Any]:
+    """What the picture depends on beside its files, under the names that a refused resume gives them."""
     return {
         "prompt": hashlib.sha256(repr((settings.prompt, settings.prompts_at)).encode()).hexdigest(),
         "seed": settings.seed,
@@ -99,10 +103,16 @@ def said(settings: Settings, stream: StreamConfig) -> dict[str, Any]:
         "color correction": stream.color_correction,
         "correction": None if stream.correction is None else asdict(stream.correction),
         "guidance": None if stream.guidance is None else [asdict(stream.guidance), settings.negative_prompt],
+    }
+
+
+def means(settings: Settings) -> dict[str, Any]:
+    """What it is computed with: a render begun on one machine may go on on another."""
+    return {
         "attention": settings.attention,
         "compiled": settings.compiled,
-        "device type": str(settings.fleet or settings.device.type),
-        "dtype": settings.placement.dtype_name(settings.dtype),
+        "devices": str(settings.fleet or settings.device.type),
+        "precision": settings.placement.dtype_name(settings.dtype),
     }
 
 

@@ -31,10 +31,8 @@ def show_stage(name: str) -> Iterator[Callable[[float], None]]:
 def _watch(name: str, done: list[float], over: threading.Event) -> None:
     if over.wait(PATIENCE_SECONDS):
         return
-    with tqdm(total=1.0, leave=False, dynamic_ncols=True) as bar:
+    with tqdm(leave=False, dynamic_ncols=True, bar_format="{desc}{elapsed}", desc=name) as bar:
         while True:
-            share = f" {done[0]:.0%}" if done[0] else ""
-            bar.bar_format = f"{name}{share}, {{elapsed}}"
-            bar.refresh()
+            bar.set_description_str(f"{name} {done[0]:.0%}, " if done[0] else f"{name}, ")
             if over.wait(TICK_SECONDS):
                 return

@@ -193,6 +193,20 @@ def read_header(file: io.FileIO) -> bytes:
     return data
 
 
+def count_fragments(file: io.FileIO, stop: int) -> int | None:
+    """How many whole fragments an open file has up to byte `stop`; None where none of its boxes ends there."""
+    count = position = 0
+    while position < stop:
+        file.seek(position)
+        head = file.read(8)
+        size = int.from_bytes(head[:4], "big")
+        if len(head) < 8 or size < 8:
+            return None
+        count += head[4:] == b"moof"
+        position += size
+    return count if position == stop else None
+
+
 def tracks(data: bytes) -> list[bytes]:
     """The descriptions of the streams in a `header`: size, codec and its parameters."""
     moov = [(start, stop) for kind, start, stop in _boxes(data, 0, len(data)) if kind == b"moov"]

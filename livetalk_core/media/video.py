@@ -4,20 +4,18 @@ While it grows, the video is `name.partial.mp4`: a header, then one fragment (mo
 and fsynced by `end_chunk`. A fragment depends on its frames, its place and the sound alone (see `segment`), so a
 file that was cut back to a checkpoint and continued equals, byte for byte, one that never stopped.
 
-`finish` copies the packets into an ordinary MP4 with its index in front, under the final name, and only then
+`finish` copies the packets into an ordinary MP4 with its index in front, gives it the final name, and only then
 removes the partial one. Until that copy is done, it needs as much disk again as the video has; it can be stopped at
 any packet, and the partial video stays as it was.
 
-From `create` or `resume` until `finish` or `close` the partial file is locked, so that two renders never write one
-video (where the system has such locks: not on Windows).
+From `create` or `resume` until `finish` or `close` the writer holds its `OutputPlace`: two never write one video.
 """
 
-import errno
 import io
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -28,27 +26,16 @@ import torch
 from av.error import FFmpegError
 from torch import Tensor
 
-from ..errors import InputError, OutputError, ResumeError
-from ..files import sync
+from ..errors import InputError, ResumeError
+from ..files import writing
 from ..shapes import FRAMES_PER_SECOND
 from .audio import AudioSource
-from .segment import Picture, Segment, Sound, fragment, header, read_header, tracks
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
+from .place import OutputPlace
+from .segment import Picture, Segment, Sound, count_fragments, fragment, header, read_header, tracks
 
 CONTAINER_TAGS = {"major_brand", "minor_version", "compatible_brands", "encoder"}
-ADVICE = {
-    errno.ENOSPC: "free some space, then resume",
-    errno.EDQUOT: "free some space, then resume",
-    errno.EFBIG: "use a disk that takes larger files",
-    errno.EACCES: "choose a folder that you may write to",
-    errno.EROFS: "choose a folder that you may write to",
-    errno.ENOENT: "create the folder first",
-    errno.EEXIST: "resume that render, or allow overwriting",
-}
+ANEW = "begin anew with --overwrite"
+"""Without `--resume`, what to do where a partial video is of no use."""
 
 
 def ignore_packet() -> None:
@@ -68,18 +55,19 @@ class VideoWriter:
 
     _file: io.FileIO
 
-    def __init__(self, path: Path, picture: Picture, sound: Sound | None, overwrite: bool) -> None:
-        self.path, self.partial = path, partial_path(path)
+    def __init__(self, place: OutputPlace, picture: Picture, sound: Sound | None, overwrite: bool) -> None:
+        self.place, self.path, self.partial = place, place.video, place.partial
         self.checkpoint = Checkpoint(0, 0, 0)
         self._picture, self._sound, self._overwrite = picture, sound, overwrite
         self._segment: Segment | None = None
         self._pending = 0
-        self._refuse_existing()
+        self._closed = False
+        place.refuse_existing(overwrite)
 
     @classmethod
     def create(
         cls,
-        path: Path | str,
+        path: Path | str | OutputPlace,
         height: int,
         width: int,
         audio: AudioSource | None = None,
@@ -91,21 +79,26 @@ class VideoWriter:
 
         `metadata` becomes the file's tags (ComfyUI's `prompt` and `workflow`). Neither the video nor an
         unfinished render of that name is overwritten unless `overwrite`. `OutputError` where that, the folder,
-        the disk or a render at work prevents writing.
+        the disk or a render at work prevents writing. An `OutputPlace` is one that the caller has made ready.
         """
-        writer = cls(Path(path), Picture(height, width, rate), Sound.of(audio), overwrite)
-        with _writing(writer.partial):
-            if overwrite:
-                writer.partial.touch()
-            writer._file = _claimed(writer.partial, "r+b" if overwrite else "xb")
-            writer._file.truncate()
-        writer._append(header(writer._picture, writer._sound, metadata or {}))
+        place = path if isinstance(path, OutputPlace) else OutputPlace(path)
+        writer = cls(place, Picture(height, width, rate), Sound.of(audio), overwrite)
+        place.acquire()
+        try:
+            if place is not path:
+                place.refuse(False, overwrite)
+                place.clear_ours()
+            writer._file = place.create_partial()
+            writer._append(header(writer._picture, writer._sound, metadata or {}))
+        except BaseException:
+            place.release()
+            raise
         return writer
 
     @classmethod
     def resume(
         cls,
-        path: Path | str,
+        path: Path | str | OutputPlace,
         checkpoint: Checkpoint,
         height: int,
         width: int,
@@ -118,27 +111,37 @@ class VideoWriter:
         `ResumeError` when there is none, it is shorter than the checkpoint, or of another size or sound; `OutputError`
         when it is being written.
         """
-        writer = cls(Path(path), Picture(height, width, rate), Sound.of(audio), overwrite)
+        place = path if isinstance(path, OutputPlace) else OutputPlace(path)
+        writer = cls(place, Picture(height, width, rate), Sound.of(audio), overwrite)
         if not writer.partial.is_file():
-            raise ResumeError(f"{writer.partial} does not exist; nothing to resume: start the render anew")
-        size = writer.partial.stat().st_size
-        if size < checkpoint.bytes:
-            raise ResumeError(
-                f"{writer.partial} has {size} bytes; its checkpoint needs {checkpoint.bytes}: start the render anew"
-            )
-        with writer.partial.open("rb", buffering=0) as file:
-            same = tracks(read_header(file)) == tracks(header(writer._picture, writer._sound, {}))
-        if not same:
-            raise ResumeError(
-                f"{writer.partial} has another size, sound format or encoder version than this render; "
-                "the same are needed: start the render anew"
-            )
-        with _writing(writer.partial):
-            writer._file = _claimed(writer.partial, "r+b")
-            writer._file.truncate(checkpoint.bytes)
-            writer._file.seek(checkpoint.bytes)
-        writer.checkpoint = checkpoint
+            raise ResumeError(f"{writer.partial} does not exist; nothing to resume: {ANEW}")
+        place.acquire()
+        try:
+            writer._file = place.open_partial()
+            writer._go_on(checkpoint)
+        except BaseException:
+            place.release()
+            raise
         return writer
+
+    def _go_on(self, checkpoint: Checkpoint) -> None:
+        """Cut the open partial back to `checkpoint`, where it is what the checkpoint says."""
+        size = self._file.seek(0, io.SEEK_END)
+        if size < checkpoint.bytes:
+            raise ResumeError(f"{self.partial} has {size} bytes; its checkpoint needs {checkpoint.bytes}: {ANEW}")
+        self._file.seek(0)
+        if tracks(read_header(self._file)) != tracks(header(self._picture, self._sound, {})):
+            raise ResumeError(
+                f"{self.partial} has another size, sound format or encoder version than this render; "
+                f"the same are needed: {ANEW}"
+            )
+        chunks = count_fragments(self._file, checkpoint.bytes)
+        if chunks != checkpoint.chunks:
+            raise ResumeError(f"{self.partial} is damaged: it does not hold {checkpoint.chunks} whole chunks; {ANEW}")
+        with writing(self.partial):
+            self._file.truncate(checkpoint.bytes)
+            self._file.seek(checkpoint.bytes)
+        self.checkpoint = checkpoint
 
     def write(self, frames: np.ndarray | Tensor) -> None:
         """Encode the chunk's next frames: uint8 [n, height, width, 3] RGB, on the CPU."""
@@ -166,24 +169,25 @@ class VideoWriter:
         """Close the video under its final name; the partial one is gone only when that is safely on disk.
 
         `on_packet` is called as each packet is copied; what it raises stops the copy, and leaves the partial video.
+        Once the video has its name, nothing is raised any more.
         """
         if self._segment is not None:
             self.end_chunk()
         if not self.checkpoint.frames:
             raise InputError(f"no frames for {self.path}; at least one is needed: write some before finishing")
-        self._refuse_existing()
-        whole = self.path.with_suffix(".finishing.mp4")
-        with _writing(whole, f"; the video so far is {self.partial}"):
+        self.place.refuse_existing(self._overwrite)
+        with (
+            writing(self.path, kept=f"; the video so far is {self.partial}"),
+            self.place.finishing(self._overwrite) as temporary,
+        ):
+            seconds = Fraction(self.checkpoint.frames, self._picture.rate)
             try:
-                seconds = Fraction(self.checkpoint.frames, self._picture.rate)
-                _copy_packets(self.partial, whole, seconds, on_packet)
-                sync(whole)
-                whole.replace(self.path)
-            finally:
-                whole.unlink(missing_ok=True)
-            sync(self.path.parent)
-            self._file.close()
-            self.partial.unlink()
+                _copy_packets(self.partial, temporary, seconds, on_packet)
+            except FFmpegError as error:  # not all of them are of the system
+                raise OSError(error.errno, error.strerror) from error
+        self._file.close()
+        self.place.clear()
+        self._release()
         return self.path
 
     def close(self) -> Path | None:
@@ -193,17 +197,19 @@ class VideoWriter:
         """
         self._segment, self._pending = None, 0
         self._file.close()
-        if not self.checkpoint.frames:
-            self.partial.unlink(missing_ok=True)
+        if not self._closed and not self.checkpoint.frames:
+            self.place.clear()
+        self._release()
         return self.partial if self.partial.exists() else None
 
-    def _refuse_existing(self) -> None:
-        if self.path.exists() and not self._overwrite:
-            raise OutputError(f"{self.path} exists; it is not overwritten unasked: choose another name")
+    def _release(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self.place.release()
 
     def _append(self, data: bytes) -> None:
         """Write and fsync `data`; on failure the file is as before."""
-        with _writing(self.partial):
+        with writing(self.partial):
             try:
                 rest = memoryview(data)
                 while rest:
@@ -214,36 +220,6 @@ class VideoWriter:
                     self._file.truncate(self.checkpoint.bytes)
                 raise
         self.checkpoint = self.checkpoint._replace(bytes=self.checkpoint.bytes + len(data))
-
-
-def partial_path(path: Path | str) -> Path:
-    """Where the video of `path` grows: `name.partial.mp4` for `name.mp4`."""
-    path = Path(path)
-    if path.suffix.lower() != ".mp4":
-        raise InputError(f"output {path}; a name that ends in .mp4 is needed: H.264 and AAC are written as MP4")
-    return path.with_suffix(".partial.mp4")
-
-
-def check_idle(partial: Path) -> None:
-    """Raise `OutputError` where a render is writing this partial video, or it cannot be written."""
-    with _writing(partial):
-        _claimed(partial, "r+b").close()
-
-
-def _claimed(partial: Path, mode: str) -> io.FileIO:
-    """A partial video, opened and locked until it is closed."""
-    file = io.FileIO(partial, mode)
-    try:
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise OutputError(
-            f"{partial} is being written by another render; choose another output name, or wait until it has ended"
-        ) from None
-    except OSError:  # a file system without locks
-        pass
-    return file
 
 
 def last_frames(path: Path, count: int) -> Tensor:
@@ -270,13 +246,3 @@ def _copy_packets(source: Path, target: Path, seconds: Fraction, on_packet: Call
             packet.duration = min(packet.duration, max(1, round(end) - packet.pts))
             packet.stream = streams[packet.stream.index]
             whole.mux(packet)
-
-
-@contextmanager
-def _writing(path: Path, kept: str = "") -> Iterator[None]:
-    """What the disk refuses, as `OutputError`."""
-    try:
-        yield
-    except (OSError, FFmpegError) as error:
-        advice = ADVICE.get(error.errno or 0, "check the disk, then try again")
-        raise OutputError(f"cannot write {path} ({error.strerror}): {advice}{kept}") from error

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from ..errors import OutputError
-from ..files import check_place
+from ..errors import ResumeError
 from ..media.audio import AudioSource
-from ..media.video import VideoWriter, check_idle, ignore_packet, partial_path
+from ..media.place import OutputPlace, unreadable
+from ..media.video import Checkpoint, VideoWriter, ignore_packet
 from .background import Background
 from .finite import IMAGES, Watch
 from .session import ChunkEnd, Frames, Session
@@ -39,10 +39,11 @@ class Upscaler(Protocol):
 class Render:
     """What to render and where to.
 
-    `inputs` names everything the frames depend on (a resume is refused where one differs); `metadata` goes into
-    the file's container. With `resume`, an unfinished render of the same name is taken up; without, it is refused
-    rather than overwritten. `upscaler` enlarges the frames, those of the events too. `on_packet` is called all along
-    the last step, the copy to the finished file (see `VideoWriter.finish`).
+    `inputs` names everything the picture depends on (a resume is refused where one differs), `means` what else it is
+    computed with (a resume says where that differs); `metadata` goes into the file's container. With `resume`, an
+    unfinished render of the same name is taken up; without, it is refused rather than overwritten. `upscaler` enlarges
+    the frames, those of the events too. `on_packet` is called all along the last step, the copy to the finished file
+    (see `VideoWriter.finish`).
     """
 
     session: Session
@@ -55,6 +56,7 @@ class Render:
     overwrite: bool = False
     upscaler: Upscaler | None = None
     on_packet: Callable[[], None] = ignore_packet
+    means: Mapping[str, Any] = field(default_factory=dict)
 
     def run(self) -> Generator[Frames | ChunkEnd, None, None]:
         """Render to the end. Yields frames as they come, a chunk's end once it is on disk; may be closed at any time.
@@ -62,7 +64,11 @@ class Render:
         Frames are copied from their device and encoded on another thread while the next ones are computed. Where it
         stops early, the partial file and its sidecar stay, and the partial plays.
         """
-        sidecar = Sidecar(self.output, self.inputs)
+        place = OutputPlace(self.output)
+        with place.held():
+            yield from self._run(Sidecar(place, self.inputs, self.means))
+
+    def _run(self, sidecar: Sidecar) -> Generator[Frames | ChunkEnd, None, None]:
         writer, state = self._open(sidecar)
         background = Background(WAITING_GROUPS)
         try:
@@ -74,7 +80,6 @@ class Render:
                     sidecar.save(event.state, writer.end_chunk())
                 yield event
             writer.finish(self.on_packet)
-            sidecar.remove()
         finally:
             background.close()
             writer.close()
@@ -95,19 +100,33 @@ class Render:
             yield event
 
     def _open(self, sidecar: Sidecar) -> tuple[VideoWriter, StreamState]:
-        scale = 1 if self.upscaler is None else self.upscaler.scale
+        place, scale = sidecar.place, 1 if self.upscaler is None else self.upscaler.scale
         height, width = (scale * side for side in self.session.avatar.size)
-        unfinished = partial_path(self.output)
-        check_output(self.output, self.resume, self.overwrite)
-        if self.resume and unfinished.exists() and sidecar.exists:
+        place.refuse(self.resume, self.overwrite)
+        place.sweep()
+        if self.resume and sidecar.exists and place.partial.exists():
             state, checkpoint = sidecar.load()
-            return VideoWriter.resume(self.output, checkpoint, height, width, self.sound, self.overwrite), state
-        unfinished.unlink(missing_ok=True)
-        sidecar.remove()
-        writer = VideoWriter.create(
-            self.output, height, width, self.sound, dict(self.metadata), overwrite=self.overwrite
-        )
+            self._check_fits(sidecar, state, checkpoint)
+            sidecar.say_what_differs()
+            return VideoWriter.resume(place, checkpoint, height, width, self.sound, self.overwrite), state
+        place.clear_ours()
+        sidecar.begin(self.seed)
+        try:
+            writer = VideoWriter.create(place, height, width, self.sound, dict(self.metadata), self.overwrite)
+        except BaseException:
+            place.clear_ours()
+            raise
         return writer, self.session.start(self.seed)
+
+    def _check_fits(self, sidecar: Sidecar, state: StreamState, checkpoint: Checkpoint) -> None:
+        """Raise `ResumeError` where what was saved cannot be of this stream, whatever its inputs say."""
+        plan, first = self.session.plan, self.session.avatar.first_motion
+        shapes = (state.motion.shape[0], *state.motion.shape[2:]), (first.shape[0], *first.shape[2:])
+        if state.next_chunk > plan.count or shapes[0] != shapes[1]:
+            raise ResumeError(unreadable(sidecar.place.description, "it is of another stream"))
+        last = plan.chunk(state.next_chunk - 1)
+        if checkpoint.frames != last.start + last.skip + last.keep:
+            raise ResumeError(unreadable(sidecar.place.description, "its frames are not those of its chunks"))
 
 
 def _writing(writer: VideoWriter, event: Frames) -> Callable[[], None]:
@@ -119,17 +138,3 @@ def _writing(writer: VideoWriter, event: Frames) -> Callable[[], None]:
     if event.frames.device.type == "cpu":
         return partial(writer.write, event.pixels)
     return lambda: writer.write(event.pixels)
-
-
-def check_output(output: Path, resume: bool, overwrite: bool) -> None:
-    """Raise `OutputError` where a render could not begin: before anything is loaded or computed."""
-    partial = partial_path(output)
-    check_place(output)
-    if output.exists() and not overwrite:
-        raise OutputError(f"{output} exists; choose another name, or allow overwriting")
-    if partial.exists():
-        check_idle(partial)
-    if partial.exists() and Sidecar(output, {}).exists and not (resume or overwrite):
-        raise OutputError(
-            f"{partial} is an unfinished render; resume it, choose another output name, or allow overwriting"
-        )

@@ -1,6 +1,8 @@
 """The command line as its user meets it: results, and one line for each bad input with nothing left behind."""
 
+import errno
 import json
+import os
 import re
 import shutil
 import signal
@@ -24,7 +26,8 @@ from livetalk_core.commands.prepare import Settings, prepare
 from livetalk_core.config import PRESETS
 from livetalk_core.hardware.kernels import KERNELS, fp8_operations
 from livetalk_core.hardware.placement import Placement, residence
-from livetalk_core.media.video import partial_path
+from livetalk_core.media.place import OutputPlace, partial_path
+from livetalk_core.streaming.sidecar import Sidecar
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = ["--size", "64x64"]
@@ -195,7 +198,7 @@ def test_a_full_disk_keeps_the_partial(inputs, tmp_path, capsys, monkeypatch):
 
     def full(descriptor):
         calls.append(descriptor)
-        if len(calls) > 4:
+        if len(calls) > 5:
             raise OSError(28, "No space left on device")
         return real(descriptor)
 
@@ -257,11 +260,101 @@ def test_resume_with_another_seed_is_refused(inputs, tmp_path, capsys):
     assert main([*inputs, "--prompt-at", "0", "x"]) == 0
     # an unfinished render of the same name
     (tmp_path / "talk.mp4").rename(tmp_path / "talk.partial.mp4")
-    (tmp_path / "talk.partial.json").write_text("{}")
+    said = {"format": 2, "next_chunk": 1, "inputs": {}, "video": {}}
+    (tmp_path / "talk.partial.json").write_text(json.dumps(said))
+    before = left_in(tmp_path)
     assert main([*inputs, "--seed", "1", "--resume"]) == 1
-    assert "cannot be read" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "cannot be read" in error and "what is done plays" not in error
     assert main(inputs) == 1
-    assert "unfinished render" in capsys.readouterr().err
+    assert "unfinished render; --resume goes on with it, --overwrite begins anew" in capsys.readouterr().err
+    assert left_in(tmp_path) == before
+
+
+def test_resume_of_a_finished_video_is_no_error(inputs, tmp_path, capsys):
+    assert main(inputs) == 0
+    before = (tmp_path / "talk.mp4").read_bytes()
+    capsys.readouterr()
+    assert main([*inputs, "--resume"]) == 0
+    said = capsys.readouterr()
+    assert "talk.mp4 is already finished" in said.err and said.out.strip() == str(tmp_path / "talk.mp4")
+    assert main(inputs) == 1
+    assert "exists; it is not overwritten unasked" in capsys.readouterr().err
+    assert (tmp_path / "talk.mp4").read_bytes() == before
+
+
+def test_a_render_goes_on_with_another_precision(inputs, tmp_path, caplog, monkeypatch):
+    begin, stopped = Sidecar.save, []
+
+    def save_once(*arguments):
+        begin(*arguments)
+        stopped.append(1)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Sidecar, "save", save_once)
+        assert main(inputs) == 130
+    assert main([*inputs, "--dtype", "bfloat16", "--resume"]) == 0
+    assert "began with precision float32, now bfloat16: it goes on" in caplog.text
+    assert frames_of(tmp_path / "talk.mp4") == 38 and stopped == [1]
+
+
+def test_stopped_when_all_was_done_is_done(inputs, tmp_path, capsys, monkeypatch):
+    """Ctrl-C between the last rename and the end."""
+    put = OutputPlace._put
+
+    def put_and_stop(*arguments):
+        put(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(OutputPlace, "_put", put_and_stop)
+    assert main(inputs) == 0
+    assert "stopped" not in capsys.readouterr().err
+    assert left_in(tmp_path) == {"face.png", "speech.wav", "talk.mp4"}
+
+
+@pytest.mark.parametrize("spoiled", ["--audio", "--image"])
+def test_what_is_read_is_not_written_over(inputs, tmp_path, capsys, spoiled):
+    """An input that is called like the output, or like its partial."""
+    for name in ("talk.mp4", "talk.partial.mp4"):
+        (tmp_path / name).write_bytes(b"precious")
+        assert main([*inputs, spoiled, str(tmp_path / name), "--overwrite"]) == 1
+        assert "is where the output is written; choose another --output" in capsys.readouterr().err
+        assert (tmp_path / name).read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("length", [240, 255, 300])
+def test_a_name_that_is_too_long_is_found_before_loading(inputs, tmp_path, capsys, length, monkeypatch):
+    monkeypatch.setattr("livetalk_core.commands.prepare.open_model", pytest.fail)
+    assert main([*inputs, "--output", str(tmp_path / f"{'x' * (length - 4)}.mp4")]) == 1
+    assert "File name too long): choose a shorter name" in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written_is_found_before_loading(inputs, capsys, monkeypatch):
+    """A folder without permission, a file system that is read only."""
+    opened = os.open
+
+    def refuse(path, flags, *rest, **names):
+        if flags & os.O_CREAT:
+            raise OSError(errno.EROFS, "Read-only file system")
+        return opened(path, flags, *rest, **names)
+
+    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr("livetalk_core.commands.prepare.open_model", pytest.fail)
+    assert main(inputs) == 1
+    assert "(Read-only file system): choose a folder that you may write to" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_a_narrow_output_shows_any_name(inputs, tmp_path, encoding):
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    (tmp_path / "\u8bdd").mkdir()
+    words = [*inputs, "--output", str(tmp_path / "\u8bdd" / "talk.mp4"), "--steps", "1"]
+    ended = subprocess.run(
+        [sys.executable, "-m", "livetalk_core", *words], cwd=ROOT, env=environment, capture_output=True, check=True
+    )
+    assert rb"\u8bdd" in ended.stdout and b"Traceback" not in ended.stderr
+    assert (tmp_path / "\u8bdd" / "talk.mp4").is_file()
 
 
 def test_other_weights_under_the_same_name_are_another_input(inputs, tmp_path, monkeypatch):

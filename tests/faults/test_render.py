@@ -9,7 +9,7 @@ from livetalk_core.commands.main import main
 from livetalk_core.commands.prepare import prepare
 from livetalk_core.config import Guidance
 from livetalk_core.errors import InputError, NumbersError
-from livetalk_core.media.video import partial_path
+from livetalk_core.media.place import partial_path
 from livetalk_core.parallel.fleet import Limits, local_fleet
 from livetalk_core.parallel.patches import Patch
 from livetalk_core.streaming.avatar import Avatar

@@ -11,7 +11,7 @@ from faulty_fleets import LIMITS, Button, playable, processes_of, wait_until_gon
 
 from livetalk_core.commands.prepare import prepare
 from livetalk_core.errors import Cancelled, WorkerError
-from livetalk_core.media.video import partial_path
+from livetalk_core.media.place import partial_path
 from livetalk_core.parallel.fleet import Fleet, Limits
 from livetalk_core.parallel.launch import LocalWorkers
 from livetalk_core.streaming.fleet_engine import FleetEngine, engine_setup

@@ -1,6 +1,7 @@
 """What the writer leaves on disk: whole, playable, in step, and never something half-written."""
 
 import json
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from livetalk_core.errors import InputError, OutputError, ResumeError
+from livetalk_core.errors import InputError, OutputError, ResumeError, TakenError
 from livetalk_core.media import video
-from livetalk_core.media.video import Checkpoint, VideoWriter, partial_path
+from livetalk_core.media.place import OutputPlace, partial_path
+from livetalk_core.media.video import Checkpoint, VideoWriter
 
 CHUNKS = (33, 28, 28, 11)
 
@@ -240,9 +242,104 @@ def test_an_unfinished_render_is_not_overwritten_unasked(tmp_path, write):
     writer = VideoWriter.create(tmp_path / "a.mp4", 64, 64)
     write(writer, [3])
     writer.close()
-    with pytest.raises(OutputError, match="resume that render, or allow overwriting"):
+    writer.place.describe({"inputs": {}, "video": {}, "next_chunk": 1})
+    with pytest.raises(TakenError, match="is an unfinished render; --resume goes on with it, --overwrite begins anew"):
         VideoWriter.create(tmp_path / "a.mp4", 64, 64)
     VideoWriter.create(tmp_path / "a.mp4", 64, 64, overwrite=True).close()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("beside", [None, "", "{}", '{"format": 2}'])
+@pytest.mark.parametrize("name", ["a.partial.mp4", "a.partial.safetensors"])
+def test_a_file_that_is_not_known_to_be_ours_is_never_touched(tmp_path, name, beside, overwrite):
+    (tmp_path / name).write_bytes(b"precious")
+    if beside is not None:
+        (tmp_path / "a.partial.json").write_text(beside)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(TakenError, match="in the way, and nothing beside it tells that it is LiveTalk's"):
+        VideoWriter.create(tmp_path / "a.mp4", 64, 64, overwrite=overwrite)
+    assert (tmp_path / name).read_bytes() == b"precious" and sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("name", ["a.finishing.mp4", "a.mp4.tmp", "a.partial.json.tmp", "a.partial.safetensors.tmp"])
+def test_files_and_links_of_foreign_names_stay(tmp_path, write, name):
+    (tmp_path / "victim").write_bytes(b"precious")
+    (tmp_path / name).symlink_to("victim")
+    writer = VideoWriter.create(tmp_path / "a.mp4", 64, 64)
+    write(writer, [3])
+    writer.place.describe({"inputs": {}, "video": {}, "next_chunk": 1})
+    writer.finish()
+    assert (tmp_path / "victim").read_bytes() == (tmp_path / name).read_bytes() == b"precious"
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "a.mp4", "victim"])
+    assert not (tmp_path / "a.mp4").is_symlink()
+
+
+@pytest.mark.parametrize("target", ["a.partial.mp4", "a.partial.lock", "a.mp4"])
+def test_no_file_is_written_through_a_link(tmp_path, write, target):
+    (tmp_path / "victim").write_bytes(b"precious")
+    (tmp_path / target).symlink_to("victim")
+    with pytest.raises(OutputError):
+        VideoWriter.create(tmp_path / "a.mp4", 64, 64)
+    assert (tmp_path / "victim").read_bytes() == b"precious" and (tmp_path / target).is_symlink()
+
+
+def failing(*_, **__):
+    raise PermissionError(13, "Permission denied")
+
+
+@pytest.mark.parametrize("call", ["livetalk_core.media.place.sync", "pathlib.Path.unlink"])
+def test_nothing_fails_once_the_video_is_in_place(tmp_path, media, write, monkeypatch, caplog, call):
+    """A folder that cannot be synced; files that cannot be deleted since another program has them open."""
+    monkeypatch.setattr("livetalk_core.files.PAUSES", ())
+    writer = VideoWriter.create(tmp_path / "a.mp4", 64, 64)
+    write(writer, [3])
+    writer.place.describe({"inputs": {}, "video": {}, "next_chunk": 1})
+    put = writer.place._put
+
+    def put_and_fail(*arguments):
+        put(*arguments)
+        monkeypatch.setattr(call, failing)
+
+    monkeypatch.setattr(writer.place, "_put", put_and_fail)
+    assert writer.finish() == tmp_path / "a.mp4"
+    monkeypatch.undo()
+    assert len(media.decode_video(writer.path)) == 3 and writer.place.chunks in (None, 1)
+    if "unlink" in call:
+        assert "a.partial.mp4 stays (Permission denied); nothing needs it any more" in caplog.text
+        assert OutputPlace(writer.path).finished
+        with OutputPlace(writer.path).held():
+            OutputPlace(writer.path).clear_ours()
+    assert list(tmp_path.iterdir()) == [writer.path]
+
+
+def test_a_short_lock_by_another_program_is_waited_for(tmp_path, write, monkeypatch):
+    """As scanners on Windows hold a file that was just written."""
+    replace, calls = os.replace, []
+
+    def held_twice(*arguments):
+        calls.append(arguments)
+        return failing() if len(calls) < 3 else replace(*arguments)
+
+    monkeypatch.setattr(Path, "replace", lambda *arguments: held_twice(*arguments))
+    OutputPlace(tmp_path / "a.mp4").describe({"inputs": {}, "video": {}, "next_chunk": 0})
+    assert len(calls) == 3 and [path.name for path in tmp_path.iterdir()] == ["a.partial.json"]
+
+
+def test_where_there_are_no_hard_links_the_video_is_renamed(tmp_path, media, write, monkeypatch):
+    monkeypatch.setattr(os, "link", failing)
+    writer = VideoWriter.create(tmp_path / "a.mp4", 64, 64)
+    write(writer, [3])
+    assert len(media.decode_video(writer.finish())) == 3
+    assert list(tmp_path.iterdir()) == [writer.path]
+
+
+def test_a_damaged_partial_is_not_gone_on_with(tmp_path, write):
+    writer = VideoWriter.create(tmp_path / "a.mp4", 64, 64)
+    checkpoint = write(writer, [3, 3])[-1]
+    writer.close()
+    with pytest.raises(ResumeError, match="does not hold 2 whole chunks"):
+        VideoWriter.resume(tmp_path / "a.mp4", checkpoint._replace(bytes=checkpoint.bytes - 8), 64, 64)
 
 
 def test_two_renders_never_write_one_video(tmp_path, media, write):
@@ -328,7 +425,7 @@ def test_full_disk_keeps_the_whole_chunks(tmp_path, media, write):
     checkpoint = write(writer, [28])[0]
     writer._file = FullDisk(writer._file, 1000)
     writer.write(media.pictures(28, first=28))
-    with pytest.raises(OutputError, match=r"a\.partial\.mp4 \(No space left on device\): free some space, then resume"):
+    with pytest.raises(OutputError, match=r"a\.partial\.mp4 \(No space left on device\): free some space"):
         writer.end_chunk()
     assert writer.close() == writer.partial and writer.partial.stat().st_size == checkpoint.bytes
     assert len(media.decode_video(writer.partial)) == 28
@@ -343,9 +440,11 @@ def test_full_disk_at_the_end_keeps_the_partial(tmp_path, media, write, monkeypa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(video, "_copy_packets", full)
-    with pytest.raises(OutputError, match=r"free some space, then resume; the video so far is .*a\.partial\.mp4"):
+    with pytest.raises(
+        OutputError, match=r"free some space or choose another folder; the video so far is .*a\.partial\.mp4"
+    ):
         writer.finish()
-    assert [path.name for path in tmp_path.iterdir()] == ["a.partial.mp4"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.partial.lock", "a.partial.mp4"]
     monkeypatch.undo()
     assert len(media.decode_video(writer.finish())) == 100
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from livetalk_core.config import CorrectionConfig
-from livetalk_core.errors import OutputError, ResumeError
+from livetalk_core.errors import OutputError, ResumeError, TakenError
 from livetalk_core.media.audio import TensorAudio
 from livetalk_core.streaming.render import Render
 from livetalk_core.streaming.session import ChunkEnd, Frames
@@ -127,7 +127,7 @@ def test_killed_between_the_two_files_of_the_sidecar(render, tmp_path):
 
 def test_an_unfinished_render_is_not_overwritten_unasked(render):
     run_until_chunk(render, 0)
-    with pytest.raises(OutputError, match="unfinished render; resume it"):
+    with pytest.raises(OutputError, match="unfinished render; --resume goes on"):
         next(render.run())
     list(replace(render, overwrite=True).run())
     assert len(decoded(render.output)) == 14
@@ -163,15 +163,43 @@ def test_other_inputs_are_named(render):
     assert render.output.with_suffix(".partial.mp4").exists()
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", '{"inputs": {}}'])
+@pytest.mark.parametrize("damage", [
+    {"format": 3}, {"format": True}, {"seed": "3"}, {"seed": 1e300}, {"seed": 2**70}, {"next_chunk": "1"},
+    {"next_chunk": 5}, {"next_chunk": -1}, {"next_chunk": True}, {"next_chunk": None}, {"inputs": [1]}, {"means": None},
+    {"video": {}}, {"video": [1]}, {"video": {"bytes": "9"}}, {"video": {"bytes": -1, "frames": 5, "chunks": 1}},
+    {"video": {"bytes": 9, "frames": 6, "chunks": 1}}, {"video": {"bytes": 9, "frames": 5, "chunks": 1, "more": 1}},
+])  # fmt: skip
 def test_a_damaged_sidecar_is_refused_and_nothing_is_lost(render, damage):
     run_until_chunk(render, 0)
     partial = render.output.with_suffix(".partial.mp4")
     before = partial.read_bytes()
-    partial.with_suffix(".json").write_text(damage)
+    said = json.loads(partial.with_suffix(".json").read_text())
+    partial.with_suffix(".json").write_text(json.dumps({**said, **damage}))
     with pytest.raises(ResumeError, match="cannot be read"):
         next(replace(render, resume=True).run())
     assert partial.read_bytes() == before
+
+
+def test_what_has_no_sidecar_of_ours_is_not_resumed_and_not_deleted(render):
+    run_until_chunk(render, 0)
+    partial = render.output.with_suffix(".partial.mp4")
+    before = partial.read_bytes()
+    for damage in ("", "{", "[]", '{"inputs": {}}'):
+        partial.with_suffix(".json").write_text(damage)
+        for options in ({}, {"resume": True}, {"overwrite": True}):
+            with pytest.raises(TakenError, match="in the way"):
+                next(replace(render, **options).run())
+    assert partial.read_bytes() == before
+
+
+def test_other_means_are_said_and_go_on(render, caplog):
+    begun = replace(render, means={"devices": "cuda", "precision": "float32"})
+    run_until_chunk(begun, 0)
+    list(replace(begun, means={"devices": "cpu x2", "precision": "float32"}, resume=True).run())
+    assert [record.getMessage() for record in caplog.records] == [
+        "the render began with devices cuda, now cpu x2: it goes on, equal but for rounding"
+    ]
+    assert len(decoded(render.output)) == 14
 
 
 def test_stopping_before_the_first_chunk_leaves_nothing(render, tmp_path):
@@ -188,5 +216,5 @@ def test_state_beside_the_partial_is_small(render, tmp_path):
 
 
 def test_a_missing_folder_is_named_before_work_begins(render, tmp_path):
-    with pytest.raises(OutputError, match="is no folder"):
+    with pytest.raises(OutputError, match="create the folder first"):
         next(replace(render, output=tmp_path / "nowhere" / "talk.mp4").run())

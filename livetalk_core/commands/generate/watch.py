@@ -7,9 +7,10 @@ from contextlib import nullcontext
 from tqdm import tqdm
 
 from ...config import CorrectionConfig, Guidance
-from ...errors import Cancelled, InputError
+from ...errors import Cancelled, InputError, ResumeError, TakenError
+from ...files import check_place
 from ...media.crop import Crop
-from ...media.video import partial_path
+from ...media.place import OutputPlace
 from ...parallel.fleet import Fleet
 from ...shapes import FRAMES_PER_SECOND
 from ...streaming.render import Render
@@ -42,6 +43,11 @@ def generate(options: argparse.Namespace) -> int:
 
 
 def _render(settings: Settings, fleet: Fleet | None) -> int:
+    place = OutputPlace(settings.output)
+    if settings.resume and is_finished(place, settings.overwrite):
+        print(f"{place.video} is already finished; --overwrite renders it anew", file=sys.stderr)
+        print(place.video)
+        return 0
     render, model = prepare(settings, show_stage)
     frames = render.session.plan.total_frames
     length = f"{frames} frames ({frames / FRAMES_PER_SECOND:.2f} s)"
@@ -49,10 +55,22 @@ def _render(settings: Settings, fleet: Fleet | None) -> int:
     try:
         _watch(render)
     except BaseException as error:
-        _say_where_the_partial_is(render, error)
-        raise
+        if not place.finished:
+            _say_where_the_partial_is(place, error)
+            raise
+        place.clear()  # it was stopped when all was done
     print(render.output)
     return 0
+
+
+def is_finished(place: OutputPlace, overwrite: bool) -> bool:
+    """Whether there is nothing to resume since the video is there; what a kill left beside it is cleared away."""
+    check_place(place.video)
+    if place.finished:
+        with place.held():
+            place.clear_ours()
+        return True
+    return place.video.is_file() and place.chunks is None and not overwrite
 
 
 def _seconds(text: str) -> float:
@@ -74,8 +92,9 @@ def _watch(render: Render) -> None:
                 bar.set_postfix_str(f"{rate / FRAMES_PER_SECOND:.2f}x realtime" if rate else "", refresh=False)
 
 
-def _say_where_the_partial_is(render: Render, error: BaseException) -> None:
-    partial = partial_path(render.output)
-    if partial.exists():
-        reason = "stopped" if isinstance(error, Cancelled) else "failed"
-        print(f"{reason}; what is done plays: {partial}\ngo on with the same command and --resume", file=sys.stderr)
+def _say_where_the_partial_is(place: OutputPlace, error: BaseException) -> None:
+    """Nothing after a refusal, which says itself what to do."""
+    if isinstance(error, (ResumeError, TakenError)) or not place.chunks or not place.partial.exists():
+        return
+    reason = "stopped" if isinstance(error, Cancelled) else "failed"
+    print(f"{reason}; what is done plays: {place.partial}\ngo on with the same command and --resume", file=sys.stderr)
