@@ -120,7 +120,7 @@ class Render:
 
     def _check_fits(self, sidecar: Sidecar, state: StreamState, checkpoint: Checkpoint) -> None:
         """Raise `ResumeError` where what was saved cannot be of this stream, whatever its inputs say."""
-        plan, first = self.session.plan, self.session.avatar.first_motion
+        plan, first = self.session.plan, self.session.start(self.seed).motion
         shapes = (state.motion.shape[0], *state.motion.shape[2:]), (first.shape[0], *first.shape[2:])
         if state.next_chunk > plan.count or shapes[0] != shapes[1]:
             raise ResumeError(unreadable(sidecar.place.description, "it is of another stream"))
