@@ -2,6 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from . import host
 from .chunk import DecodeChunk, SampleChunk
 from .fleet import Devices
 from .guidance import SetGuidance
@@ -14,6 +15,10 @@ from .settings import LaterPrompt, SetCorrection
 
 class LiveTalkExtension(ComfyExtension):
     """What ComfyUI asks for the pack's nodes."""
+
+    async def on_load(self) -> None:
+        """Put the example's files where its workflow looks for them."""
+        host.place_examples()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """All nodes, in the order of a graph."""

@@ -5,6 +5,7 @@ Node files use these verbs alone, so that tests can put a fake in their place.
 
 from .changes import unused_changes
 from .engine import HostEngine
+from .examples import place_examples
 from .files import OutputFile, model_files, model_path, video_metadata
 from .identity import model_identity, weights_identity
 from .lease import Lease, claim
@@ -37,6 +38,7 @@ __all__ = [
     "model_identity",
     "model_path",
     "normalised_latent",
+    "place_examples",
     "plain_patches",
     "play_once",
     "queue_again",

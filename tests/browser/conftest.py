@@ -44,10 +44,9 @@ def new_page(frontend, tmp_path_factory):
 def page_with(settings, frontend, files):
     """A page of a frontend with these settings."""
     from tests.browser.frontend import OBJECT_INFO, opened, static_files
-    from tests.browser.stub import running
+    from tests.browser.stub import place_examples, running
 
-    for name in ("portrait.png", "speech.wav"):
-        (files / name).symlink_to(ROOT / "demo" / name)
+    place_examples(files)
     with running(static_files(frontend), OBJECT_INFO, settings, files) as stub, opened(stub.address) as made:
         made.stub, made.files = stub, files
         yield made

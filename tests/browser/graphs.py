@@ -68,7 +68,7 @@ def note(text: str, pos: tuple[int, int], size: tuple[int, int]) -> Node:
 
 def files(*names: str) -> str:
     """A list of files to download, and where they go."""
-    rows = [f"- [{name}]({FILES[name][0]}) in `models/{FILES[name][1]}`" for name in names]
+    rows = [f"- [{name}]({FILES[name][0]}) in **models/{FILES[name][1]}**" for name in names]
     return "\n".join(rows)
 
 
@@ -80,8 +80,8 @@ def embedded(x: int = 40, y: int = 60) -> list[Node]:
 def portrait_and_speech(x: int = 40) -> list[Node]:
     """What the user brings."""
     return [
-        Node("image", "LoadImage", (x, 200), {"image": "portrait.png"}, size=(300, 340)),
-        Node("audio", "LoadAudio", (x, 600), {"audio": "speech.wav"}, size=(300, 140)),
+        Node("image", "LoadImage", (x, 200), {"image": "livetalk_portrait.png"}, size=(300, 340)),
+        Node("audio", "LoadAudio", (x, 600), {"audio": "livetalk_speech.wav"}, size=(300, 140)),
     ]
 
 
@@ -107,8 +107,8 @@ def render(x: int = 800, vae: Link = ("model", 1), prefix: str = "video/LiveTalk
 
 QUICK_START = """## Quick start
 
-1. Choose a portrait and a speech. `demo/portrait.png` and `demo/speech.wav` of the pack are a beginning.
-2. Run. The video is as long as the speech and lands in `output/video`.
+1. Run: a portrait and a speech to begin with are there. Then choose your own.
+2. The video is as long as the speech and lands in **output/video**.
 
 This is the small embedded model: nothing to download, and it runs on a CPU. The workflow *livetalk_14b_24gb* has the \
 large one. Drag the finished video into ComfyUI to get this graph back.
@@ -124,8 +124,9 @@ def quick_start() -> list[Node]:
 LARGE = f"""## The 14B model on one card of 24 GB
 
 {files(TEXT_ENCODER, VISION_ENCODER, VAE, AUDIO_ENCODER)}
-- `{TRANSFORMER}` in `models/diffusion_models`: made from the published weights of SoulX-FlashTalk-14B with \
-`python -m livetalk_core convert --fp8`; the pack's README says how
+- **{TRANSFORMER}** in **models/diffusion_models**: made from the published weights of \
+[SoulX-FlashTalk-14B](https://huggingface.co/Soul-AILab/SoulX-FlashTalk-14B) with \
+**python -m livetalk_core convert --fp8**; the pack's README says how
 
 FP8 halves the transformer's memory; ComfyUI moves the other models out of the way by itself.
 """
@@ -148,9 +149,9 @@ def large_avatar(x: int = 440) -> list[Node]:
     text = {"text": "A person is talking to the camera."}
     links = {"image": ("image", 0), "vae": ("vae", 0), "clip_vision": ("vision", 0), "conditioning": ("text", 0)}
     return [
-        Node("image", "LoadImage", (x, 60), {"image": "portrait.png"}, size=(320, 340)),
+        Node("image", "LoadImage", (x, 60), {"image": "livetalk_portrait.png"}, size=(320, 340)),
         Node("text", "CLIPTextEncode", (x, 450), text, {"clip": ("clip", 0)}, size=(320, 120)),
-        Node("audio", "LoadAudio", (x, 630), {"audio": "speech.wav"}, size=(320, 140)),
+        Node("audio", "LoadAudio", (x, 630), {"audio": "livetalk_speech.wav"}, size=(320, 140)),
         Node(
             "avatar", "LiveTalkAvatar", (820, 60), {"width": 448, "height": 768, "prompt": ""}, links, size=(340, 340)
         ),
@@ -175,10 +176,10 @@ def large() -> list[Node]:
 SEVERAL_GPUS = f"""## The 14B model on several GPUs (Linux, WSL)
 
 {files(TEXT_ENCODER, VISION_ENCODER, VAE, AUDIO_ENCODER)}
-- `{TRANSFORMER}` in `models/diffusion_models`: see *livetalk_14b_24gb*
+- **{TRANSFORMER}** in **models/diffusion_models**: see *livetalk_14b_24gb*
 
-*LiveTalk Devices* runs the model on all GPUs of this machine (`auto`), or on those you name (`cuda:0,cuda:1`): the \
-same video, sooner. Turn on `shard_weights` where the weights do not fit into one card. Its help page says more.
+*LiveTalk Devices* runs the model on all GPUs of this machine (**auto**), or on those you name (**cuda:0,cuda:1**): \
+the same video, sooner. Turn on **shard_weights** where the weights do not fit into one card. Its help page says more.
 """
 
 
@@ -200,7 +201,7 @@ ANY_LENGTH = f"""## A talk of any length, each chunk upscaled
 {files(UPSCALER)}
 
 The upscaler works inside the render node, chunk by chunk, on the way to the file: an hour needs no more memory than a \
-minute. Cancel keeps a video that plays; turn on `resume` and run again to go on.
+minute. Cancel keeps a video that plays; turn on **resume** and run again to go on.
 
 *LiveTalk Prompt* changes the prompt at 3 s, *LiveTalk Correction* holds the colours of the portrait. Both are optional.
 """
@@ -228,7 +229,7 @@ LOOP = f"""## Loop with frame interpolation
 {files(INTERPOLATOR)}
 
 Needs ComfyUI 0.36 or newer (Start Loop, End Loop). Each pass makes one chunk, doubles its frames, and hands its state \
-to the next. With `overlap` on, a chunk brings the frame before it, so that interpolation also fills the seam; \
+to the next. With **overlap** on, a chunk brings the frame before it, so that interpolation also fills the seam; \
 *ImageFromBatch* drops that frame again.
 
 Loops keep all frames in memory: for minutes, not hours. *livetalk_job* has no such limit.
@@ -270,7 +271,7 @@ JOB = f"""## A job: any length through any nodes
 {files(UPSCALER)}
 
 Every chunk is a run of its own. *Job End* adds it to the video on disk and queues the next one, so memory never \
-grows, whatever stands between. To stop, cancel. To go on, also after a restart, turn on `resume` in *Job Start* and \
+grows, whatever stands between. To stop, cancel. To go on, also after a restart, turn on **resume** in *Job Start* and \
 run.
 
 The upscaler here is only an example: put face restoration, interpolation or grading in its place.
@@ -323,7 +324,7 @@ def speakers() -> list[Node]:
             for row, (name, x) in enumerate(half.items())
         ),
     ]  # fmt: skip
-    second = Node("audio_2", "LoadAudio", (40, 800), {"audio": "speech.wav"}, size=(300, 140))
+    second = Node("audio_2", "LoadAudio", (40, 800), {"audio": "livetalk_speech.wav"}, size=(300, 140))
     avatar = small_avatar(mask_1=("left", 0), mask_2=("right", 0))
     made = render(prefix="video/LiveTalk_two_speakers")
     return [
@@ -337,7 +338,7 @@ INFINITETALK = f"""## Wan 2.1 I2V 14B with an InfiniteTalk patch
 {files(WAN_TRANSFORMER, PATCH, TEXT_ENCODER, VISION_ENCODER, VAE, AUDIO_ENCODER)}
 
 These weights are not distilled: *LiveTalk Guidance* compares with the negative prompt and with silence, three \
-evaluations a step, and `steps` 0 of *LiveTalk Render* stands for 40. A speed LoRA (Load LoRA, model only, before \
+evaluations a step, and **steps** 0 of *LiveTalk Render* stands for 40. A speed LoRA (Load LoRA, model only, before \
 *LiveTalk Guidance*) makes do with 4 to 8 steps: the help of *LiveTalk Guidance* has the settings.
 """
 

@@ -16,7 +16,7 @@ from playwright.sync_api import Page
 from livetalk_core import __version__
 from tests.browser.frontend import PINNED, ROOT, SETTINGS, opened, picture, static_files
 from tests.browser.graphs import WORKFLOWS, Node, quick_start
-from tests.browser.stub import running
+from tests.browser.stub import place_examples, running
 
 OBJECT_INFO = Path(__file__).with_name("object_info.json")
 WORKFLOWS_FOLDER = ROOT / "workflows"
@@ -89,9 +89,10 @@ def save_all() -> None:
     assert static, f"frontend {PINNED} is not installed: make frontends"
     with (
         tempfile.TemporaryDirectory() as folder,
-        running(static, OBJECT_INFO, SETTINGS, ROOT / "demo") as stub,
+        running(static, OBJECT_INFO, SETTINGS, Path(folder)) as stub,
         opened(stub.address) as page,
     ):
+        place_examples(Path(folder))
         for name, make in WORKFLOWS.items():
             nodes = make()
             workflow = finished(page.evaluate(BUILD, [node.as_dict() for node in nodes]), name, nodes)

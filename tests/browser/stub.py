@@ -13,6 +13,7 @@ from typing import Any
 from aiohttp import WSMsgType, web
 from PIL import Image
 
+DEMO = Path(__file__).resolve().parents[2] / "demo"
 # What the frontend asks for when it starts, and what a server with nothing in it answers.
 ANSWERS: dict[str, Any] = {
     "users": {"storage": "server", "migrated": True},
@@ -110,6 +111,12 @@ class Stub:
         started.set()
         self.loop.run_forever()
         self.loop.run_until_complete(runner.cleanup())
+
+
+def place_examples(folder: Path) -> None:
+    """The pack's portrait and speech under the names that a server with the pack has them by."""
+    for name in ("portrait.png", "speech.wav"):
+        (folder / f"livetalk_{name}").symlink_to(DEMO / name)
 
 
 @contextmanager

@@ -4,7 +4,6 @@ import base64
 import json
 import os
 import secrets
-import shutil
 import socket
 import struct
 import subprocess
@@ -126,13 +125,11 @@ def listen(events: Iterator[Any], prompt_id: str, on_event: Callable[[Outcome], 
 
 
 def prepare(comfyui: Path, base: Path) -> None:
-    """Fill a server's folder: this pack and the stand-ins, small models, the demo's portrait and speech."""
+    """Fill a server's folder: this pack, which brings a portrait and a speech, the stand-ins, small models."""
     (base / "custom_nodes").mkdir(parents=True)
     (base / "custom_nodes" / "livetalk").symlink_to(ROOT)
     (base / "custom_nodes" / "stand_ins.py").symlink_to(ROOT / "tests" / "nodes" / "stand_ins.py")
     (base / "input").mkdir()
-    for name in ("portrait.png", "speech.wav"):
-        shutil.copy(ROOT / "demo" / name, base / "input" / name)
     command = [PYTHON, str(ROOT / "tests" / "nodes" / "small_files.py"), str(comfyui), str(base / "models")]
     subprocess.run(command, check=True, capture_output=True, cwd=base, timeout=START_SECONDS)
 

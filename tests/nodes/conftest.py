@@ -39,7 +39,7 @@ def nodes(pack):
 
 @pytest.fixture(scope="module")
 def base(comfyui, tmp_path_factory):
-    """A base folder for a ComfyUI with this pack, and the demo's portrait and speech in its input folder."""
+    """A base folder for a ComfyUI with this pack."""
     folder = tmp_path_factory.mktemp("comfyui")
     prepare(comfyui, folder)
     return folder
@@ -47,7 +47,7 @@ def base(comfyui, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def server(comfyui, tmp_path_factory):
-    """A running ComfyUI with this pack, and the demo's portrait and speech in its input folder."""
+    """A running ComfyUI with this pack."""
     base = tmp_path_factory.mktemp("comfyui")
     prepare(comfyui, base)
     running = ComfyServer(comfyui, base)

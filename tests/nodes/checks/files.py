@@ -11,6 +11,7 @@ from checks.common import FIGURES, NANO, VAE, Transformer, close, close_in_mean,
 from checks.models import InputError, LocalEngine, loaders
 
 import torch
+import folder_paths
 from comfy.quant_ops import QUANT_ALGOS, QuantizedTensor
 from livetalk_in_comfyui.livetalk_core.models.fp8 import is_quantized
 from livetalk_in_comfyui.livetalk_core.config import Guidance
@@ -133,3 +134,25 @@ def check_guidance_by_text_needs_a_negative_prompt():
     else:
         raise AssertionError("accepted")
     assert guidance_nodes.SetGuidance.execute(model, 1.0, 2.0).args[0] is not model
+
+
+def check_examples_are_placed_once_and_never_over_the_users():
+    before = folder_paths.get_input_directory(), folder_paths.get_user_directory()
+    with tempfile.TemporaryDirectory() as folder:
+        inputs, settings = Path(folder) / "input", Path(folder) / "user" / "default" / "comfy.settings.json"
+        inputs.mkdir()
+        settings.parent.mkdir(parents=True)
+        folder_paths.set_input_directory(str(inputs))
+        folder_paths.set_user_directory(str(settings.parents[1]))
+        try:
+            settings.write_text(json.dumps({"LiveTalk.PlaceExamples": False}))
+            host.place_examples()
+            assert not list(inputs.iterdir()), "placed against the user's will"
+            settings.write_text("no JSON")
+            (inputs / "livetalk_speech.wav").write_text("the user's")
+            host.place_examples()
+            assert (inputs / "livetalk_portrait.png").read_bytes().startswith(b"\x89PNG")
+            assert (inputs / "livetalk_speech.wav").read_text() == "the user's"
+        finally:
+            folder_paths.set_input_directory(before[0])
+            folder_paths.set_user_directory(before[1])
