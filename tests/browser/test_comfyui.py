@@ -83,7 +83,7 @@ def test_preview_then_the_finished_video_on_the_node(server, frontend, new_nodes
 
 @pytest.mark.parametrize("new_nodes", [False, True], ids=["canvas", "nodes2"])
 def test_a_run_queued_behind_another_shows_no_error(server, frontend, new_nodes):
-    from tests.browser.frontend import opened, report
+    from tests.browser.frontend import FIT, SIZE, opened, report
 
     with opened(f"http://127.0.0.1:{server.port}") as page:
         page.set_viewport_size(SMALL)
@@ -93,5 +93,7 @@ def test_a_run_queued_behind_another_shows_no_error(server, frontend, new_nodes)
         page.evaluate(ANOTHER_SEED)
         red = page.wait_for_function(f"() => ({FAILED_VIDEO})() ? 'red' : window.ends === 2 && 'done'").json_value()
         assert red == "done"
+        page.set_viewport_size(SIZE)
+        page.evaluate(FIT)
         page.wait_for_function(VIDEO, timeout=60_000)
         assert not page.evaluate(FAILED_VIDEO)
