@@ -12,14 +12,14 @@ if TYPE_CHECKING:  # these take seconds to import: `--help` does without
     from ..parallel.fleet import Fleet
 
 
-def fleet_options(command: argparse.ArgumentParser) -> None:
-    """Add the options."""
+def fleet_options(command: argparse.ArgumentParser, listen: str = "--listen") -> None:
+    """Add the options; `listen` is what the one that waits for workers is called."""
     command.add_argument(
         "--devices", help="several, for transformer and VAE: auto, cuda:0,cuda:1, cpu x2 (--device keeps the encoders)"
     )
-    command.add_argument("--listen", metavar="ADDRESS:PORT", help="wait there for workers of other hosts")
-    command.add_argument("--ranks", type=int, help="with --listen: how many workers will connect")
-    command.add_argument("--secret-file", help=f"with --listen: the secret, else from {SECRET_VARIABLE}")
+    command.add_argument(listen, dest="listen", metavar="ADDRESS:PORT", help="wait there for workers of other hosts")
+    command.add_argument("--ranks", type=int, help=f"with {listen}: how many workers will connect")
+    command.add_argument("--secret-file", help=f"with {listen}: the secret, else from {SECRET_VARIABLE}")
     command.add_argument("--shard-weights", action="store_true", help="each worker keeps a part of the weights")
     command.add_argument(
         "--send-fp8",

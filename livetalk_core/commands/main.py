@@ -15,6 +15,7 @@ from ..errors import Cancelled, LiveTalkError
 
 COMMANDS = {
     "generate": (".generate.command", "Render a talking video."),
+    "live": (".live.command", "Serve a page with a talking face that answers while it is spoken to."),
     "verify": (".verify.command", "Check the models against golden files of the reference."),
     "convert": (".convert", "Convert weights: .pth to safetensors, shards to one file, bfloat16 to scaled FP8."),
     "download": (

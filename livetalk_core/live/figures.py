@@ -2,7 +2,7 @@
 
 from collections import deque
 
-from ..shapes import FRAMES_PER_SECOND
+from ..shapes import FRAMES_PER_SECOND, SAMPLE_RATE
 from .clock import FrameClock
 from .reel import Moment, Reel
 from .schedule import Timing
@@ -17,10 +17,12 @@ class Figures:
         self.held = 0
         self.first_pictures: deque[float] = deque(maxlen=REMEMBERED)
         self._speaking = False
+        self._samples = 0
 
     def sent(self, moment: Moment, now: float) -> None:
         """A moment left."""
         self._speaking = moment.spoken
+        self._samples += len(moment.sound)
         if moment.arrived is not None:
             self.first_pictures.append(now - moment.arrived)
 
@@ -36,6 +38,7 @@ class Figures:
             "late_frames": clock.late,
             "stopped_seconds": round(clock.stopped, 3),
             "held_frames": self.held,
+            "offset_seconds": clock.frames / FRAMES_PER_SECOND - self._samples / SAMPLE_RATE,
             "lead_frames": reel.lead,
             "generation": reel.generation,
             "chunk_seconds": round(timing.chunk, 3),

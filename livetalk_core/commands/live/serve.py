@@ -1,0 +1,116 @@
+"""The live server on the command line: the cast loaded, the page served, the engine run in this thread."""
+
+import argparse
+import sys
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+
+from ...config import CorrectionConfig
+from ...errors import InputError
+from ...live.mux import Encoded, Target
+from ...live.performer import Cast, check_chunk
+from ...live.server.access import Access, new_token
+from ...live.server.app import LiveServer
+from ...live.server.house import House
+from ...live.server.voice import SpeechServer, Voice, embedded_voice
+from ...live.session import Sink, no_poll
+from ...media.image import load_image, to_reference
+from ...parallel.fleet import Fleet
+from ...streaming.render import check_output
+from ..fleet import fleet_of
+from ..loading import ModelSettings, load_talker, open_model
+from ..options import device_and_dtype, placement_of
+from ..progress import show_stage
+
+
+def serve(options: argparse.Namespace) -> int:
+    """Serve as the options say, until the user stops it; the exit code."""
+    if options.record is not None:
+        check_output(options.record, resume=False, overwrite=False)
+    device, dtype = device_and_dtype(options)
+    with fleet_of(options, dtype) or nullcontext() as fleet:
+        settings = ModelSettings(
+            model=options.model, size=options.size, steps=options.steps, color_correction=options.color_correction,
+            correction=CorrectionConfig(strength=options.correction) if options.correction else None,
+            device=device, dtype=dtype, attention=options.attention, compiled=options.compile,
+            placement=placement_of(options), fleet=fleet,
+        )  # fmt: skip
+        cast = cast_of(options, settings)
+        house = House(
+            cast, voice_of(options), partial(outputs_of, options, cast),
+            lasting=bool(options.rtmp or options.virtual_camera), record=options.record, waiting=options.waiting,
+            idle_seconds=60 * options.idle_minutes,
+        )  # fmt: skip
+        _serve(options, house, fleet)
+    return 0
+
+
+def _serve(options: argparse.Namespace, house: House, fleet: Fleet | None) -> None:
+    access = access_of(options)
+    with LiveServer(house, access, options.page_listen or "127.0.0.1", options.port) as server:
+        token = f"#token={access.token}" if access.token else ""
+        print(f"model {options.model} on {fleet or options.device}; the page: {server.url}{token}", flush=True)
+        if access.token:
+            print("others can hear and see this: put a proxy with TLS in front (docs/live.md)", file=sys.stderr)
+        house.perform(no_poll)
+
+
+def cast_of(options: argparse.Namespace, settings: ModelSettings) -> Cast:
+    """Who talks: the model loaded, and the avatar made for chunks of the length asked for."""
+    portrait, (model, stream) = load_image(options.image), open_model(settings)
+    stream = check_chunk(options.chunk or stream.frame_num, stream)
+    quick = check_chunk(options.quick_chunk or stream.frame_num, stream).frame_num
+    reference = to_reference(portrait, stream.height, stream.width)
+    talker = load_talker(settings, model, stream, reference, [options.prompt], show_stage)
+    return Cast(
+        talker.engine, talker.avatar, model.audio_encoder, stream, options.seed, quick,
+        encode_prompt=lambda prompt: model.encode_texts(prompt)[0],
+    )  # fmt: skip
+
+
+def voice_of(options: argparse.Namespace) -> Voice | None:
+    """What speaks texts."""
+    if not options.tts:
+        return embedded_voice(options.voice)
+    if not options.tts.startswith(("http://", "https://")):
+        raise InputError(f"--tts {options.tts!r}; an address such as http://localhost:8880/v1/audio/speech is needed")
+    key = _secret(options.tts_key_file) if options.tts_key_file else None
+    return SpeechServer(options.tts, options.tts_model, options.voice or "alloy", key)
+
+
+def outputs_of(options: argparse.Namespace, cast: Cast) -> list[Sink]:
+    """What shows a session beside the page."""
+    stream, sinks = cast.stream, []
+    if options.rtmp:
+        target = Target(options.rtmp, "flv", {})
+        sinks.append(Encoded(lambda: target, stream.height, stream.width, _say_end))
+    if options.virtual_camera:
+        from ...live.camera import Camera
+
+        sinks.append(Camera(stream.height, stream.width))
+    return sinks
+
+
+def access_of(options: argparse.Namespace) -> Access:
+    """Who may use the server."""
+    if options.page_listen is None:
+        if options.token_file:
+            raise InputError("--token-file is for --listen; leave it out, or say where to listen")
+        return Access(origins=options.origin)
+    return Access(_secret(options.token_file) if options.token_file else new_token(), options.origin)
+
+
+def _secret(file: Path) -> str:
+    try:
+        text = file.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise InputError(f"{file} cannot be read ({error.strerror}); a file with one line is needed") from error
+    if not text:
+        raise InputError(f"{file} is empty; a file with one line is needed")
+    return text
+
+
+def _say_end(error: Exception | None) -> None:
+    if error is not None:
+        print(f"--rtmp ended: {error}", file=sys.stderr)

@@ -1,0 +1,114 @@
+"""What leaves, as a WebRTC call: picture and sound of one stream, for a browser (aiortc)."""
+
+import asyncio
+from collections.abc import Callable
+from fractions import Fraction
+
+import av
+import numpy as np
+from aiortc import MediaStreamTrack, RTCPeerConnection, RTCSessionDescription
+from aiortc.mediastreams import MediaStreamError
+
+from ..errors import InputError
+from ..shapes import FRAMES_PER_SECOND, SAMPLE_RATE
+from .mux import SOUND_RATE, OutputLost
+from .reel import Moment
+
+WAITING_SECONDS = 1
+OPUS_FRAME = SOUND_RATE // 50
+"""Samples of a packet of 20 ms."""
+
+
+class Track(MediaStreamTrack):
+    """Frames in line. aiortc asks for one after the other; those that nobody asks for in time end the track."""
+
+    def __init__(self, kind: str, waiting: int) -> None:
+        super().__init__()
+        self.kind = kind
+        self._waiting: asyncio.Queue[av.VideoFrame | av.AudioFrame | None] = asyncio.Queue(waiting)
+
+    def put(self, frame: av.VideoFrame | av.AudioFrame | None) -> bool:
+        """Put one in line, None as the last; False where too many wait."""
+        if self._waiting.full():
+            return False
+        self._waiting.put_nowait(frame)
+        return True
+
+    async def recv(self) -> av.VideoFrame | av.AudioFrame:
+        """The next frame; waits for it."""
+        frame = await self._waiting.get()
+        if frame is None:
+            self.stop()
+            raise MediaStreamError
+        return frame
+
+
+class Call:
+    """A sink: one browser's call. Made and ended on the event loop, fed from the session's clock."""
+
+    def __init__(self, on_end: Callable[["Call"], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._peer, self._on_end = RTCPeerConnection(), on_end
+        self._video = Track("video", WAITING_SECONDS * FRAMES_PER_SECOND)
+        self._audio = Track("audio", WAITING_SECONDS * 50)
+        self._resampler = av.AudioResampler("s16", "mono", SOUND_RATE, frame_size=OPUS_FRAME)
+        self._frames, self._lost, self._open = 0, "", False
+        for track in (self._video, self._audio):
+            # One stream's name for both: then browsers play them in step.
+            self._peer.addTrack(track)._stream_id = "livetalk"
+        self._peer.on("connectionstatechange", self._changed)
+
+    async def answer(self, offer: dict[str, str]) -> dict[str, str]:
+        """The answer to a browser's offer, both {"type", "sdp"}; `InputError` for what is none."""
+        try:
+            await self._peer.setRemoteDescription(RTCSessionDescription(offer["sdp"], offer["type"]))
+            await self._peer.setLocalDescription(await self._peer.createAnswer())
+        except Exception as error:  # aiortc raises what its parser happens to meet
+            await self._peer.close()
+            raise InputError(f"no WebRTC offer ({error}); an SDP offer with picture and sound is needed") from error
+        local = self._peer.localDescription
+        return {"type": local.type, "sdp": local.sdp}
+
+    def __call__(self, moment: Moment) -> None:
+        """Take the next moment."""
+        if self._lost:
+            raise OutputLost(self._lost)
+        self._loop.call_soon_threadsafe(self._put, moment)
+
+    def close(self) -> None:
+        """Hang up."""
+        self._lost = self._lost or "the call has ended"
+        self._loop.call_soon_threadsafe(self._hang_up)
+
+    def _put(self, moment: Moment) -> None:
+        """Until the call stands nobody would see it; from then on both tracks begin with the same moment."""
+        if not self._open or self._lost:
+            return
+        fits = self._video.put(self._picture(moment.pixels)) and all(map(self._audio.put, self._sound(moment.sound)))
+        self._frames += 1
+        if not fits:
+            self._lost = f"the call is {WAITING_SECONDS} s behind"
+
+    def _picture(self, pixels: np.ndarray) -> av.VideoFrame:
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24").reformat(format="yuv420p")
+        frame.pts, frame.time_base = self._frames * 90_000 // FRAMES_PER_SECOND, Fraction(1, 90_000)
+        return frame
+
+    def _sound(self, sound: np.ndarray) -> list[av.AudioFrame]:
+        frame = av.AudioFrame.from_ndarray(sound[None], format="flt", layout="mono")
+        frame.sample_rate, frame.pts = SAMPLE_RATE, self._frames * len(sound)
+        frame.time_base = Fraction(1, SAMPLE_RATE)
+        return self._resampler.resample(frame)
+
+    async def _changed(self) -> None:
+        state = self._peer.connectionState
+        if state == "connected":
+            self._open = True
+        elif state in ("failed", "closed", "disconnected"):
+            self._lost = f"the call is {state}"
+            self._on_end(self)
+
+    def _hang_up(self) -> None:
+        self._video.put(None)
+        self._audio.put(None)
+        self._closing = self._loop.create_task(self._peer.close())
