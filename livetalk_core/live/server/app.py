@@ -81,7 +81,7 @@ class LiveServer:
         return app
 
     async def _serve(self) -> None:
-        runner = web.AppRunner(self.application(), access_log=None, shutdown_timeout=1)
+        runner = web.AppRunner(self.application(), access_log=None, handler_cancellation=True, shutdown_timeout=1)
         await runner.setup()
         self.house.start(asyncio.get_running_loop())
         try:
