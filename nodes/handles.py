@@ -64,10 +64,13 @@ class Speech:
         voices = " + ".join(voice.fingerprint for voice in self.voices)
         return f"{voices}, {self.mode}, heard by {self.encoder.weights}"
 
-    def plan(self, stream: StreamConfig) -> ChunkPlan:
-        """The chunks of the video that this speech asks for: its length, rounded up to a frame."""
+    def plan(self, stream: StreamConfig, goes_on: bool = False) -> ChunkPlan:
+        """The chunks of the video that this speech asks for: its length, rounded up to a frame.
+
+        `goes_on`: the first one too repeats frames that come before it.
+        """
         frames = frames_of_samples(self.source.samples, self.source.sample_rate)
-        return ChunkPlan.of(frames, stream, live=self.mode == "stream")
+        return ChunkPlan.of(frames, stream, live=goes_on or self.mode == "stream")
 
     def features(self, plan: ChunkPlan) -> SpeechFeatures | SpeakersFeatures:
         """The features for a plan, kept so that chained chunks measure and encode the sound once."""

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from comfy_api.latest import InputImpl, io, ui
 from torch import Tensor
+from torch.nn import functional as F
 
+from ..livetalk_core.config import StreamConfig
 from ..livetalk_core.errors import InputError
 from ..livetalk_core.media.place import ENDING, partial_path
 from ..livetalk_core.media.video import last_frames
@@ -70,6 +72,12 @@ class Render(io.ComfyNode):
                 CorrectionSocket.Input(
                     "correction", optional=True, tooltip="What keeps the talk from drifting, from LiveTalk Correction."
                 ),
+                io.Image.Input(
+                    "start_images",
+                    optional=True,
+                    tooltip="Frames to go on from: last_frames of another render, or the end of any clip. They are not "
+                    "repeated in the video, so that it can be joined to theirs.",
+                ),
                 seed_input(),
                 prefix_input(),
                 resume_input(
@@ -113,11 +121,12 @@ class Render(io.ComfyNode):
         upscale_model: Any = None,
         prompts: tuple[Prompt, ...] = (),
         correction: Correction | None = None,
+        start_images: Tensor | None = None,
     ) -> io.NodeOutput:
         """Render to the end; on Cancel or failure the partial file stays and its path is said."""
         check_fit(host.require_livetalk(model), avatar, speech, prompts)
         stream = stream_of(model, avatar, correction, steps, own_chunks=True)
-        plan = speech.plan(stream)
+        plan = speech.plan(stream, goes_on=start_images is not None)
         upscaler = None if upscale_model is None else host.Upscaler(upscale_model, avatar.reference)
         output = host.OutputFile(filename_prefix, stream.width, stream.height, cls.hidden.prompt)
         if resume:
@@ -127,6 +136,7 @@ class Render(io.ComfyNode):
         session = Session(
             engine, avatar.for_chunks(stream, engine.encode), speech.features(plan), plan, stream,
             prompts=prompts_by_chunk(prompts, plan), on_step=progress.on_step,
+            before=None if start_images is None else frames_before_talk(start_images, stream),
         )  # fmt: skip
         render = CoreRender(
             session, output.path, seed, speech.source,
@@ -144,6 +154,22 @@ class Render(io.ComfyNode):
         progress.make_way(shown.as_dict())
         video = InputImpl.VideoFromFile(str(output.path))
         return io.NodeOutput(video, kept.last_frames(output.path), kept.images, ui=shown)
+
+
+def frames_before_talk(images: Tensor, stream: StreamConfig) -> Tensor:
+    """The last of an IMAGE [n,H,W,C] as frames that a stream goes on from: [3,motion_frames,H,W] in -1..1.
+
+    Scaled to the stream's size; where there are too few, the first one stands still.
+    """
+    images = images[-stream.motion_frames :, ..., :3].float().cpu()
+    if not len(images) or not images.isfinite().all():
+        raise InputError("start_images holds no frames, or values that are no numbers; connect last_frames of a render")
+    images = torch.cat([images[:1].expand(stream.motion_frames - len(images), -1, -1, -1), images])
+    size = (stream.height, stream.width)
+    frames_n3HW = images.movedim(-1, 1).expand(-1, 3, -1, -1)
+    if frames_n3HW.shape[-2:] != size:
+        frames_n3HW = F.interpolate(frames_n3HW, size=size, mode="bilinear", antialias=True)
+    return frames_n3HW.clamp(0, 1).movedim(1, 0) * 2 - 1
 
 
 class Kept:
@@ -245,6 +271,7 @@ def identity(
         "encoders of the avatar": avatar.encoders,
         "prompt": fingerprint(avatar.text),
         "later prompts": later,
+        "start images": None if session.before is None else fingerprint(session.before),
         "speech": speech.fingerprint,
         "upscale model": upscale_model,
     } | stream

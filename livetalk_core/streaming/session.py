@@ -70,7 +70,8 @@ class Session:
     `prompts` maps a chunk index to text tokens [L,text_dim] that hold from that chunk on. `noise` makes a noise
     source of a seed. `on_step` is called after each denoising step. With `ahead`, `run` has the next chunk's features
     and noise computed on another thread meanwhile: nothing else may use the features or their sound then. For GPUs; on
-    a CPU the threads would be in each other's way.
+    a CPU the threads would be in each other's way. `before` [3,motion_frames,H,W] in -1..1 are frames that the stream
+    goes on from, of another stream or any clip; the plan is then `live`, so that its first chunk repeats them.
     """
 
     engine: Engine
@@ -82,13 +83,17 @@ class Session:
     noise: Callable[[int], NoiseSource] = seeded_noise
     on_step: Callable[[int], None] = ignore_step
     ahead: bool = False
+    before: Tensor | None = None
 
     def __post_init__(self) -> None:
         self._colors = ColorStatistics.of(self.avatar.reference.float().cpu())
 
     def start(self, seed: int) -> StreamState:
         """The state before the first chunk."""
-        return StreamState(0, seed, self.avatar.first_motion(self.stream.geometry))
+        if self.before is None:
+            return StreamState(0, seed, self.avatar.first_motion(self.stream.geometry))
+        shown = None if self._corrector is None else self.before[:, -1:].cpu()
+        return StreamState(0, seed, self.engine.encode(self.before).cpu(), shown=shown)
 
     def run(self, state: StreamState) -> Iterator[Frames | ChunkEnd]:
         """All chunks from `state` on: frames as they are decoded, and a `ChunkEnd` after each chunk."""

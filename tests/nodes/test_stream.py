@@ -382,6 +382,16 @@ class TestRenderOptions:
             monkeypatch.setattr(hidden, "prompt", prompt)
             assert torch.is_tensor(render(nodes, parts).args[2]) is kept
 
+    def test_goes_on_from_the_frames_of_another_render(self, nodes, parts, host):
+        _, last, first = render(nodes, parts, collect_images=True).args
+        onward = render(nodes, parts, start_images=last, collect_images=True).args[2]
+        again = render(nodes, parts, start_images=first, collect_images=True).args[2]
+        assert len(onward) == len(first)
+        assert torch.equal(onward, again), "the last frames alone count"
+        assert not torch.equal(onward, first)
+        larger = last.repeat_interleave(2, 1).repeat_interleave(2, 2)
+        assert len(render(nodes, parts, start_images=larger[-1:], collect_images=True).args[2]) == len(first)
+
     def test_says_what_it_does_not_use(self, nodes, parts, host):
         host.unused = ["attn1 output patch", "easycache"]
         render(nodes, parts)

@@ -50,6 +50,20 @@ def test_resumed_chunks_equal_the_uninterrupted_ones_bit_for_bit(session):
     assert torch.equal(frames_of(events)[:, kept:], frames_of(rest))
 
 
+def test_a_stream_goes_on_from_the_last_frames_of_another(session):
+    events = list(session.run(session.start(7)))
+    tail = frames_of(events)[:, -session.stream.motion_frames :]
+    plan = session.plan._replace(live=True)
+    after = replace(session, plan=plan, before=tail)
+    state = after.start(7)
+    assert torch.equal(state.motion, session.engine.encode(tail))
+    onward = list(after.run(state))
+    assert frames_of(onward).shape[1] == TOTAL
+    border = (frames_of(onward)[:, 0] - tail[:, -1]).abs().mean()
+    anew = (frames_of(events)[:, 0] - tail[:, -1]).abs().mean()
+    assert border < anew
+
+
 @pytest.fixture
 def corrected(session):
     """The same stream, corrected at every chunk."""
