@@ -4,9 +4,18 @@ Every message says what was found, what is needed and what to do. The command li
 print it as it stands; anything that is not a `LiveTalkError` is a fault of ours.
 """
 
+LINE_LENGTH = 1000
+LINES = 40
+"""The most of a message that is shown: names in files from outside may be of any length."""
+
 
 class LiveTalkError(Exception):
     """Base of all errors that a user can mend."""
+
+    def __str__(self) -> str:
+        """The message; of what is too long, the beginning and the end."""
+        lines = super().__str__().split("\n")
+        return "\n".join(_shortened(line) for line in lines[:LINES])
 
 
 class InputError(LiveTalkError, ValueError):
@@ -39,3 +48,8 @@ class NumbersError(LiveTalkError):
 
 class Cancelled(BaseException):
     """The user stopped the work. Not an `Exception`, so that no handler swallows it."""
+
+
+def _shortened(line: str) -> str:
+    half = LINE_LENGTH // 2
+    return line if len(line) <= LINE_LENGTH else f"{line[:half]} ... {line[-half:]}"

@@ -14,6 +14,7 @@ from zlib import crc32
 
 from .errors import LiveTalkError, OutputError
 
+MISSING = "does not exist"
 NAME_SHOWN = 200
 """Characters of a path that a message shows at most."""
 
@@ -36,7 +37,7 @@ def fault_of(path: Path, folders: bool = False) -> str | None:
             return os.scandir(path).close() if folders else "is a folder"
         return path.open("rb").close() if stat.S_ISREG(mode) else "is no regular file"
     except (FileNotFoundError, NotADirectoryError):
-        return "does not exist"
+        return MISSING
     except (OSError, ValueError) as error:  # no permission, a name too long, links in a circle, a null character
         return f"cannot be opened ({getattr(error, 'strerror', None) or error})"
 

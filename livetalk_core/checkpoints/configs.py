@@ -26,12 +26,14 @@ from ..models.image_encoder import NORM_EPSILON
 from ..models.ltx_vae import SHORTCUT_NORM_EPSILON
 from ..shapes import LTX, WAN, Geometry
 from . import keys
-from .header import Checkpoint
+from .header import AGAIN, Checkpoint
 from .kinds import FLASHHEAD_LITE, FLASHHEADS, LIVETALK, LTX_VAE, TRANSFORMERS, WAN_VAE, WAV2VEC2, identify
 
 C = TypeVar("C")
 WIDEST = 2**18
 """More is believed of no width: the largest published, a vocabulary, is just below."""
+MOST_LAYERS = 256
+"""More is believed of no model: the largest published has 40, and a name takes no byte of numbers."""
 TRANSFORMER_HEAD_DIM = 128
 AUDIO_HEAD_DIM = 64
 IMAGE_HEAD_DIMS = {1280: 80}
@@ -101,7 +103,7 @@ def transformer_config(checkpoint: Checkpoint, weights: Mapping[str, Tensor]) ->
         "dim": dim,
         "in_dim": in_dim,
         "ffn_dim": shape("blocks.0.ffn.0.weight", 2)[0],
-        "num_layers": keys.count(weights, "blocks"),
+        "num_layers": _layers(checkpoint, weights, "blocks"),
         "out_dim": shape("head.head.weight", 2)[0] // geometry.patch**2,
         "freq_dim": shape("time_embedding.0.weight", 2)[1],
         **_audio_widths(checkpoint, shape, geometry, given),
@@ -190,7 +192,7 @@ def audio_encoder_config(checkpoint: Checkpoint, weights: Mapping[str, Tensor]) 
         checkpoint,
         AudioEncoderConfig,
         hidden_size=hidden_size,
-        num_hidden_layers=keys.count(weights, "encoder.layers"),
+        num_hidden_layers=_layers(checkpoint, weights, "encoder.layers"),
         num_attention_heads=_width(checkpoint, given, "num_attention_heads", max(1, hidden_size // AUDIO_HEAD_DIM)),
         intermediate_size=shape("encoder.layers.0.feed_forward.intermediate_dense.weight", 2)[0],
         conv_dim=tuple(shape(f"{extractor}.{index}.conv.weight", 3)[0] for index in range(len(CONV_KERNEL))),
@@ -217,7 +219,7 @@ def image_encoder_config(checkpoint: Checkpoint, weights: Mapping[str, Tensor]) 
         checkpoint,
         ImageEncoderConfig,
         dim=dim,
-        num_layers=keys.count(weights, "encoder.layers") + 1,
+        num_layers=_layers(checkpoint, weights, "encoder.layers") + 1,
         num_heads=_width(checkpoint, given, "num_heads", max(1, dim // IMAGE_HEAD_DIMS.get(dim, 64))),
         image_size=side * patch_size,
         patch_size=patch_size,
@@ -239,7 +241,7 @@ def text_encoder_config(checkpoint: Checkpoint, weights: Mapping[str, Tensor]) -
         dim_attn=shape(f"{attention}.q.weight", 2)[0],
         dim_ffn=shape("block.0.layer.1.DenseReluDense.wi_0.weight", 2)[0],
         num_heads=num_heads,
-        num_layers=keys.count(weights, "block"),
+        num_layers=_layers(checkpoint, weights, "block"),
         num_buckets=num_buckets,
     )
 
@@ -254,6 +256,16 @@ def _check_variant(
         raise CheckpointError(
             f"{checkpoint.path} is another variant of {what}: {', '.join(faults)}; needed is the base one: {remedy}"
         )
+
+
+def _layers(checkpoint: Checkpoint, weights: Mapping[str, Tensor], stem: str) -> int:
+    """How many layers there are; names of weights without a number cost nothing, and layers do."""
+    layers = keys.count(weights, stem)
+    if layers > MOST_LAYERS:
+        raise CheckpointError(
+            f"{checkpoint.path} names {layers:,} layers; no model that is read here has over {MOST_LAYERS}: {AGAIN}"
+        )
+    return layers
 
 
 def _check_agreement(checkpoint: Checkpoint, given: Mapping[str, Any], widths: Mapping[str, Any]) -> None:

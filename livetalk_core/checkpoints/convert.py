@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError, OutputError
-from ..files import check_place, replacing
+from ..files import MISSING, check_place, check_readable, fault_of, replacing, shown
 from ..models.fp8 import FP8, is_quantized, scaled
 from . import keys, kinds
 from .header import DTYPES, Checkpoint, is_pickle, json_file, open_checkpoint
+from .pickles import read_pickle
 
-SAFE_TORCH = "2.10"
-"""Versions before it have known holes in `weights_only`."""
+ENDING = ".safetensors"
 FP8_MARKER = "scaled_fp8"
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 HEADER_ALIGNMENT = 8
@@ -36,14 +36,24 @@ def convert(source: Path, output: Path, fp8: bool = False) -> Path:
     With `fp8`, the large linear layers of the transformer's blocks become FP8 (e4m3) with one scale per
     tensor, in ComfyUI's scaled layout. Raises `CheckpointError` for the source, `OutputError` for the output.
     """
+    _check_ending(output)
     check_place(output)
     if output.exists():
         raise OutputError(f"{output} exists; needed is a new file: choose another name, or delete it")
-    weights, metadata = _read_pickle(source) if is_pickle(source) else _read_safetensors(source)
+    check_readable(source, "the weights", "a file, or a folder of shards,", CheckpointError, folders=True)
+    weights, metadata = (read_pickle(source), {}) if is_pickle(source) else _read_safetensors(source)
     transform = _scaler(weights, source) if fp8 else _unchanged
     extra = {keys.prefix_of(weights) + FP8_MARKER: torch.zeros(2).to(FP8)} if fp8 else {}
     write_weights(output, weights, transform, extra, metadata | _config(weights, source))
     return output
+
+
+def _check_ending(output: Path) -> None:
+    if output.suffix.lower() != ENDING:
+        raise OutputError(
+            f"{shown(output)} ends in {output.suffix or 'nothing'}; what is written is safetensors, and programs go by "
+            f"the ending: name it {shown(output.with_suffix(ENDING))}"
+        )
 
 
 def _read_safetensors(source: Path) -> tuple[Mapping[str, Tensor], dict[str, str]]:
@@ -52,43 +62,11 @@ def _read_safetensors(source: Path) -> tuple[Mapping[str, Tensor], dict[str, str
     return checkpoint, checkpoint.metadata
 
 
-def _read_pickle(source: Path) -> tuple[Mapping[str, Tensor], dict[str, str]]:
-    """A pickle's tensors, mapped where its format allows; nothing in it is run."""
-    if torch.__version__ < SAFE_TORCH:
-        raise CheckpointError(
-            f"torch {torch.__version__} cannot read {source} safely; needed is {SAFE_TORCH} or newer: update torch, "
-            "or convert on another machine"
-        )
-    try:
-        with source.open("rb") as file:
-            mappable = file.read(2) == b"PK"
-        content = torch.load(source, map_location="cpu", weights_only=True, mmap=mappable)
-    except Exception as error:  # a damaged pickle may raise anything
-        reason = str(error).strip().partition("\n")[0]
-        raise CheckpointError(
-            f"{source} is damaged, or holds more than tensors ({reason}); needed is a plain state dict: "
-            "download it again, from its publisher"
-        ) from None
-    tensors = _tensors(content)
-    if not tensors:
-        raise CheckpointError(f"{source} holds no tensors by name; needed is a plain state dict")
-    return tensors, {}
-
-
-def _tensors(content: object) -> dict[str, Tensor]:
-    """The tensors of a state dict, or of one inside `state_dict` or `model`."""
-    if not isinstance(content, dict):
-        return {}
-    inner = (content[name] for name in ("state_dict", "model") if isinstance(content.get(name), dict))
-    found = ({str(name): value for name, value in x.items() if isinstance(value, Tensor)} for x in (content, *inner))
-    return next(filter(None, found), {})
-
-
 def _config(weights: Mapping[str, Tensor], source: Path) -> dict[str, str]:
     """The `config.json` beside the source, if it is this model's: what shapes do not tell stays known."""
     kind = kinds.identify(weights)
     config = (source if source.is_dir() else source.parent) / "config.json"
-    taken = kind in (*kinds.TRANSFORMERS, kinds.LTX_VAE, kinds.WAV2VEC2) and config.is_file()
+    taken = kind in (*kinds.TRANSFORMERS, kinds.LTX_VAE, kinds.WAV2VEC2) and fault_of(config) != MISSING
     return {"config": json.dumps(json_file(config))} if taken else {}
 
 

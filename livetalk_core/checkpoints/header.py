@@ -11,18 +11,24 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import CheckpointError
+from ..files import MISSING, check_readable, fault_of
 
 INDEX_ENDING = ".safetensors.index.json"
 REPORT_LINES = 20
 SAMPLE_BYTES = 4096
 """What is read of each tensor to tell weights apart."""
+MAX_TENSORS = 20_000
+"""The 14B model has 1,827."""
+MAX_HEADER = 2**24
+"""Bytes of a header; the 14B model's has 200,000."""
+AGAIN = "download it again, from its publisher"
 CONVERT = "python -m livetalk_core convert"
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -49,6 +55,10 @@ class Checkpoint(Mapping[str, Tensor]):
         self.path, self.files = path, tuple(files)
         self._handles = {file: _open(file) for file in files}
         self._home = {name: file for file, handle in self._handles.items() for name in handle.keys()}  # noqa: SIM118
+        if len(self._home) > MAX_TENSORS:
+            raise CheckpointError(
+                f"{path} has {len(self._home):,} tensors; no model that is read here has over {MAX_TENSORS:,}: {AGAIN}"
+            )
         handles = self._handles.values()
         self.metadata: dict[str, str] = {key: value for h in handles for key, value in (h.metadata() or {}).items()}
         self._mapped: dict[Path, Any] = {}
@@ -81,7 +91,7 @@ class Checkpoint(Mapping[str, Tensor]):
         file = self.path.with_name("config.json")
         if text is not None:
             return json_object(text, f"the config of {self.path}")
-        return json_file(file) if beside and file.is_file() else {}
+        return json_file(file) if beside and fault_of(file) != MISSING else {}
 
     def placeholder(self, name: str) -> Tensor:
         """A weight's shape and dtype, as a tensor on the meta device."""
@@ -102,8 +112,7 @@ class Checkpoint(Mapping[str, Tensor]):
 
 def open_checkpoint(path: Path) -> Checkpoint:
     """A safetensors file, an index of shards, or a folder that holds either."""
-    if not path.exists():
-        raise CheckpointError(f"{path} is missing; needed: a safetensors file, or a folder of them")
+    check_readable(path, "the weights", "a safetensors file, or a folder of them,", CheckpointError, folders=True)
     path = _weights_in(path) if path.is_dir() else path
     files = _shards(path) if path.name.endswith(INDEX_ENDING) else [path]
     return Checkpoint(path, files)
@@ -174,18 +183,22 @@ def fingerprint(files: Iterable[Path]) -> str:
 
 def _samples(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = file.read(length)
+        header = _header(file)
         yield header
-        entries = json.loads(header)
+        entries, begin = json.loads(header), file.tell()
         for start in sorted(entries[name]["data_offsets"][0] for name in entries if name != "__metadata__"):
-            file.seek(8 + length + start)
+            file.seek(begin + start)
             yield file.read(SAMPLE_BYTES)
+
+
+def _header(file: BinaryIO) -> bytes:
+    """A safetensors file's header, as much as there is of it; the numbers come after it."""
+    return file.read(min(int.from_bytes(file.read(8), "little"), MAX_HEADER))
 
 
 def is_pickle(path: Path) -> bool:
     """Whether a file begins as PyTorch's pickles (.pth, .pt, .bin) do."""
-    return path.is_file() and _begins_as(PICKLE, _start(path))
+    return fault_of(path) is None and _begins_as(PICKLE, _start(path))
 
 
 def _start(path: Path) -> bytes:
@@ -197,8 +210,12 @@ def _start(path: Path) -> bytes:
 
 
 def _begins_as(pattern: bytes, start: bytes) -> bool:
-    looks_like_safetensors = start[8:9] == b"{"  # before it comes a number, whose bytes may look like anything
-    return not looks_like_safetensors and re.match(pattern, start, re.IGNORECASE) is not None
+    return not _looks_right(start) and re.match(pattern, start, re.IGNORECASE) is not None
+
+
+def _looks_right(start: bytes) -> bool:
+    """Whether a file begins as safetensors do: a number, whose bytes may look like anything, and JSON."""
+    return start[8:9] == b"{"
 
 
 def _open(path: Path) -> Any:
@@ -209,6 +226,9 @@ def _open(path: Path) -> Any:
     for pattern, verdict in SIGNATURES:
         if _begins_as(pattern, start):
             raise CheckpointError(f"{path} is {verdict}")
+    length = int.from_bytes(start[:8], "little")
+    if _looks_right(start) and MAX_HEADER < length < path.stat().st_size:
+        raise CheckpointError(f"{path} has a header of {length:,} bytes; at most {MAX_HEADER:,} are read: {AGAIN}")
     try:
         return safe_open(path, framework="np")  # reads the header; "pt" would map the whole file at once
     except (SafetensorError, OSError) as error:
@@ -236,10 +256,10 @@ def _damage(path: Path, start: bytes, error: Exception) -> str:
 def _promised_size(path: Path, start: bytes) -> int | None:
     """Bytes that a safetensors header says the file has; None where there is no such header."""
     length = int.from_bytes(start[:8], "little")
-    if len(start) < 9 or start[8:9] != b"{" or length > 100_000_000:
+    if not _looks_right(start) or length > MAX_HEADER:
         return None
     with path.open("rb") as file:
-        header = file.read(8 + length)[8:]
+        header = _header(file)
     if len(header) < length:
         return 8 + length
     try:

@@ -22,7 +22,7 @@ from ..models.text_encoder import FolderTokenizer, TextEncoder
 from ..models.transformer import Transformer
 from ..models.vae import VAE
 from . import configs, keys, kinds, nano
-from .header import CONVERT, INDEX_ENDING, Checkpoint, check, fingerprint, joined, json_object, open_checkpoint
+from .header import AGAIN, CONVERT, INDEX_ENDING, Checkpoint, check, fingerprint, joined, json_object, open_checkpoint
 from .model import Model
 
 M = TypeVar("M", bound=nn.Module)
@@ -31,7 +31,6 @@ Rename = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 FP8_FORMATS = ("float8_e4m3fn", "float8_e5m2")
 NOTE_BYTES = 4096
 """A note says one layer's format: anything longer is none."""
-AGAIN = "download it again"
 
 
 class Part(Generic[M]):

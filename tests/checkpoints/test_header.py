@@ -73,7 +73,7 @@ def test_a_damaged_file_with_a_deep_header(tmp_path):
 
 
 def test_missing_file_and_folders_without_weights(tmp_path):
-    refused(tmp_path / "nothing.safetensors", "is missing")
+    refused(tmp_path / "nothing.safetensors", "does not exist")
     refused(tmp_path, "holds no safetensors file .0 pickles.; .*download")
     (tmp_path / "pytorch_model.bin").write_bytes(b"PK\x03\x04")
     refused(tmp_path, r"holds no safetensors file .1 pickles.; .*convert .*pytorch_model\.bin")
