@@ -173,7 +173,7 @@ def _ltx_vae_config(checkpoint: Checkpoint, weights: Mapping[str, Tensor]) -> LT
         checkpoint,
         LTXVAEConfig,
         block_out_channels=tuple(shape(f"{level}.0.conv1.conv.weight", 5)[0] for level in levels),
-        layers_per_block=tuple(keys.count(weights, stem) for stem in (*levels, "encoder.mid_block.resnets")),
+        layers_per_block=tuple(_layers(checkpoint, weights, stem) for stem in (*levels, "encoder.mid_block.resnets")),
         latent_channels=shape("latents_mean", 1)[0],
         patch_size=isqrt(shape("encoder.conv_in.conv.weight", 5)[1] // 3),
     )

@@ -11,6 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any, BinaryIO
 
 import torch
@@ -118,6 +119,11 @@ def open_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(path, files)
 
 
+def conversion(pickle: Path) -> str:
+    """The command that makes a safetensors file of a pickle."""
+    return f"`{CONVERT} {quote(str(pickle))} {quote(str(pickle.with_suffix('.safetensors')))}`"
+
+
 def joined(model: Checkpoint, patch: Checkpoint) -> Checkpoint:
     """A model with the weights that a patch adds to it, or puts in the place of its own."""
     return Checkpoint(model.path, (*model.files, *patch.files))
@@ -132,7 +138,7 @@ def _weights_in(folder: Path) -> Path:
         names = ", ".join(file.name for file in found[:5])
         raise CheckpointError(f"{folder} holds {len(found)} sets of weights ({names}); needed is one: name the file")
     pickles = [file.name for ending in ("*.pth", "*.bin") for file in sorted(folder.glob(ending))]
-    remedy = f"`{CONVERT} {folder / pickles[0]} OUT.safetensors`" if pickles else "download the weights into it"
+    remedy = conversion(folder / pickles[0]) if pickles else "download the weights into it"
     raise CheckpointError(f"{folder} holds no safetensors file ({len(pickles)} pickles); needed is one: {remedy}")
 
 

@@ -7,22 +7,24 @@ embedded model; every part's header is checked before any weight is read.
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ..config import INFINITETALK, PRESETS, LTXVAEConfig, Preset, VAEConfig
 from ..errors import CheckpointError
+from ..files import fault_of, shown
 from ..models import operations as default_operations
 from ..models.audio_encoder import AudioEncoder
 from ..models.image_encoder import ImageEncoder
 from ..models.ltx_vae import LTXVAE
-from ..models.text_encoder import FolderTokenizer, TextEncoder
+from ..models.text_encoder import FileTokenizer, TextEncoder
 from ..models.transformer import Transformer
 from ..models.vae import VAE
 from . import configs, keys, kinds, nano
-from .header import AGAIN, CONVERT, INDEX_ENDING, Checkpoint, check, fingerprint, joined, json_object, open_checkpoint
+from .folder import AUDIO_ENCODER, ENCODERS, IMAGE_ENCODER, TEXT_ENCODER, TOKENIZER, TRANSFORMER, VAE_FILE, find_all
+from .header import AGAIN, Checkpoint, check, fingerprint, joined, json_object, open_checkpoint
 from .model import Model
 
 M = TypeVar("M", bound=nn.Module)
@@ -189,66 +191,6 @@ def load_text_encoder(path: Path, device: Device, dtype: torch.dtype) -> TextEnc
     return text_encoder_part(path).load(device, dtype)
 
 
-class Place(NamedTuple):
-    """Where a part of a model lies in its folder: patterns in order of preference, and how to get it."""
-
-    part: str
-    patterns: tuple[str, ...]
-    remedy: str
-    pickle: str = ""
-
-
-TRANSFORMER = Place(
-    "video transformer",
-    (f"diffusion_pytorch_model*{INDEX_ENDING}", "diffusion_pytorch_model*.safetensors"),
-    "download it, or name its file instead of the folder",
-)
-TEXT_ENCODER = Place(
-    "text encoder",
-    ("models_t5_*.safetensors", "umt5_xxl_*.safetensors"),
-    "convert the published one, or copy ComfyUI's umt5_xxl file here",
-    "models_t5_*.pth",
-)
-TOKENIZER = Place("tokenizer", ("google/umt5-xxl",), "copy this folder from the published model")
-IMAGE_ENCODER = Place(
-    "vision encoder",
-    ("models_clip_*.safetensors", "clip_vision_h*.safetensors"),
-    "convert the published one, or copy ComfyUI's clip_vision_h file here",
-    "models_clip_*.pth",
-)
-VAE_FILE = Place(
-    "VAE",
-    ("Wan2.1_VAE*.safetensors", "wan_2.1_vae*.safetensors"),
-    "convert the published one, or copy ComfyUI's wan_2.1_vae file here",
-    "Wan2.1_VAE.pth",
-)
-AUDIO_ENCODER = Place(
-    "audio encoder",
-    ("chinese-wav2vec2-base", "../chinese-wav2vec2-base"),
-    "download the folder TencentGameMate/chinese-wav2vec2-base, into the model's folder or beside it",
-)
-
-
-def find(folder: Path, place: Place) -> Path:
-    """The file of a part; a `CheckpointError` says what was looked for and how to get it."""
-    for pattern in place.patterns:
-        found = sorted((folder / pattern).parent.glob(Path(pattern).name))
-        if found:
-            return _single(found, place)
-    pickles = sorted(folder.glob(place.pickle)) if place.pickle else []
-    remedy = f"`{CONVERT} {pickles[0]} {pickles[0].with_suffix('.safetensors')}`" if pickles else place.remedy
-    raise CheckpointError(f"{folder} holds no {place.part}; looked for {', '.join(place.patterns)}: {remedy}")
-
-
-def _single(found: list[Path], place: Place) -> Path:
-    if place is TRANSFORMER and len(found) > 1:
-        raise CheckpointError(
-            f"{found[0].parent} holds {len(found)} files of the {place.part} but not one {place.patterns[0]}; "
-            "download the index of the shards, or name one merged file"
-        )
-    return found[0]
-
-
 def open_model(
     name: str | Path,
     device: Device,
@@ -270,20 +212,25 @@ def open_model(
         embedded = nano.open_nano(device, dtype)
         return replace(embedded, load_transformer=lambda: nano.transformer(home, dtype, operations))
     path = Path(name)
-    if not path.exists():
-        raise CheckpointError(f"no model at {path}; needed is {nano.NAME!r}, or a folder of weights")
+    fault = fault_of(path, folders=True)
+    if fault is not None:
+        raise CheckpointError(
+            f"no model at {shown(path)}, which {fault}; needed is {nano.NAME!r}, or a folder of weights"
+        )
     folder = path if path.is_dir() else path.parent
-    files = {place: find(folder, place) for place in (TEXT_ENCODER, TOKENIZER, IMAGE_ENCODER, VAE_FILE, AUDIO_ENCODER)}
-    transformer = transformer_part(find(folder, TRANSFORMER) if path.is_dir() else path, operations, patch)
+    files = find_all(folder, (*([TRANSFORMER] if path.is_dir() else []), *ENCODERS))
+    transformer = transformer_part(files.get(TRANSFORMER, path), operations, patch)
     vae, text = vae_part(files[VAE_FILE]), text_encoder_part(files[TEXT_ENCODER])
     audio, image = audio_encoder_part(files[AUDIO_ENCODER]), image_encoder_part(files[IMAGE_ENCODER])
     preset = Preset(folder.name, transformer.config, vae.config, audio.config, image.config, text.config)
+    tokenizer = FileTokenizer(files[TOKENIZER])
     check_widths(preset)
+    check_vocabulary(tokenizer, text)
     parts = (transformer, vae, text, audio, image)
     return Model(
         name=folder.resolve().name,
         preset=replace(preset, stream=PRESETS["14b"].stream if patch is None else INFINITETALK),
-        tokenizer=FolderTokenizer(files[TOKENIZER]),
+        tokenizer=tokenizer,
         fingerprint=lambda: fingerprint(file for part in parts for file in part.checkpoint.files),
         load_transformer=lambda: transformer.load(home, dtype),
         load_vae=lambda: vae.load(device, dtype),
@@ -308,4 +255,13 @@ def check_widths(preset: Preset) -> None:
         raise CheckpointError(
             f"the encoders do not fit the transformer of {preset.name}: {', '.join(faults)}; "
             "use the encoders that were published with it"
+        )
+
+
+def check_vocabulary(tokenizer: FileTokenizer, text: Part[TextEncoder]) -> None:
+    """Raise `CheckpointError` where the tokenizer gives ids that the text encoder has no row for."""
+    if tokenizer.vocabulary > text.config.vocab:
+        raise CheckpointError(
+            f"{tokenizer.path} has {tokenizer.vocabulary:,} tokens and {text.checkpoint.path} {text.config.vocab:,}; "
+            "use the tokenizer that was published with the text encoder"
         )

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+from tokenizers import Tokenizer as StoredTokenizer
 from torch import Tensor, nn
-from transformers import AutoTokenizer, UMT5Config
+from transformers import UMT5Config
 from transformers.models.umt5.modeling_umt5 import UMT5Block, UMT5LayerNorm
 
 from ..config import TextEncoderConfig
@@ -85,19 +86,25 @@ class ByteTokenizer:
         return torch.tensor([*(byte + BYTE_OFFSET for byte in text_bytes), END])
 
 
-class FolderTokenizer:
-    """The published tokenizer, from its folder (`google/umt5-xxl`); nothing is downloaded."""
+class FileTokenizer:
+    """The published tokenizer, from its `tokenizer.json` (`google/umt5-xxl`): data alone, no code beside it is read.
 
-    def __init__(self, folder: Path) -> None:
+    `vocabulary` is its number of tokens.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError, ImportError) as error:
-            first_line = str(error).strip().partition("\n")[0]
+            self._tokenizer = StoredTokenizer.from_file(str(path))
+        except Exception as error:  # the library raises no narrower one
             raise CheckpointError(
-                f"{folder} holds no tokenizer that loads ({first_line}); needed: tokenizer.json and "
-                "tokenizer_config.json of google/umt5-xxl, which come with the published model"
+                f"{path} is no tokenizer that loads ({error}); needed is the tokenizer.json of google/umt5-xxl, which "
+                "comes with the published model: copy it again"
             ) from error
+        self._tokenizer.no_padding()
+        self.vocabulary = self._tokenizer.get_vocab_size()
 
     def __call__(self, text: str, length: int) -> Tensor:
         """Ids [n], n <= `length`, cut where longer; the end token comes last."""
-        return torch.tensor(self._tokenizer(clean(text), truncation=True, max_length=length)["input_ids"])
+        self._tokenizer.enable_truncation(length)
+        return torch.tensor(self._tokenizer.encode(clean(text)).ids)

@@ -9,7 +9,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ..checkpoints import nano
-from ..checkpoints.load import TRANSFORMER, VAE_FILE, find, transformer_part, vae_part
+from ..checkpoints.folder import TRANSFORMER, VAE_FILE, find
+from ..checkpoints.load import transformer_part, vae_part
 from ..config import Guidance, VAEConfig
 from ..errors import InputError
 from ..hardware.machine import available_memory

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from livetalk_core.checkpoints import keys
 from livetalk_core.config import TextEncoderConfig
 from livetalk_core.errors import CheckpointError, InputError
-from livetalk_core.models.text_encoder import ByteTokenizer, FolderTokenizer, TextEncoder, clean
+from livetalk_core.models.text_encoder import ByteTokenizer, FileTokenizer, TextEncoder, clean
 
 NAMES = ("vocab", "dim", "dim_attn", "dim_ffn", "num_heads", "num_layers", "num_buckets")
 
@@ -106,13 +106,17 @@ def save_tokenizer(folder):
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
 
 
-def test_tokenizer_from_a_folder(tmp_path):
+def test_tokenizer_from_its_file(tmp_path):
     save_tokenizer(tmp_path)
-    tokenize = FolderTokenizer(tmp_path)
+    tokenize = FileTokenizer(tmp_path / "tokenizer.json")
     assert tokenize(" a  person\ntalks ", 10).tolist() == [3, 4, 5, 1]
     assert tokenize("a person talks", 3).tolist() == [3, 4, 1]
+    reference = PreTrainedTokenizerFast.from_pretrained(tmp_path)
+    for length in (2, 3, 10):
+        for text in ("", "a", "person talks a b c d a person", "talks\u3000a"):
+            assert tokenize(text, length).tolist() == reference(text, truncation=True, max_length=length)["input_ids"]
 
 
-def test_folder_without_tokenizer(tmp_path):
-    with pytest.raises(CheckpointError, match="holds no tokenizer that loads"):
-        FolderTokenizer(tmp_path)
+def test_no_tokenizer(tmp_path):
+    with pytest.raises(CheckpointError, match="is no tokenizer that loads"):
+        FileTokenizer(tmp_path / "tokenizer.json")

@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 
 from ...checkpoints.configs import transformer_config
+from ...checkpoints.folder import TRANSFORMER, find
 from ...checkpoints.header import Checkpoint, open_checkpoint
 from ...checkpoints.keys import transformer as transformer_keys
 from ...checkpoints.keys import transformer_name, unread
 from ...checkpoints.kinds import LIVETALK, TRANSFORMERS, identify
-from ...checkpoints.load import TRANSFORMER, find
 from ...config import PRESETS, Preset
 from ...errors import InputError
 from ...hardware.machine import available_memory, describe

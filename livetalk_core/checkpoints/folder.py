@@ -1,0 +1,91 @@
+"""A model's folder as published: where each of its parts lies, and what is said where one does not."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import CheckpointError
+from .header import INDEX_ENDING, conversion, open_checkpoint
+
+
+class Place(NamedTuple):
+    """Where a part of a model lies in its folder: patterns in order of preference, and how to get it."""
+
+    part: str
+    patterns: tuple[str, ...]
+    remedy: str
+    pickle: str = ""
+
+
+TRANSFORMER = Place(
+    "video transformer",
+    (f"diffusion_pytorch_model*{INDEX_ENDING}", "diffusion_pytorch_model*.safetensors"),
+    "download it, or name its file instead of the folder",
+)
+TEXT_ENCODER = Place(
+    "text encoder",
+    ("models_t5_*.safetensors", "umt5_xxl_*.safetensors"),
+    "convert the published one, or copy ComfyUI's umt5_xxl file here",
+    "models_t5_*.pth",
+)
+TOKENIZER = Place(
+    "tokenizer", ("google/umt5-xxl/tokenizer.json",), "copy the folder google/umt5-xxl from the published model"
+)
+IMAGE_ENCODER = Place(
+    "vision encoder",
+    ("models_clip_*.safetensors", "clip_vision_h*.safetensors"),
+    "convert the published one, or copy ComfyUI's clip_vision_h file here",
+    "models_clip_*.pth",
+)
+VAE_FILE = Place(
+    "VAE",
+    ("Wan2.1_VAE*.safetensors", "wan_2.1_vae*.safetensors"),
+    "convert the published one, or copy ComfyUI's wan_2.1_vae file here",
+    "Wan2.1_VAE.pth",
+)
+AUDIO_ENCODER = Place(
+    "audio encoder",
+    ("chinese-wav2vec2-base", "../chinese-wav2vec2-base"),
+    "download the folder TencentGameMate/chinese-wav2vec2-base, into the model's folder or beside it",
+)
+
+
+ENCODERS = (TEXT_ENCODER, TOKENIZER, IMAGE_ENCODER, VAE_FILE, AUDIO_ENCODER)
+"""All that lies beside a transformer."""
+
+
+def find_all(folder: Path, places: Sequence[Place]) -> dict[Place, Path]:
+    """The files of these parts, their headers looked at; one `CheckpointError` names all that is missing or damaged."""
+    files, faults = dict[Place, Path](), []
+    for place in places:
+        try:
+            files[place] = find(folder, place)
+            if place is not TOKENIZER:
+                open_checkpoint(files[place])
+        except CheckpointError as error:
+            faults.append(str(error))
+    if len(faults) > 1:
+        raise CheckpointError("\n".join([f"{folder} lacks {len(faults)} parts of a model:", *faults]))
+    if faults:
+        raise CheckpointError(faults[0])
+    return files
+
+
+def find(folder: Path, place: Place) -> Path:
+    """The file of a part; a `CheckpointError` says what was looked for and how to get it."""
+    for pattern in place.patterns:
+        found = sorted((folder / pattern).parent.glob(Path(pattern).name))
+        if found:
+            return _single(found, place)
+    pickles = sorted(folder.glob(place.pickle)) if place.pickle else []
+    remedy = conversion(pickles[0]) if pickles else place.remedy
+    raise CheckpointError(f"{folder} holds no {place.part}; looked for {', '.join(place.patterns)}: {remedy}")
+
+
+def _single(found: list[Path], place: Place) -> Path:
+    if place is TRANSFORMER and len(found) > 1:
+        raise CheckpointError(
+            f"{found[0].parent} holds {len(found)} files of the {place.part} but not one {place.patterns[0]}; "
+            "download the index of the shards, or name one merged file"
+        )
+    return found[0]
