@@ -35,7 +35,7 @@ def fault_of(path: Path, folders: bool = False) -> str | None:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
             return os.scandir(path).close() if folders else "is a folder"
-        return path.open("rb").close() if stat.S_ISREG(mode) else "is no regular file"
+        return path.open("rb").close() if stat.S_ISREG(mode) else "is not a regular file"
     except (FileNotFoundError, NotADirectoryError):
         return MISSING
     except (OSError, ValueError) as error:  # no permission, a name too long, links in a circle, a null character

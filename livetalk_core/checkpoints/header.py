@@ -43,7 +43,7 @@ PICKLE = rb"PK\x03\x04|\x80[\x02-\x05]"
 SIGNATURES = (
     (rb"version https://git-lfs", "a git-LFS pointer, not the weights: run `git lfs pull`, or download the file"),
     (rb"\s*<(?:!doctype|html|head|\?xml|!--)", "a web page, not weights: download the file again (log in if asked)"),
-    (PICKLE, f"a pickle (.pth, .bin), which may run code: `{CONVERT} FILE OUT.safetensors`"),
+    (PICKLE, "a pickle (.pth, .bin), which may run code: {conversion}"),
     (rb"GGUF", "a GGUF file, which is not read: use the safetensors file of the same model"),
 )
 """How wrong files begin, and what to say."""
@@ -231,7 +231,7 @@ def _open(path: Path) -> Any:
         raise CheckpointError(f"{path} is empty; needed: a safetensors file: download it again")
     for pattern, verdict in SIGNATURES:
         if _begins_as(pattern, start):
-            raise CheckpointError(f"{path} is {verdict}")
+            raise CheckpointError(f"{path} is {verdict.format(conversion=conversion(path))}")
     length = int.from_bytes(start[:8], "little")
     if _looks_right(start) and MAX_HEADER < length < path.stat().st_size:
         raise CheckpointError(f"{path} has a header of {length:,} bytes; at most {MAX_HEADER:,} are read: {AGAIN}")

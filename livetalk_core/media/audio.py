@@ -20,6 +20,7 @@ from av.error import FFmpegError
 from torch import Tensor
 
 from ..errors import InputError
+from ..files import check_readable
 from ..shapes import SAMPLE_RATE
 from .loudness import LoudnessMeter
 
@@ -206,9 +207,7 @@ def _overlay(window: np.ndarray, block: np.ndarray, offset: int) -> None:
 
 def _checked(path: Path) -> Path:
     """The resolved path of a regular file that holds something."""
-    if not path.is_file():
-        found = "is not a regular file" if path.exists() else "does not exist"
-        raise InputError(f"sound {path} {found}; a media file on this machine is needed: check the path")
+    check_readable(path, "sound", "a media file on this machine", InputError)
     size = path.stat().st_size
     head = _head(path)
     claimed = int.from_bytes(head[4:8], "little") if head.startswith(b"RIFF") else 0

@@ -54,10 +54,23 @@ class Evil:
 
 def test_code_in_a_pickle_is_not_run(tmp_path, capfd):
     torch.save({"w": torch.zeros(1), "x": Evil()}, tmp_path / "m.pth")
-    with pytest.raises(CheckpointError, match="holds more than tensors"):
+    with pytest.raises(
+        CheckpointError, match=r"holds more than tensors \(it names \w+\.system, which is code\)"
+    ) as error:
         convert(tmp_path / "m.pth", tmp_path / "m.safetensors")
+    assert "weights_only" not in str(error.value), "PyTorch's advice to switch the safety off"
     assert "run" not in capfd.readouterr().out
     assert not (tmp_path / "m.safetensors").exists()
+
+
+@pytest.mark.parametrize("name", ["m.pth", "m", "m.safetensors.bin", "m.ckpt"])
+def test_another_ending_is_refused(tmp_path, name):
+    save_file(weights("vae"), tmp_path / "vae.safetensors")
+    with pytest.raises(
+        OutputError, match=r"what is written is safetensors, and programs go by the ending: name it .*m.*\.safetensors"
+    ):
+        convert(tmp_path / "vae.safetensors", tmp_path / name)
+    assert not (tmp_path / name).exists()
 
 
 def test_damaged_pickle(tmp_path):

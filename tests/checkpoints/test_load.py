@@ -3,6 +3,7 @@
 import json
 import re
 import resource
+import shlex
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -559,6 +560,25 @@ def test_an_unconverted_part_says_how_to_convert_it(published):
     with pytest.raises(CheckpointError) as caught:
         open_model(published, CPU, F32)
     assert f"`{CONVERT} {text.with_suffix('.pth')} {text}`" in str(caught.value)
+
+
+def test_all_that_is_missing_is_named_at_once_with_commands_that_work(published, tmp_path):
+    folder = published.rename(tmp_path / "my model's folder")
+    text = (folder / "models_t5_umt5-xxl-enc-bf16.safetensors").rename(folder / "models_t5_umt5-xxl-enc-bf16.pth")
+    (folder / "clip_vision_h.safetensors").rename(folder / "models_clip_open-clip.pth")
+    (folder / "Wan2.1_VAE.safetensors").rename(folder / "Wan2.1_VAE.pth")
+    (folder / "diffusion_pytorch_model-00002-of-00003.safetensors").unlink()
+    (folder / "google" / "umt5-xxl" / "tokenizer.json").unlink()
+    audio = folder / "chinese-wav2vec2-base"
+    (audio / "model.safetensors").rename(audio / "pytorch_model.bin")
+    with pytest.raises(CheckpointError) as caught:
+        open_model(folder, CPU, F32)
+    first, *lines = str(caught.value).splitlines()
+    assert "lacks 6 parts" in first and len(lines) == 6
+    commands = [shlex.split(command) for command in re.findall("`(.+?)`", "\n".join(lines))]
+    assert [command[:4] for command in commands] == [["python", "-m", "livetalk_core", "convert"]] * 4
+    assert [str(text), str(text.with_suffix(".safetensors"))] in [command[4:] for command in commands]
+    assert [str(audio / "pytorch_model.bin"), str(audio / "pytorch_model.safetensors")] in [c[4:] for c in commands]
 
 
 def test_encoders_of_another_model_are_refused(published):

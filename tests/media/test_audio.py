@@ -274,7 +274,7 @@ def test_missing_folder_empty_and_pipe(tmp_path):
     os.mkfifo(tmp_path / "pipe.wav")
     for name, found in [
         ("none.wav", "does not exist"),
-        ("", "not a regular file"),
+        ("", "is a folder"),
         ("pipe.wav", "not a regular file"),
         ("empty.wav", "is empty"),
     ]:

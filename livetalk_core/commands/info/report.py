@@ -13,7 +13,8 @@ from ...checkpoints.keys import transformer as transformer_keys
 from ...checkpoints.keys import transformer_name, unread
 from ...checkpoints.kinds import LIVETALK, TRANSFORMERS, identify
 from ...config import PRESETS, Preset
-from ...errors import InputError
+from ...errors import CheckpointError, InputError
+from ...files import check_readable
 from ...hardware.machine import available_memory, describe
 from ...hardware.memory import readable
 from ...hardware.placement import Placement, residence
@@ -54,6 +55,8 @@ def _machine() -> list[str]:
 
 
 def _open(path: Path) -> Checkpoint:
+    needed = f"a file or folder of weights, or one of {', '.join(PRESETS)},"
+    check_readable(path, "the model", needed, CheckpointError, folders=True)
     published = path.is_dir() and any(file for pattern in TRANSFORMER.patterns for file in path.glob(pattern))
     return open_checkpoint(find(path, TRANSFORMER) if published else path)
 

@@ -25,6 +25,7 @@ from ...config import (
     VAEConfig,
 )
 from ...errors import CheckpointError
+from ...files import check_readable
 from ...media.image import to_reference
 from ...media.loudness import gain_to, integrated_loudness
 from ...models.audio_encoder import AudioEncoder, windows
@@ -80,6 +81,7 @@ class Golden:
     """An opened golden file."""
 
     def __init__(self, path: Path) -> None:
+        check_readable(path, "the golden file", "a file of numbers of the reference", CheckpointError)
         try:
             with safe_open(path, "pt") as file:
                 self.metadata = _Contents(path, {k: json.loads(v) for k, v in (file.metadata() or {}).items()})
