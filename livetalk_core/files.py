@@ -14,6 +14,8 @@ from zlib import crc32
 
 from .errors import LiveTalkError, OutputError
 
+T = TypeVar("T")
+
 MISSING = "does not exist"
 NAME_SHOWN = 200
 """Characters of a path that a message shows at most."""
@@ -48,8 +50,6 @@ def shown(path: Path) -> str:
     half = NAME_SHOWN // 2
     return text if len(text) <= NAME_SHOWN else f"{text[:half]}...{text[-half:]}"
 
-
-T = TypeVar("T")
 
 PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)
 """Seconds between two tries at a file that another program holds."""
