@@ -24,6 +24,8 @@ RENDER = named("livetalk_quick_start")
 IMAGES = 2
 """The render node's output that holds all frames."""
 STEPS = 4
+UNITS = STEPS + 1
+"""Of the progress bar, for a chunk: its steps, and its frames."""
 
 pytestmark = [pytest.mark.comfyui, pytest.mark.slow]
 
@@ -104,7 +106,7 @@ def test_render_workflow_gives_the_whole_talk(server, talk):
     assert all(image.startswith(b"\xff\xd8") for image in outcome.previews)
     lines = [text for text in outcome.texts if text.endswith(" left")]
     assert [line.split(",")[0] for line in lines] == [f"{n} of 153 frames" for n in (33, 61, 89, 117, 145, 153)]
-    assert outcome.progress[-1] == (ids["LiveTalkRender"], chunks * STEPS, chunks * STEPS)
+    assert outcome.progress[-1] == (ids["LiveTalkRender"], chunks * UNITS, chunks * UNITS)
 
 
 def test_cancel_stops_within_a_step_and_resume_goes_on(server, talk):
@@ -190,10 +192,9 @@ def test_a_stock_lora_changes_what_merging_it_changes_and_bypassed_nothing(serve
 @pytest.mark.parametrize(
     ("node", "change", "message"),
     [
-        ("LiveTalkAvatar", {"image": ["99", 0]}, "batch of 2 images; one portrait is needed"),
+        ("LiveTalkAvatar", {"image": ["99", 0]}, "a batch of 2; one portrait"),
         ("LiveTalkAvatar", {"width": 100}, "must be multiples of 16"),
         ("LiveTalkAvatar", {"vae": ["98", 0]}, "not Wan 2.1's"),
-        ("LiveTalkAvatar", {"mask_1": ["97", 0], "mask_2": ["97", 0]}, "1 masks of 64x512 px; one mask of the image's"),
         ("LiveTalkAvatar", {"mask_1": ["96", 0]}, "mask_2 is not connected"),
         ("LiveTalkAvatar", {"clip_vision": ["94", 0], "conditioning": ["93", 0]}, "and 64 wide; this model needs 32"),
         ("LiveTalkEncodeSpeech", {"audio_encoder": ["92", 0]}, "2 layers of 64 features; this model needs 4"),

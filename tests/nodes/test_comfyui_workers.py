@@ -65,7 +65,7 @@ def after_first_chunk(act):
     done = []
 
     def on_event(outcome):
-        if not done and outcome.progress and outcome.progress[-1][1] == STEPS + 1:
+        if not done and outcome.progress and outcome.progress[-1][1] == STEPS + 2:
             done.append(True)
             act(outcome)
 
@@ -88,7 +88,7 @@ def test_cancel_stops_within_a_step_and_the_workers_stay(server, render):
 
     outcome = render("cancelled", after_first_chunk(cancel))
     assert outcome.interrupted and not outcome.error
-    assert STEPS + 1 <= outcome.progress[-1][1] <= STEPS + 2
+    assert STEPS + 2 <= outcome.progress[-1][1] <= STEPS + 3
     partial = server.base / "output" / "video" / "cancelled_00001_.partial.mp4"
     assert playable(partial) == FIRST
     assert len(processes) == 2 and workers_of(server) == processes
