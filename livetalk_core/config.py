@@ -246,6 +246,10 @@ class StreamConfig:
     mean and deviation towards the reference image. `correction` is off where it is None. `guidance`
     is for weights that are not distilled: they go along the flow by Euler's steps, from the first
     noise alone; where it is None, every step takes fresh noise, as the distilled weights do.
+
+    What the weights were made for: with `bridge`, chunks go from the portrait's latents, not from noise (LeapTalk);
+    with `holds_portrait`, the condition is the portrait repeated, not the portrait and a mask; with `draws_latents`,
+    what is encoded is a draw from the VAE's distribution, not its mean.
     """
 
     height: int = 768
@@ -257,6 +261,9 @@ class StreamConfig:
     color_correction: float = 1.0
     correction: CorrectionConfig | None = None
     guidance: Guidance | None = None
+    bridge: bool = False
+    holds_portrait: bool = False
+    draws_latents: bool = False
     geometry: Geometry = WAN
 
     def __post_init__(self) -> None:
@@ -282,20 +289,30 @@ INFINITETALK = StreamConfig(frame_num=81, motion_frames=9, steps=40, shift=7.0, 
 
 @dataclass(frozen=True)
 class Preset:
-    """Everything that makes one model: its parts' widths and the stream they were made for."""
+    """Everything that makes one model: its parts' widths and the stream they were made for.
+
+    A model that reads no prompt has neither vision nor text encoder.
+    """
 
     name: str
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
-    vae: VAEConfig = field(default_factory=VAEConfig)
+    vae: VAEConfig | LTXVAEConfig = field(default_factory=VAEConfig)
     audio: AudioEncoderConfig = field(default_factory=AudioEncoderConfig)
-    image: ImageEncoderConfig = field(default_factory=ImageEncoderConfig)
-    text: TextEncoderConfig = field(default_factory=TextEncoderConfig)
+    image: ImageEncoderConfig | None = field(default_factory=ImageEncoderConfig)
+    text: TextEncoderConfig | None = field(default_factory=TextEncoderConfig)
     stream: StreamConfig = field(default_factory=StreamConfig)
 
     def __post_init__(self) -> None:
         geometries = {self.transformer.geometry, self.vae.geometry, self.stream.geometry}
         if len(geometries) > 1:
             raise InputError(f"parts of {self.name} for different latents ({geometries}); all must have one geometry")
+        if {self.image is not None, self.text is not None} != {self.transformer.prompted}:
+            raise InputError(f"{self.name} needs text and vision encoder if it reads a prompt, and else none of them")
+
+    @property
+    def image_tokens(self) -> int:
+        """How many the vision encoder makes of a picture; 0 where there is none."""
+        return 0 if self.image is None else 1 + (self.image.image_size // self.image.patch_size) ** 2
 
     @property
     def geometry(self) -> Geometry:
@@ -307,8 +324,31 @@ class Preset:
         return self if size is None else replace(self, stream=replace(self.stream, height=size[0], width=size[1]))
 
 
+_FLASHHEAD = Preset(
+    "flashhead-pro",
+    transformer=TransformerConfig(
+        dim=1536, ffn_dim=8960, num_heads=12, num_layers=30, in_dim=32, output_dim=1536, prompted=False
+    ),
+    audio=AudioEncoderConfig(lufs=None),
+    image=None,
+    text=None,
+    stream=StreamConfig(height=512, width=512, holds_portrait=True),
+)
+
 PRESETS = {
     "14b": Preset("14b"),
+    "flashhead-pro": _FLASHHEAD,
+    "flashhead-lite": replace(
+        _FLASHHEAD,
+        name="flashhead-lite",
+        transformer=replace(_FLASHHEAD.transformer, in_dim=256, out_dim=128, geometry=LTX),
+        vae=LTXVAEConfig(),
+        stream=replace(_FLASHHEAD.stream, motion_frames=9, draws_latents=True, geometry=LTX),
+    ),
+    # An adapter on FlashHead Pro.
+    "leaptalk": replace(
+        _FLASHHEAD, name="leaptalk", stream=replace(_FLASHHEAD.stream, steps=1, bridge=True)
+    ),
     # Of the 14B model's build, for measurements on CPUs; there are no weights of it.
     "small": Preset(
         "small",

@@ -126,19 +126,24 @@ def fingerprint(tensor: Tensor) -> str:
 def check_fit(config: TransformerConfig, avatar: Avatar, speech: Speech, prompts: tuple[Prompt, ...] = ()) -> None:
     """Raise `InputError` unless all were made for this model, and speakers and masks go together."""
     _check_voices(avatar, speech)
-    clip = avatar.clip.shape[-1]
-    for text in (avatar.text, *(prompt.text for prompt in prompts)):
-        if (text.shape[-1], clip) != (config.text_dim, config.clip_dim):
-            raise InputError(
-                f"the prompt and image tokens are {text.shape[-1]} and {clip} wide; this model needs "
-                f"{config.text_dim} and {config.clip_dim}: {_encoders_for(config)}"
-            )
+    if config.prompted:
+        _check_tokens(config, avatar, prompts)
     encoder = speech.encoder
     if (encoder.blocks, encoder.channels) != (config.audio_blocks, config.audio_channels):
         raise InputError(
             f"the speech has {encoder.blocks} layers of {encoder.channels} features; this model needs "
             f"{config.audio_blocks} of {config.audio_channels}: encode it with the audio encoder made for this model"
         )
+
+
+def _check_tokens(config: TransformerConfig, avatar: Avatar, prompts: tuple[Prompt, ...]) -> None:
+    for text in (avatar.text, *(prompt.text for prompt in prompts)):
+        found = [0 if tokens is None else tokens.shape[-1] for tokens in (text, avatar.clip)]
+        if found != [config.text_dim, config.clip_dim]:
+            raise InputError(
+                f"the prompt and image tokens are {found[0]} and {found[1]} wide; this model needs "
+                f"{config.text_dim} and {config.clip_dim}: {_encoders_for(config)}"
+            )
 
 
 def _check_voices(avatar: Avatar, speech: Speech) -> None:

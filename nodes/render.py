@@ -269,7 +269,7 @@ def identity(
         "vae": host.weights_identity(vae),
         "avatar": avatar.fingerprint,
         "encoders of the avatar": avatar.encoders,
-        "prompt": fingerprint(avatar.text),
+        "prompt": None if avatar.text is None else fingerprint(avatar.text),
         "later prompts": later,
         "start images": None if session.before is None else fingerprint(session.before),
         "speech": speech.fingerprint,

@@ -12,11 +12,12 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..config import INFINITETALK, PRESETS, LTXVAEConfig, Preset, VAEConfig
+from ..config import INFINITETALK, PRESETS, Preset
 from ..errors import CheckpointError
 from ..files import fault_of, shown
 from ..models import operations as default_operations
 from ..models.audio_encoder import AudioEncoder
+from ..models.codec import build_vae
 from ..models.image_encoder import ImageEncoder
 from ..models.ltx_vae import LTXVAE
 from ..models.text_encoder import FileTokenizer, TextEncoder
@@ -140,13 +141,7 @@ def transformer_part(path: Path, operations: Any = default_operations, patch: Pa
 
 def vae_part(path: Path, operations: Any = default_operations) -> Part[VAE | LTXVAE]:
     """Wan 2.1's VAE, or LTX's."""
-
-    def build(config: VAEConfig | LTXVAEConfig, dtype: torch.dtype) -> VAE | LTXVAE:
-        if isinstance(config, LTXVAEConfig):
-            return LTXVAE(config, operations, dtype=dtype)
-        return VAE(config, operations, dtype=dtype)
-
-    return Part(path, keys.vae, configs.vae_config, build)
+    return Part(path, keys.vae, configs.vae_config, lambda config, dtype: build_vae(config, operations, None, dtype))
 
 
 def audio_encoder_part(path: Path) -> Part[AudioEncoder]:
@@ -243,12 +238,9 @@ def open_model(
 def check_widths(preset: Preset) -> None:
     """Raise `CheckpointError` unless the encoders give what the transformer takes."""
     config = preset.transformer
-    given = {
-        "text_dim": preset.text.dim,
-        "clip_dim": preset.image.dim,
-        "audio_blocks": preset.audio.num_hidden_layers,
-        "audio_channels": preset.audio.hidden_size,
-    }
+    given = {"audio_blocks": preset.audio.num_hidden_layers, "audio_channels": preset.audio.hidden_size}
+    if preset.text is not None and preset.image is not None:
+        given = {"text_dim": preset.text.dim, "clip_dim": preset.image.dim, **given}
     needed = {name: getattr(config, name) for name in given}
     faults = [f"{name} {given[name]} (needs {needed[name]})" for name in given if given[name] != needed[name]]
     if faults:

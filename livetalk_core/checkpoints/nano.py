@@ -5,14 +5,14 @@ A part without a file there (the text encoder) has weights from a fixed seed, wh
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from zlib import crc32
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..config import PRESETS
+from ..config import PRESETS, ImageEncoderConfig, TextEncoderConfig, VAEConfig
 from ..models import operations as default_operations
 from ..models.audio_encoder import AudioEncoder
 from ..models.image_encoder import ImageEncoder
@@ -88,7 +88,7 @@ def transformer(device: Device, dtype: torch.dtype, operations: Any = default_op
 
 def vae(device: Device, dtype: torch.dtype, operations: Any = default_operations) -> VAE:
     """The VAE."""
-    return build("vae", lambda: VAE(PRESET.vae, operations, dtype=dtype), device, dtype)
+    return build("vae", lambda: VAE(cast(VAEConfig, PRESET.vae), operations, dtype=dtype), device, dtype)
 
 
 def audio_encoder(device: Device, dtype: torch.dtype = torch.float32) -> AudioEncoder:
@@ -98,12 +98,12 @@ def audio_encoder(device: Device, dtype: torch.dtype = torch.float32) -> AudioEn
 
 def image_encoder(device: Device, dtype: torch.dtype) -> ImageEncoder:
     """The vision encoder."""
-    return build("image_encoder", lambda: ImageEncoder(PRESET.image), device, dtype)
+    return build("image_encoder", lambda: ImageEncoder(cast(ImageEncoderConfig, PRESET.image)), device, dtype)
 
 
 def text_encoder(device: Device, dtype: torch.dtype) -> TextEncoder:
     """The text encoder."""
-    return build("text_encoder", lambda: TextEncoder(PRESET.text), device, dtype)
+    return build("text_encoder", lambda: TextEncoder(cast(TextEncoderConfig, PRESET.text)), device, dtype)
 
 
 def open_nano(device: Device, dtype: torch.dtype) -> Model:

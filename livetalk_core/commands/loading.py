@@ -100,12 +100,14 @@ def load_talker(
 def engine_of(settings: ModelSettings, model: Model, stream: StreamConfig, negative: Tensor | None) -> Engine:
     """The engine: workers where there are some, else this process. `negative`: tokens of the negative prompt."""
     if settings.fleet is not None:
-        return FleetEngine(settings.fleet, stream.shift, guidance=stream.guidance, negative=negative)
+        return FleetEngine(
+            settings.fleet, stream.shift, guidance=stream.guidance, negative=negative, bridge=stream.bridge
+        )
     preset = replace(model.preset, stream=stream)
     attention = choose_attention(settings.attention, Shape.of(preset, settings.device, settings.dtype))
     return LocalEngine(
         model.transformer, model.vae, settings.device, stream.shift, attention, settings.compiled,
-        stream.guidance, negative,
+        stream.guidance, negative, stream.bridge,
     )  # fmt: skip
 
 

@@ -59,13 +59,14 @@ class Shape(NamedTuple):
 
         All tokens see all tokens, text, image, and with two speakers those of the first frame; each frame its sound.
         """
-        config, image, stream = preset.transformer, preset.image, preset.stream
+        config, stream = preset.transformer, preset.stream
         video = VideoShape(stream.frame_num, stream.height, stream.width)
         frames, rows, columns = video.latent(preset.geometry).grid(preset.geometry)
         each = rows * columns
-        keys = (frames * each, config.text_len, 1 + (image.image_size // image.patch_size) ** 2)
-        calls = [Call(1, frames * each, count) for count in (*keys, each)]
-        calls += [Call(frames, each, speakers * config.context_tokens) for speakers in (1, 2)]
+        keys = (frames * each, config.text_len, preset.image_tokens, each) if config.prompted else (frames * each,)
+        calls = [Call(1, frames * each, count) for count in keys]
+        most_speakers = 2 if config.prompted else 1
+        calls += [Call(frames, each, (1 + more) * config.context_tokens) for more in range(most_speakers)]
         return cls(device, dtype, config.num_heads, config.head_dim, tuple(calls))
 
 

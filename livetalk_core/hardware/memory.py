@@ -15,6 +15,8 @@ from ..config import Preset
 from ..models import fp8 as fp8_layers
 from ..models import operations
 from ..models.attention import AttentionFunction, attend
+from ..models.codec import build_vae, decode_streamed
+from ..models.ltx_vae import LTXVAE
 from ..models.transformer import AudioContext, Context, Transformer
 from ..models.vae import VAE
 from ..shapes import VideoShape
@@ -122,7 +124,7 @@ def meta_works(
         time, scene = transformer.embed_timestep(torch.empty(1, device="meta")), transformer.embed_scene(cond)
     return {
         "transformer step": lambda: transformer.evaluate(latent, time, scene, text, sound, attention),
-        "VAE decode": lambda: list(vae.decode_groups(latent)),
+        "VAE decode": lambda: list(decode_streamed(vae, latent)),
         "VAE encode": lambda: vae.encode(tail),
     }
 
@@ -140,13 +142,13 @@ def operations_of(preset: Preset, height: int, width: int, dtype: torch.dtype) -
     return counts
 
 
-def meta_models(preset: Preset, dtype: torch.dtype, fp8: bool = False) -> tuple[Transformer, VAE]:
+def meta_models(preset: Preset, dtype: torch.dtype, fp8: bool = False) -> tuple[Transformer, VAE | LTXVAE]:
     """A preset's models on the meta device: shapes pass through them, and nothing is computed."""
     layers = _MetaFp8Operations if fp8 else _MetaOperations
     transformer = Transformer(preset.transformer, layers, device="meta", dtype=dtype)
     for block in transformer.blocks if fp8 else ():
         fp8_layers.quantize(block)
-    return transformer, VAE(preset.vae, _MetaOperations, device="meta", dtype=dtype)
+    return transformer, build_vae(preset.vae, _MetaOperations, "meta", dtype)
 
 
 def resident(needed: dict[str, int]) -> int:
@@ -156,9 +158,8 @@ def resident(needed: dict[str, int]) -> int:
 
 
 def _meta_context(transformer: Transformer, preset: Preset) -> tuple[Context, AudioContext]:
-    config, image = preset.transformer, preset.image
-    tokens = 1 + (image.image_size // image.patch_size) ** 2
+    config = preset.transformer
     text = torch.empty(1, config.text_len, config.text_dim, device="meta")
-    clip = torch.empty(1, tokens, config.clip_dim, device="meta")
+    clip = torch.empty(1, preset.image_tokens, config.clip_dim, device="meta")
     windows = (1, preset.stream.frame_num, config.audio_window, config.audio_blocks, config.audio_channels)
     return transformer.embed_context(text, clip), transformer.embed_audio(torch.empty(windows, device="meta"))

@@ -104,7 +104,9 @@ class Performer:
         missing = self.cast.stream.motion_frames - len(last)
         frames = torch.cat([*[last[0]] * missing, *last], dim=1)
         shown = None if self._state.review is None else frames[:, -1:].cpu()
-        return replace(self._state, motion=self.cast.engine.encode(frames), shown=shown)
+        session = self._sessions[self.cast.stream.new_frames]
+        motion = session.encode(frames, self._state.seed, self._state.next_chunk)
+        return replace(self._state, motion=motion, shown=shown)
 
 
 class _Ending:

@@ -4,9 +4,15 @@ A model that is built, and one that is split over ranks, are both of these types
 """
 
 from collections.abc import Iterator
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
+
+from ..config import LTXVAEConfig, VAEConfig
+from ..errors import InputError
+from .ltx_vae import LTXVAE
+from .vae import VAE
 
 
 class Codec(Protocol):
@@ -37,6 +43,24 @@ class SampledCodec(Codec, Protocol):
     def encode_sample(self, video_BCTHW: Tensor, noise_BCThw: Tensor) -> Tensor:
         """As `encode`, moved from the mean by the deviation times `noise`, which is of the latent's shape."""
         ...
+
+
+def build_vae(
+    config: VAEConfig | LTXVAEConfig, operations: Any, device: torch.device | str | None, dtype: torch.dtype
+) -> VAE | LTXVAE:
+    """The VAE of these widths."""
+    if isinstance(config, LTXVAEConfig):
+        return LTXVAE(config, operations, device, dtype)
+    return VAE(config, operations, device, dtype)
+
+
+def encode_drawn(vae: Codec, video_BCTHW: Tensor, noise_BCThw: Tensor | None) -> Tensor:
+    """The mean of a video's latent, or the draw that `noise` makes; an `InputError` where this VAE draws none."""
+    if noise_BCThw is None:
+        return vae.encode(video_BCTHW)
+    if not isinstance(vae, SampledCodec):
+        raise InputError("a VAE that gives the mean of a latent alone; this model needs the LTX VAE: choose that file")
+    return vae.encode_sample(video_BCTHW, noise_BCThw)
 
 
 def decode_streamed(vae: Codec, latent_BCThw: Tensor) -> Iterator[Tensor]:

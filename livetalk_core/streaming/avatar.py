@@ -9,32 +9,58 @@ from torch import Tensor
 
 from ..config import StreamConfig
 from ..errors import InputError
+from ..sampling.chunk import NoiseSource, seeded_noise
 from ..shapes import Geometry, VideoShape
 from .finite import check_avatar
+
+Encode = Callable[..., Tensor]
+"""A video [3,T,H,W], and noise where its latent is to be drawn -> the latent [C,t,h,w]."""
+
+
+def posterior_noise(seed: int) -> NoiseSource:
+    """What makes the draws of latents, by the index of the chunk that starts from them; not the sampler's noise."""
+    return seeded_noise(seed, "posterior of ")
+
+
+AVATAR_NOISE = posterior_noise(0)
+"""An avatar is made before anybody has chosen a seed."""
+
+
+def encode_for(stream: StreamConfig, encode: Encode, video: Tensor, posterior: NoiseSource, index: int) -> Tensor:
+    """The latent of a video [3,T,H,W] as the stream's model knows it: the mean, or a draw for chunk `index`."""
+    if not stream.draws_latents:
+        return encode(video)
+    geometry = stream.geometry
+    return encode(video, posterior(index, (geometry.latent_channels, *VideoShape(*video.shape[1:]).latent(geometry))))
 
 
 @dataclass(frozen=True, eq=False)
 class Avatar:
     """Made once, used by every chunk.
 
-    reference [1,3,1,H,W] in -1..1: the portrait, resized and cropped. cond [20,F,h,w]: 4 mask channels (one where
-    the frame is given) and the encoded portrait followed by grey frames. clip [1,S,clip_dim]: image tokens.
-    text [L,text_dim]: prompt tokens. masks [3,h,w] for two speakers: left, right, background. held [16,k,h,w]: the
-    portrait held still for the frames that a chunk hands on, which retrospective correction compares with. encoders:
-    tells the weights that encoded it from others, where somebody cares.
+    reference [1,3,1,H,W] in -1..1: the portrait, resized and cropped. cond: what stands beside a chunk's latent, either
+    [4+C,F,h,w], mask channels (one where the frame is given) and the encoded portrait followed by grey frames, or
+    [C,F,h,w], the portrait held still. clip [1,S,clip_dim] and text [L,text_dim]: image and prompt tokens, for models
+    that read them. masks [3,h,w] for two speakers: left, right, background. held [C,k,h,w]: the portrait held still for
+    the frames that a chunk hands on, which retrospective correction compares with. encoders: tells the weights that
+    encoded it from others, where somebody cares.
     """
 
     reference: Tensor
     cond: Tensor
-    clip: Tensor
-    text: Tensor
+    clip: Tensor | None = None
+    text: Tensor | None = None
     masks: Tensor | None = None
     held: Tensor | None = None
     encoders: str = ""
 
+    def latents(self, geometry: Geometry) -> Tensor:
+        """The encoded portrait and what follows it: [C,F,h,w]."""
+        return self.cond[-geometry.latent_channels :]
+
     def first_motion(self, geometry: Geometry) -> Tensor:
-        """Clean latent that the first chunk starts from: the encoded portrait, [16,1,h,w]."""
-        return self.cond[-geometry.latent_channels :, :1]
+        """Clean latent that the first chunk starts from: the encoded portrait, [C,1,h,w]."""
+        return self.latents(geometry)[:, :1]
 
     @property
     def size(self) -> tuple[int, int]:
@@ -54,7 +80,7 @@ class Avatar:
         """The same avatar with another prompt, [L,text_dim]."""
         return replace(self, text=text)
 
-    def for_chunks(self, stream: StreamConfig, encode: Callable[[Tensor], Tensor]) -> "Avatar":
+    def for_chunks(self, stream: StreamConfig, encode: Encode) -> "Avatar":
         """The same avatar for the chunks of `stream`, which may be longer or shorter than those it was made for.
 
         `encode` is as in `prepare_avatar`.
@@ -67,28 +93,40 @@ class Avatar:
 
 def prepare_avatar(
     reference: Tensor,
-    clip: Tensor,
-    text: Tensor,
-    encode: Callable[[Tensor], Tensor],
+    clip: Tensor | None,
+    text: Tensor | None,
+    encode: Encode,
     stream: StreamConfig,
     masks: Tensor | None = None,
+    posterior: NoiseSource = AVATAR_NOISE,
 ) -> Avatar:
     """Encode the portrait as the model's condition.
 
-    `reference` [1,3,1,H,W] in -1..1, `clip` [1,S,clip_dim], `text` [L,text_dim]; `encode` takes a video
-    [3,T,H,W] and gives its latent [16,t,h,w]. `masks` [3,H or h,W or w] come with two speakers. Raises
-    `InputError` where anything of it is NaN or infinite.
+    `reference` [1,3,1,H,W] in -1..1, `clip` [1,S,clip_dim], `text` [L,text_dim]; `masks` [3,H or h,W or w] come with
+    two speakers. `posterior` makes draws of latents, where the stream asks for them. Raises `InputError` where anything
+    of it is NaN or infinite.
     """
-    height, width = reference.shape[-2:]
     if masks is not None and masks.shape[0] != 3:
         raise InputError(f"{masks.shape[0]} masks; two speakers need 3: left, right, background")
-    check_avatar(("portrait", reference), ("prompt's tokens", text), ("portrait's tokens", clip))
-    shape = VideoShape(stream.frame_num, height, width).latent(stream.geometry)
-    video = torch.zeros(3, stream.frame_num, height, width)
+    parts = {"portrait": reference, "prompt's tokens": text, "portrait's tokens": clip}
+    check_avatar(*((name, part) for name, part in parts.items() if part is not None))
+    cond, held = (_held if stream.holds_portrait else _masked)(reference, encode, stream, posterior)
+    check_avatar(("portrait's latent", cond), ("portrait's latent", held))
+    return Avatar(reference, cond, clip, text, masks, held)
+
+
+def _masked(reference: Tensor, encode: Encode, stream: StreamConfig, posterior: NoiseSource) -> tuple[Tensor, Tensor]:
+    """The portrait followed by grey frames, behind a mask that tells them apart; and the portrait held still."""
+    video = torch.zeros(3, stream.frame_num, *reference.shape[-2:])
     video[:, :1] = reference[0]
-    latent = encode(video)
-    mask = torch.zeros(stream.geometry.temporal_stride, *shape, device=latent.device, dtype=latent.dtype)
+    latent = encode_for(stream, encode, video, posterior, 0)
+    mask = torch.zeros_like(latent[:1]).repeat(stream.geometry.temporal_stride, 1, 1, 1)
     mask[:, 0] = 1
-    held = encode(reference[0].expand(-1, stream.motion_frames, -1, -1))
-    check_avatar(("portrait's latent", latent), ("portrait's latent", held))
-    return Avatar(reference, torch.cat([mask, latent]), clip, text, masks, held)
+    held = encode_for(stream, encode, reference[0].expand(-1, stream.motion_frames, -1, -1), posterior, 0)
+    return torch.cat([mask, latent]), held
+
+
+def _held(reference: Tensor, encode: Encode, stream: StreamConfig, posterior: NoiseSource) -> tuple[Tensor, Tensor]:
+    """The portrait held still; and its beginning, which depends on no later frame."""
+    latent = encode_for(stream, encode, reference[0].expand(-1, stream.frame_num, -1, -1), posterior, 0)
+    return latent, latent[:, : stream.geometry.latent_frames(stream.motion_frames)]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -73,14 +73,15 @@ class EngineRunner:
     def denoise(self, job: Job) -> None:
         """Reports each step done, then the latent."""
         news = named(job.tensors, AVATAR)
-        self._avatar = Avatar(**news) if news else self._avatar
+        self._avatar = Avatar(**cast(Any, news)) if news else self._avatar
         assert self._avatar is not None, "it comes with the first chunk"
         guidance = job.fields["guidance"]
         self.engine.shift = job.fields["shift"]
         self.engine.guidance = None if guidance is None else Guidance(**guidance)
+        self.engine.bridge = job.fields["bridge"]
         self.engine.negative = self._negative = same(job.tensors.get("negative"), self._negative)
         audio, motion, noise = (job.tensors[name] for name in ("audio", "motion", "noise"))
-        noise = noise.expand(job.fields["steps"], *noise.shape[1:])
+        noise = noise.expand(job.fields["steps"], *noise.shape[1:])  # one alone where all steps have the same
         latent = self.engine.denoise(self._avatar, audio, motion, noise, lambda step: job.report({"step": step}))
         job.report(tensors={"latent": latent})
 
@@ -91,7 +92,7 @@ class EngineRunner:
 
     def encode(self, job: Job) -> None:
         """Reports the latent."""
-        job.report(tensors={"latent": self.engine.encode(job.tensors["frames"])})
+        job.report(tensors={"latent": self.engine.encode(job.tensors["frames"], job.tensors.get("noise"))})
 
 
 def same(new: Tensor | None, kept: Tensor | None) -> Tensor | None:

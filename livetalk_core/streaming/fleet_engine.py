@@ -13,6 +13,7 @@ from ..checkpoints import nano
 from ..config import Guidance
 from ..parallel.fleet import Fleet
 from ..parallel.patches import Patch, patches_message
+from ..sampling.chunk import advance_of, read_noise
 from .avatar import Avatar
 from .engine import OnStep
 
@@ -70,18 +71,19 @@ class FleetEngine:
         patches: Patches = NO_PATCHES,
         guidance: Guidance | None = None,
         negative: Tensor | None = None,
+        bridge: bool = False,
     ) -> None:
         self.fleet, self.shift, self.vae, self.patches = fleet, shift, vae, patches
-        self.guidance, self.negative = guidance, negative
+        self.guidance, self.negative, self.bridge = guidance, negative, bridge
 
     def denoise(self, avatar: Avatar, audio: Tensor, motion: Tensor, noise: Tensor, on_step: OnStep) -> Tensor:
         """See `Engine.denoise`."""
         self.fleet.start()
         self._give("patch", self.patches.key, lambda: patches_message(self.patches.patches))
         guidance = None if self.guidance is None else asdict(self.guidance)
-        fields = {"shift": self.shift, "steps": len(noise), "guidance": guidance}
-        start = noise if guidance is None else noise[:1]
-        tensors = {"audio": audio, "motion": motion, "noise": start, **self._news(avatar)}
+        fields = {"shift": self.shift, "steps": len(noise), "guidance": guidance, "bridge": self.bridge}
+        read = read_noise(noise, advance_of(guidance is not None, self.bridge))
+        tensors = {"audio": audio, "motion": motion, "noise": read, **self._news(avatar)}
         if self.negative is not None:
             tensors["negative"] = self.negative
         latent: Tensor | None = None
@@ -100,16 +102,17 @@ class FleetEngine:
             for message in messages:
                 yield message.tensors["frames"]
 
-    def encode(self, frames: Tensor) -> Tensor:
+    def encode(self, frames: Tensor, noise: Tensor | None = None) -> Tensor:
         """See `Engine.encode`."""
         self._start_with_vae()
-        (message,) = self.fleet.run_on("encode", tensors={"frames": frames})
+        tensors = {"frames": frames} if noise is None else {"frames": frames, "noise": noise}
+        (message,) = self.fleet.run_on("encode", tensors=tensors)
         return message.tensors["latent"]
 
     def _news(self, avatar: Avatar) -> dict[str, Tensor]:
         """The avatar's tensors, unless the workers that are running have them."""
         parts = {f"{AVATAR}{field.name}": getattr(avatar, field.name) for field in fields(avatar)}
-        tensors = {name: tensor for name, tensor in parts.items() if tensor is not None}
+        tensors = {name: part for name, part in parts.items() if isinstance(part, Tensor)}
         sent: dict[str, Tensor] = self.fleet.sent.get(AVATAR, {})
         self.fleet.sent[AVATAR] = tensors
         same = sent.keys() == tensors.keys() and all(sent[name] is tensor for name, tensor in tensors.items())

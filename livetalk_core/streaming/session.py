@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NamedTuple, Protocol
 
 import torch
@@ -14,7 +14,7 @@ from ..config import StreamConfig
 from ..models.color import ColorStatistics, match_color
 from ..sampling.chunk import NoiseSource, seeded_noise
 from ..shapes import VideoShape
-from .avatar import Avatar
+from .avatar import Avatar, encode_for, posterior_noise
 from .correction import Corrector, Seam
 from .engine import Engine
 from .finite import END, FRAMES, LATENTS, SOUND, START, Watch
@@ -68,10 +68,11 @@ class Session:
     """One stream: an avatar, its speech and the engine that computes it.
 
     `prompts` maps a chunk index to text tokens [L,text_dim] that hold from that chunk on. `noise` makes a noise
-    source of a seed. `on_step` is called after each denoising step. With `ahead`, `run` has the next chunk's features
-    and noise computed on another thread meanwhile: nothing else may use the features or their sound then. For GPUs; on
-    a CPU the threads would be in each other's way. `before` [3,motion_frames,H,W] in -1..1 are frames that the stream
-    goes on from, of another stream or any clip; the plan is then `live`, so that its first chunk repeats them.
+    source of a seed, and so does `posterior` for the draws of motion latents. `on_step` is called after each denoising
+    step. With `ahead`, `run` has the next chunk's features and noise computed on another thread meanwhile: nothing else
+    may use the features or their sound then. For GPUs; on a CPU the threads would be in each other's way. `before`
+    [3,motion_frames,H,W] in -1..1 are frames that the stream goes on from, of another stream or any clip; the plan is
+    then `live`, so that its first chunk repeats them.
     """
 
     engine: Engine
@@ -84,6 +85,7 @@ class Session:
     on_step: Callable[[int], None] = ignore_step
     ahead: bool = False
     before: Tensor | None = None
+    posterior: Callable[[int], NoiseSource] = posterior_noise
 
     def __post_init__(self) -> None:
         self._colors = ColorStatistics.of(self.avatar.reference.float().cpu())
@@ -93,7 +95,7 @@ class Session:
         if self.before is None:
             return StreamState(0, seed, self.avatar.first_motion(self.stream.geometry))
         shown = None if self._corrector is None else self.before[:, -1:].cpu()
-        return StreamState(0, seed, self.engine.encode(self.before).cpu(), shown=shown)
+        return StreamState(0, seed, self.encode(self.before, seed, 0).cpu(), shown=shown)
 
     def run(self, state: StreamState) -> Iterator[Frames | ChunkEnd]:
         """All chunks from `state` on: frames as they are decoded, and a `ChunkEnd` after each chunk."""
@@ -105,7 +107,7 @@ class Session:
                 yield ChunkEnd(given.chunk, state)
 
     def sample(self, state: StreamState) -> Tensor:
-        """The latent [16,F,h,w] of the next chunk, on the CPU."""
+        """The latent [C,F,h,w] of the next chunk, on the CPU."""
         given = self._inputs(state.seed, state.next_chunk)
         watch = Watch(given.chunk)
         (latent,) = watch.read(self._denoise(state, given, watch))
@@ -121,11 +123,21 @@ class Session:
     @torch.inference_mode()
     def _inputs(self, seed: int, index: int) -> ChunkInputs:
         chunk = self.plan.chunk(index)
-        geometry = self.stream.geometry
+        return ChunkInputs(chunk, self.features.for_chunk(chunk), self._noise(seed, chunk))
+
+    def _noise(self, seed: int, chunk: Chunk) -> Tensor:
+        """What the chunk starts from, and what each step but the last adds: [steps,C,F,h,w]."""
+        stream, geometry = self.stream, self.stream.geometry
         shape = (geometry.latent_channels, *VideoShape(chunk.frames, *self.avatar.size).latent(geometry))
-        drawn = self.stream.steps if self.stream.guidance is None else 1
-        noise = self.noise(seed)(index, (drawn, *shape)).expand(self.stream.steps, *shape)
-        return ChunkInputs(chunk, self.features.for_chunk(chunk), noise)
+        draw = partial(self.noise(seed), chunk.index)
+        if stream.bridge:
+            return torch.cat([self.avatar.latents(geometry)[None].float().cpu(), draw((stream.steps - 1, *shape))])
+        drawn = stream.steps if stream.guidance is None else 1
+        return draw((drawn, *shape)).expand(stream.steps, *shape)
+
+    def encode(self, frames: Tensor, seed: int, index: int) -> Tensor:
+        """The motion latents that chunk `index` starts from, of the frames [3,T,H,W] before it."""
+        return encode_for(self.stream, self.engine.encode, frames, self.posterior(seed), index)
 
     def _all_inputs(self, state: StreamState) -> Generator[ChunkInputs, None, None]:
         for index in range(state.next_chunk, self.plan.count):
@@ -160,12 +172,12 @@ class Session:
             frames = self._match_color(watch.see(FRAMES, group))
             if seam is not None:
                 frames = seam.close(frames, done)
-            tail = frames if not done else torch.cat([tail, frames], dim=1)[:, -self.stream.motion_frames :]
+            tail = (frames if not done else torch.cat([tail, frames], dim=1))[:, -self.stream.motion_frames :]
             first, last = max(begin, done), min(chunk.skip + chunk.keep, done + frames.shape[1])
             if first < last:
                 yield Frames(chunk, chunk.start + first, frames[:, first - done : last - done])
             done += frames.shape[1]
-        motion = watch.see(END, self.engine.encode(tail))
+        motion = watch.see(END, self.encode(tail, state.seed, chunk.index + 1))
         if self._corrector is None:
             return StreamState(chunk.index + 1, state.seed, *watch.read(motion))
         motion, shown = watch.read(motion, tail[:, -1:])

@@ -7,10 +7,10 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class StreamState:
-    """Where a stream stands: the next chunk's index, the seed of its noise, and its clean latents [16,k,h,w].
+    """Where a stream stands: the next chunk's index, the seed of its noise, and its clean latents [C,k,h,w].
 
     The motion latents of chunk 0 are the encoded portrait (k = 1), later ones the re-encoded last frames (k = 2).
-    `review` holds what retrospective correction remembers of the last chunks, [n,16,k,3], and `shown` [3,1,H,W] the
+    `review` holds what retrospective correction remembers of the last chunks, [n,C,k,3], and `shown` [3,1,H,W] the
     last frame, to which it joins the next chunk's; None where it is off.
     """
 

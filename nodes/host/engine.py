@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from ...livetalk_core.config import Guidance
+from ...livetalk_core.models.codec import encode_drawn
 from ...livetalk_core.models.transformer import Context, Transformer
 from ...livetalk_core.models.vae import LATENT_CHANNELS
-from ...livetalk_core.sampling.chunk import sample
+from ...livetalk_core.sampling.chunk import advance_of, read_noise, sample
 from ...livetalk_core.sampling.guidance import guided
 from ...livetalk_core.sampling.schedule import sigmas
 from ...livetalk_core.streaming.avatar import Avatar
-from ...livetalk_core.streaming.engine import OnStep, prompts, voices
+from ...livetalk_core.streaming.engine import OnStep, embed_tokens, prompts, voices
 from .models import LiveTalkModel, Patcher
 from .vae import vae_patcher
 
@@ -40,7 +41,7 @@ class HostEngine:
     ) -> None:
         self.model, self.vae, self.on_estimate = model, vae, on_estimate
         self.guidance, self.negative = guidance, negative
-        self._contexts: dict[bool, tuple[Tensor, Tensor, Context]] = {}
+        self._contexts: dict[bool, tuple[Tensor | None, Tensor | None, Context]] = {}
 
     def denoise(self, avatar: Avatar, audio: Tensor, motion: Tensor, noise: Tensor, on_step: OnStep) -> Tensor:
         """See the core's `Engine.denoise`."""
@@ -73,9 +74,9 @@ class HostEngine:
                 self.on_estimate(found)
                 return found
 
-            fresh = self.guidance is None
-            start = noise if fresh else noise[:1]
-            return sample(predict, motion.to(device), start.to(device), levels, on_step, fresh)
+            advance = advance_of(self.guidance is not None, bridge=False)
+            read = read_noise(noise, advance).to(device)
+            return sample(predict, motion.to(device), read, levels, on_step, advance)
 
     def decode(self, latent: Tensor) -> Iterator[Tensor]:
         """See the core's `Engine.decode`. Stops between groups of frames when the user cancels."""
@@ -87,20 +88,21 @@ class HostEngine:
             memory.throw_exception_if_processing_interrupted()
             yield group[0].float()
 
-    def encode(self, frames: Tensor) -> Tensor:
+    def encode(self, frames: Tensor, noise: Tensor | None = None) -> Tensor:
         """See the core's `Engine.encode`."""
         assert self.vae is not None
         patcher = vae_patcher(self.vae)
         group_shape = (1, 3, 4, *frames.shape[-2:])
         memory.load_models_gpu([patcher], memory_required=self.vae.memory_used_encode(group_shape, self.vae.vae_dtype))
-        return patcher.model.encode(frames.to(patcher.load_device)[None])[0].float()
+        drawn = None if noise is None else noise.to(patcher.load_device)[None]
+        return encode_drawn(patcher.model, frames.to(patcher.load_device)[None], drawn)[0].float()
 
     def _embed(
-        self, transformer: Transformer, given: bool, text: Tensor, clip: Tensor, device: torch.device
+        self, transformer: Transformer, given: bool, text: Tensor | None, clip: Tensor | None, device: torch.device
     ) -> Context:
         kept = self._contexts.get(given)
         if kept is None or kept[0] is not text or kept[1] is not clip:
-            context = transformer.embed_context(text.to(device)[None], clip.to(device))
+            context = embed_tokens(transformer, text, clip, lambda tokens: tokens.to(device))
             self._contexts[given] = kept = (text, clip, context)
         return kept[2]
 

@@ -19,6 +19,7 @@ from protocol import BinaryEventTypes
 from server import PromptServer
 from torch import Tensor
 
+from ...livetalk_core.shapes import WAN
 from ...livetalk_core.streaming.avatar import Avatar
 from ..pictures import latent_to_rgb
 from .queue import PROMPT_ID
@@ -138,7 +139,7 @@ def _previewer(avatar: Avatar) -> Any:
     previewer = latent_preview.get_previewer(memory.get_torch_device(), comfy.latent_formats.Wan21())
     if not isinstance(previewer, latent_preview.Latent2RGBPreviewer):
         return previewer
-    factors = latent_to_rgb(avatar)
+    factors = latent_to_rgb(avatar, WAN)
     return latent_preview.Latent2RGBPreviewer(factors[:-1].tolist(), factors[-1].tolist())
 
 

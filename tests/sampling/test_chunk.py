@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from livetalk_core.sampling.chunk import sample, seeded_noise
+from livetalk_core.sampling.chunk import cross_bridge, sample, seeded_noise
 from livetalk_core.sampling.schedule import sigmas
 
 TARGET = torch.arange(16 * 3 * 2 * 2, dtype=torch.float32).reshape(16, 3, 2, 2) / 100
@@ -58,3 +58,17 @@ def test_noise_depends_on_seed_and_chunk_alone() -> None:
     assert torch.equal(first, seeded_noise(5)(3, shape))
     assert not torch.equal(first, seeded_noise(5)(4, shape))
     assert not torch.equal(first, seeded_noise(6)(3, shape))
+
+
+def test_a_step_across_the_bridge_is_the_published_one():
+    """From t to t': dt = (t' - t) / 1000, u = (t + 1) / 1000, x + dt * out + sqrt(-dt * (u + dt) / u) * noise."""
+    latent, out, noise = torch.randn(3, 16, 2, 2, 2, generator=torch.Generator().manual_seed(0))
+    for t, following in ((1000.0, 937.5), (625.0, -1.0)):
+        dt, u = (following - t) / 1000, (t + 1) / 1000
+        expected = latent + dt * out + max(0.0, -dt * (u + dt) / u) ** 0.5 * noise
+        found = cross_bridge(latent, latent - u * out, u, u + dt, noise)
+        torch.testing.assert_close(found, expected)
+
+
+def test_noise_for_another_use_is_other_noise():
+    assert not torch.equal(seeded_noise(0)(0, (4,)), seeded_noise(0, "posterior of ")(0, (4,)))

@@ -5,7 +5,7 @@ import torch
 
 from livetalk_core.config import Guidance
 from livetalk_core.errors import InputError
-from livetalk_core.sampling.chunk import sample, seeded_noise
+from livetalk_core.sampling.chunk import follow_flow, sample, seeded_noise
 from livetalk_core.sampling.guidance import guided
 
 ANSWERS = {(True, True): 7.0, (True, False): 3.0, (False, True): 2.0, (False, False): -1.0}
@@ -49,7 +49,7 @@ def test_without_fresh_noise_a_step_is_eulers():
         return target
 
     noise = seeded_noise(0)(0, (1, 16, 2, 2, 2))
-    latent = sample(predict, torch.zeros(16, 1, 2, 2), noise, (1.0, 0.6, 0.0), lambda _: None, fresh_noise=False)
+    latent = sample(predict, torch.zeros(16, 1, 2, 2), noise, (1.0, 0.6, 0.0), lambda _: None, follow_flow)
     velocity = noise[0] - target  # of the straight flow from the target to the noise
     torch.testing.assert_close(seen[1][:, 1:], (noise[0] + (0.6 - 1.0) * velocity)[:, 1:])
     torch.testing.assert_close(latent[:, 1:], target[:, 1:])

@@ -17,9 +17,10 @@ from ...hardware.kernels import Shape, choose_attention, name_of
 from ...hardware.machine import available_memory, describe, peak_memory
 from ...hardware.memory import operations_of
 from ...hardware.placement import Placement, layers_of, place, residence
+from ...models import operations
 from ...models.audio_encoder import AudioEncoder
+from ...models.codec import build_vae
 from ...models.transformer import Transformer
-from ...models.vae import VAE
 from ...shapes import SAMPLES_PER_FRAME, VideoShape
 from ...streaming.avatar import Avatar
 from ...streaming.engine import LocalEngine
@@ -107,11 +108,12 @@ def _models(
     kernel = choose_attention(attention, Shape.of(preset, device, dtype))
     engine = LocalEngine(
         transformer,
-        randomize(VAE(preset.vae, device=device, dtype=dtype)),  # pyright: ignore[reportArgumentType]
+        randomize(build_vae(preset.vae, operations, device, dtype)),  # pyright: ignore[reportArgumentType]
         device,
         preset.stream.shift,
         kernel,
         compiled,
+        bridge=preset.stream.bridge,
     )
     return _Models(engine, randomize(AudioEncoder(preset.audio).to(device)))
 
@@ -149,11 +151,14 @@ def _transformer(
 
 def random_avatar(preset: Preset, shape: VideoShape) -> Avatar:
     """An avatar of random numbers, of a preset's widths."""
-    config, image = preset.transformer, preset.image
-    tokens = 1 + (image.image_size // image.patch_size) ** 2
+    config = preset.transformer
     cond = torch.randn(config.in_dim - config.out_dim, *shape.latent(preset.geometry))
     reference = torch.rand(1, 3, 1, shape.height, shape.width) * 2 - 1
-    return Avatar(reference, cond, torch.randn(1, tokens, config.clip_dim), torch.randn(16, config.text_dim))
+    if not config.prompted:
+        return Avatar(reference, cond)
+    return Avatar(
+        reference, cond, torch.randn(1, preset.image_tokens, config.clip_dim), torch.randn(16, config.text_dim)
+    )
 
 
 def _time(work: Callable[[], Any], device: torch.device, repeats: int) -> dict[str, float]:

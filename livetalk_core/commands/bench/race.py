@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ...config import Preset
+from ...config import Preset, VAEConfig
 from ...errors import InputError
 from ...hardware.kernels import Shape, choose_attention, name_of
 from ...hardware.machine import commit, describe
@@ -136,11 +136,14 @@ def _sides(
 ) -> dict[str, Side]:
     """Both at the beginning of the same stream, on the same memory for their weights."""
     stream = preset.stream
-    theirs, vae = reference.transformer(preset.transformer, device, dtype), reference.vae(preset.vae.dim, device, dtype)
+    theirs, vae = (
+        reference.transformer(preset.transformer, device, dtype),
+        reference.vae(_wan(preset).dim, device, dtype),
+    )
     fill(theirs, 1)
     fill(vae.model, 2)
     with torch.device("meta"):
-        ours, our_vae = Transformer(preset.transformer, dtype=dtype), VAE(preset.vae, dtype=dtype)
+        ours, our_vae = Transformer(preset.transformer, dtype=dtype), VAE(_wan(preset), dtype=dtype)
     ours.load_state_dict(theirs.state_dict(), assign=True)
     our_vae.load_state_dict(vae.model.state_dict(), assign=True)
     generator = torch.Generator().manual_seed(SEED)
@@ -274,7 +277,7 @@ def _meta_inputs(preset: Preset) -> tuple[Tensor, Tensor, Tensor]:
 
 def _their_meta_works(reference: Reference, preset: Preset, dtype: torch.dtype) -> dict[str, Callable[[], Any]]:
     meta, widths = torch.device("meta"), preset.transformer
-    model, vae = reference.transformer(widths, meta, dtype), reference.vae(preset.vae.dim, meta, dtype)
+    model, vae = reference.transformer(widths, meta, dtype), reference.vae(_wan(preset).dim, meta, dtype)
     latent, tail, windows = (tensor.to(dtype) for tensor in _meta_inputs(preset))
     given = {
         "context": [torch.empty(TEXT_TOKENS, widths.text_dim, device=meta, dtype=dtype)],
@@ -300,6 +303,13 @@ def _our_meta_works(preset: Preset, dtype: torch.dtype) -> dict[str, Callable[[]
 
     step()
     return {STEP: step, DECODE: lambda: list(engine.decode(latent)), ENCODE: lambda: engine.encode(tail)}
+
+
+def _wan(preset: Preset) -> VAEConfig:
+    """The VAE's widths; `InputError` for members of the family that the reference has not."""
+    if not isinstance(preset.vae, VAEConfig) or not preset.transformer.prompted:
+        raise InputError(f"preset {preset.name}; the reference is of the 14B model's build: use 14b, small or nano")
+    return preset.vae
 
 
 def _video(preset: Preset) -> VideoShape:

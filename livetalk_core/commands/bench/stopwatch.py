@@ -76,7 +76,7 @@ class TimedEngine:
             begun = self.watch.now()
         self.watch.seconds[DECODE].append(spent + self.watch.now() - begun)
 
-    def encode(self, frames: Tensor) -> Tensor:
+    def encode(self, frames: Tensor, noise: Tensor | None = None) -> Tensor:
         """See `Engine.encode`."""
         with self.watch.measure(ENCODE):
-            return self.engine.encode(frames)
+            return self.engine.encode(frames, noise)
