@@ -26,6 +26,14 @@ def test_both_lists_of_dependencies_are_one(project):
     assert project["dependencies"] == requirements()
 
 
+@pytest.mark.parametrize(("extra", "file"), [("train", "training"), ("dev", "dev")])
+def test_extras_are_the_lists_of_requirements(project, extra, file):
+    lines = (ROOT / f"requirements-{file}.txt").read_text(encoding="utf-8").replace('"', "'").splitlines()
+    assert [line for line in project["optional-dependencies"][extra] if not line.startswith("livetalk[")] == [
+        line for line in lines if line and line[0] not in "#-"
+    ]
+
+
 def test_version_is_that_of_the_core(project):
     assert project["version"] == __version__
 

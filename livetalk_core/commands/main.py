@@ -42,7 +42,10 @@ COMMANDS = {
 INTERRUPTED = 130
 REMEDIES = {
     "torch": "`pip install torch` (https://pytorch.org/get-started/locally names the build for your GPU)",
-    **dict.fromkeys(("accelerate", "matplotlib", "tomli"), '`pip install "livetalk[train]"`'),
+    **dict.fromkeys(
+        ("accelerate", "matplotlib", "tomli"),
+        '`pip install "livetalk[train]"`, in a clone `pip install -r requirements-training.txt`',
+    ),
     **dict.fromkeys(("aiohttp", "aiortc", "pyvirtualcam"), '`pip install "livetalk[live]"`'),
 }
 """How to get a package that not every user needs, or that LiveTalk leaves to the user's choice."""
@@ -61,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name not in REMEDIES:
             raise
-        print(f"error: the package {error.name} is missing; needed: {REMEDIES[error.name]}", file=sys.stderr)
+        print(f"error: {error.name} is missing; needed: {REMEDIES[error.name]}", file=sys.stderr)
         return 1
     except (Cancelled, KeyboardInterrupt):
         return INTERRUPTED
