@@ -52,22 +52,22 @@ def prepare(settings: Settings, stage: Stage = unseen) -> tuple[Render, Model]:
     place.check(settings.resume, settings.overwrite)
     portrait, (model, stream) = load_image(settings.image), open_model(settings)
     stream = framed(settings, portrait, stream)
-    with stage("reading the sound"):
-        sound = open_audio(settings.audio)
+    with stage("reading the sound") as share:
+        sound = open_audio(settings.audio, share)
+    for note in sound.notes:
+        print(note, file=sys.stderr)
     plan = ChunkPlan.of(frames_of_samples(sound.samples, sound.sample_rate), stream, settings.audio_mode == "stream")
     changes = {_chunk_at(seconds, plan): prompt for seconds, prompt in settings.prompts_at}
     say_what_is_cut(settings, portrait, stream)
     reference = to_reference(portrait, stream.height, stream.width, settings.crop)
     talker = load_talker(settings, model, stream, reference, (settings.prompt, *changes.values()), stage)
-    with stage("measuring the sound"):
-        features = speech_features(sound, model.audio_encoder, plan, settings.audio_mode)
+    features = speech_features(sound, model.audio_encoder, plan, settings.audio_mode)
     session = Session(
         talker.engine, talker.avatar, features, plan, stream, dict(zip(changes, talker.prompts, strict=True)),
         ahead=settings.device.type != "cpu",
     )  # fmt: skip
     inputs = {"model": model.fingerprint(), "portrait": talker.avatar.fingerprint, "speech": sound.fingerprint}
-    with stage("reading the sound"):
-        written_sound = open_audio(settings.audio)  # read by the writer, while the other is by the features
+    written_sound = sound.reader()  # read by the writer, while the other is by the features
     render = Render(
         session, settings.output, settings.seed, written_sound, inputs | choices(settings, stream),
         resume=settings.resume, overwrite=settings.overwrite, means=means(settings),

@@ -1,5 +1,6 @@
 """Several voices heard at once, as one sound."""
 
+import copy
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -15,6 +16,14 @@ class MixedAudio(AudioSource):
         self.sample_rate = max(source.sample_rate for source in sources)
         self.channels = min(2, max(source.channels for source in sources))
         self._survey("the mixed voices")
+        self.notes = tuple(note for source in sources for note in source.notes)
+
+    def reader(self) -> "MixedAudio":
+        """See `AudioSource.reader`: of each voice, too."""
+        other = copy.copy(self)
+        other._sources = tuple(source.reader() for source in self._sources)
+        other._tracks = {}
+        return other
 
     def _blocks(self) -> Iterator[np.ndarray]:
         """One second at a time; what would clip is limited."""

@@ -32,7 +32,8 @@ def is_room_tone(sound: np.ndarray) -> bool:
         return True
     levels = levels[audible[0] : audible[-1] + 1]
     prominent = levels > CONTRAST * np.quantile(levels, 0.1)
-    return np.count_nonzero(levels > LOUD) < LOUD_BLOCKS and np.count_nonzero(prominent) < CONTRAST_BLOCKS
+    loud = int(np.count_nonzero(levels > LOUD))
+    return loud < LOUD_BLOCKS and int(np.count_nonzero(prominent)) < CONTRAST_BLOCKS
 
 
 def without_room_tone(sound: np.ndarray) -> np.ndarray:

@@ -21,7 +21,8 @@ from av.error import FFmpegError
 from torch import Tensor
 
 from ..errors import InputError
-from ..media.audio import WHITELIST, AudioSource, open_audio
+from ..media.audio import AudioSource, open_audio
+from ..media.containers import WHITELIST
 from ..media.image import check_bounds, to_reference
 from ..shapes import FRAMES_PER_SECOND, SAMPLE_RATE, SAMPLES_PER_FRAME, WAN
 from .chance import generator_of

@@ -26,7 +26,8 @@ def write_sound(path, sound: np.ndarray, rate: int, codec: str, layout: str, fra
         stream.codec_context.options = {"strict": "experimental"}  # for vorbis
         target = stream.codec_context.format.name
         resampler = av.AudioResampler(format=target, layout=layout, rate=rate, frame_size=frame)
-        source = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound), format="fltp", layout=layout)
+        packed = np.ascontiguousarray(sound.T, np.float32).reshape(1, -1)  # PyAV cannot fill eight planes
+        source = av.AudioFrame.from_ndarray(packed, format="flt", layout=layout)
         source.sample_rate, source.pts = rate, 0
         for part in (*resampler.resample(source), *resampler.resample(None), None):
             container.mux(stream.encode(part))

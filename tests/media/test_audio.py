@@ -60,9 +60,16 @@ def test_surround_is_mixed_to_stereo(tmp_path, media):
     sound[0], sound[2], sound[3], sound[5] = 0.5, 0.25, 0.9, 0.125  # left, centre, bass, right surround
     path = media.write_sound(tmp_path / "a.wav", sound, 48_000, "pcm_f32le", "5.1")
     mixed = open_audio(path).read(0, 4800, 48_000, mono=False)
-    side = 2 + 0.5**0.5
-    expected = [(0.5 + 0.25 * 0.5**0.5) / side, (0.125 + 0.25 * 0.5**0.5) / side]
+    expected = [0.5 + 0.25 * 0.5**0.5, (0.125 + 0.25) * 0.5**0.5]
     np.testing.assert_allclose(mixed, np.repeat(np.array(expected)[:, None], 4800, axis=1), atol=1e-6)
+
+
+def test_a_surround_mix_is_lowered_where_it_would_clip(tmp_path, media):
+    sound = np.full((6, 4800), 0.8, np.float32)
+    sound[:, 2400:] = 0.1
+    path = media.write_sound(tmp_path / "a.wav", sound, 48_000, "pcm_f32le", "5.1")
+    mixed = open_audio(path).read(0, 4800, 48_000, mono=False)
+    assert mixed[:, :2400] == pytest.approx(1, abs=1e-5) and mixed[:, 2400:] == pytest.approx(0.125, abs=1e-5)
 
 
 def test_channels_without_names_go_to_both_sides(wav, media):
@@ -156,8 +163,8 @@ def _opened(path):
 def test_going_back_less_than_30_seconds_does_not_decode_again(long_speech, monkeypatch):
     source = open_audio(long_speech)
     opened = []
-    frames = audio._frames
-    monkeypatch.setattr(audio, "_frames", lambda path: opened.append(path) or frames(path))
+    track = audio.track
+    monkeypatch.setattr(audio, "track", lambda path, *rest: opened.append(path) or track(path, *rest))
     source.read(40 * RATE, 24 * RATE, RATE, mono=True)
     source.read(35 * RATE, 24 * RATE, RATE, mono=True)
     assert len(opened) == 1
@@ -338,22 +345,6 @@ def listener():
                 return True
 
         yield Listener
-
-
-def test_cut_off_wav(wav, media):
-    path = wav(media.speech(3, RATE))
-    path.write_bytes(path.read_bytes()[:100_000])
-    with pytest.raises(InputError, match=r"cut off: it holds 100000 of \d+ bytes"):
-        open_audio(path)
-
-
-@pytest.mark.parametrize(("name", "codec"), [("a.flac", "flac"), ("a.m4a", "aac")])
-def test_cut_off_compressed(tmp_path, media, name, codec):
-    frame = {"frame": 4608} if codec == "flac" else {}
-    path = media.write_sound(tmp_path / name, media.speech(3, 48_000), 48_000, codec, "mono", **frame)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(InputError, match="damaged, cut off"):
-        open_audio(path)
 
 
 @pytest.mark.parametrize("claim", [0, 0x7FFF_FFFF, 0xFFFF_FFFF - 36])

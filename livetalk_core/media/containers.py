@@ -1,0 +1,57 @@
+"""Media files as they are opened: which kinds are read, what is refused before FFmpeg sees it, and its errors."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from av.error import FFmpegError
+
+from ..errors import InputError
+from ..files import check_readable
+
+# Containers that hold their own data. Playlists and scripts (hls, dash, concat, sdp ...) name other files and URLs.
+FORMATS = (
+    "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dts,eac3,flac,flv,gsm,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,mp3,mpc,mpc8,"
+    "mpeg,mpegts,ogg,tak,tta,voc,w64,wav,wv"
+)
+WHITELIST = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+
+
+def checked(path: Path) -> Path:
+    """The resolved path of a regular file that holds something; `InputError` for anything else."""
+    check_readable(path, "sound", "a media file on this machine", InputError)
+    if not path.stat().st_size:
+        raise InputError(f"sound {path} is empty; a whole media file is needed: copy or download it again")
+    return path.resolve()
+
+
+def head(path: Path, size: int = 64) -> bytes:
+    """The first bytes of a file."""
+    with path.open("rb") as file:
+        return file.read(size)
+
+
+def unreadable(path: Path, error: FFmpegError | None) -> InputError:
+    """What to say of a file that gives no sound."""
+    reason = text_start(path)
+    if not reason and error is None:
+        return InputError(f"sound of {path} has no samples; at least one is needed: choose a recording with sound")
+    reason = reason or f"damaged, cut off or of another kind ({error.strerror if error else ''})"
+    return InputError(
+        f"sound {path} is {reason}; a whole audio or video file is needed: get a new copy, or convert it to WAV"
+    )
+
+
+@contextmanager
+def opening(path: Path) -> Iterator[None]:
+    """FFmpeg's errors on opening as `InputError`."""
+    try:
+        yield
+    except FFmpegError as error:
+        raise unreadable(path, error) from error
+
+
+def text_start(path: Path) -> str:
+    """How a text file in place of a recording begins: HTML, a playlist, a script."""
+    first = head(path).split(b"\n")[0].decode("ascii", "replace").strip()
+    return f"a text file that begins with {first!r}" if first.isprintable() and first.isascii() and first else ""

@@ -1,0 +1,203 @@
+"""Sound out of a container, read on past whatever is damaged.
+
+Which of several tracks is taken, which of its packets cannot be decoded, and what the headers promise.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+from av.container import InputContainer
+from av.error import EOFError as EndOfFile
+from av.error import FFmpegError
+from av.stream import Disposition, Stream
+
+from ..errors import InputError
+from .containers import WHITELIST, opening, unreadable
+from .wav import Part, PartFile
+
+BUFFER = 2**18
+MOST_FAILED_READS = 32
+"""Times in a row that a container may fail to give a packet before the rest counts as lost."""
+RAW = {"mp3", "aac", "ac3", "eac3", "dts", "amr", "amrnb", "amrwb", "gsm", "wav", "w64", "au", "aiff", "voc", "tta"}
+"""Formats without timestamps: FFmpeg counts the packets, those that hold no sound too."""
+TAGS = (b"ID3", b"TAG", b"APETAG", b"LYRICS")
+LENGTH_IN_HEADER = {"flac", "tta", "wv", "ape", "caf", "ogg", "mov,mp4,m4a,3gp,3g2,mj2"}
+"""Formats whose headers, or last page, say how long each track is. Many an MP3 has such a header, too."""
+MATROSKA = "matroska,webm"
+OGG_PAGE, OGG_LAST = 65_307, 4
+"""Bytes of the largest page, and the flag of a stream's last one."""
+XING_SLACK = 4096
+"""Bytes that an MP3 may have behind those its header counts: tags."""
+CLOCK = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
+
+
+class Fault(NamedTuple):
+    """A packet that could not be decoded: how many packets' worth of bytes it has, 0 where it is a tag."""
+
+    packets: float
+
+
+class Track(NamedTuple):
+    """One sound track of an opened container.
+
+    `raw`: it has no timestamps. `origin`: second, in the track's own time, at which a file with a picture begins;
+    None without one. `promised`: seconds that the headers say it lasts, None where they do not. `cut`: the file lacks
+    its end.
+    """
+
+    container: InputContainer
+    stream: av.AudioStream
+    raw: bool
+    origin: float | None
+    promised: float | None
+    cut: bool
+
+
+class Choice(NamedTuple):
+    """A track by its number among all streams, what the user should know of the choice, and the file's seconds."""
+
+    index: int
+    note: str
+    seconds: float | None
+
+
+@contextmanager
+def opened(path: Path, part: Part | None) -> Iterator[InputContainer]:
+    """The container of a file, or of one part of it. `InputError` where FFmpeg knows it not."""
+    file: Any = PartFile(path, part) if part else None
+    try:
+        with opening(path):
+            container = av.open(
+                file or str(path), container_options=WHITELIST, metadata_errors="replace", buffer_size=BUFFER
+            )
+        with container:
+            yield container
+    finally:
+        if file:
+            file.close()
+
+
+def choices(path: Path, part: Part | None) -> list[Choice]:
+    """The tracks that can be decoded, the best first: the one marked as default, else the first."""
+    with opened(path, part) as container:
+        streams = container.streams.audio
+        usable = [stream for stream in streams if stream.codec_context is not None]
+        if not streams:
+            raise InputError(f"{path} has no sound; a file with an audio stream is needed: choose another")
+        if not usable:
+            raise InputError(f"sound of {path} has an unknown coding; convert it to WAV first")
+        ordered = sorted(usable, key=lambda stream: not stream.disposition & Disposition.default)
+        seconds = container.duration / av.time_base if container.duration else None
+        return [Choice(stream.index, _note(list(streams), stream), seconds) for stream in ordered]
+
+
+def _note(streams: list[Any], chosen: Any) -> str:
+    if len(streams) == 1:
+        return ""
+    unknown = [str(number) for number, stream in enumerate(streams, 1) if stream.codec_context is None]
+    note = f"track {streams.index(chosen) + 1} of {len(streams)} sound tracks is used"
+    return note + (f"; track {', '.join(unknown)} has an unknown coding" if unknown else "")
+
+
+@contextmanager
+def track(path: Path, part: Part | None, index: int) -> Iterator[Track]:
+    """Stream number `index` of a file, or of one part of it."""
+    with opened(path, part) as container:
+        stream: Any = container.streams[index]
+        name = container.format.name
+        promised = part.seconds if part else _promised(path, container, stream, name)
+        yield Track(container, stream, name in RAW, _origin(container), promised, name == "ogg" and _ogg_is_cut(path))
+
+
+def _origin(container: InputContainer) -> float | None:
+    timed = [stream for stream in container.streams if stream.type in ("audio", "video") and not _cover(stream)]
+    if not any(stream.type == "video" for stream in timed):
+        return None
+    starts = [float(s.start_time * s.time_base) for s in timed if s.start_time is not None and s.time_base]
+    return min(starts, default=None)
+
+
+def _cover(stream: Stream) -> bool:
+    return bool(stream.disposition & Disposition.attached_pic)
+
+
+def _promised(path: Path, container: InputContainer, stream: av.AudioStream, name: str) -> float | None:
+    if name in LENGTH_IN_HEADER or (name == "mp3" and _whole_by_its_tag(path)):
+        return float(stream.duration * stream.time_base) if stream.duration and stream.time_base else None
+    if name != MATROSKA:
+        return None
+    if match := CLOCK.match(stream.metadata.get("DURATION", "")):
+        hours, minutes, seconds = match.groups()
+        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    alone = len(container.streams) == 1
+    return container.duration / av.time_base if container.duration and alone else None
+
+
+def _whole_by_its_tag(path: Path) -> bool:
+    """Whether an MP3 has a Xing header and no more bytes than that says: one recording, whole or cut off."""
+    with path.open("rb") as file:
+        head = file.read(10)
+        begin = int.from_bytes(head[6:10], "big") if head[:3] == b"ID3" else 0
+        begin = sum((begin >> 8 * byte & 0x7F) << 7 * byte for byte in range(4)) + 10 * bool(begin)
+        file.seek(begin)
+        first = file.read(1024)
+    place = max(first.find(b"Xing"), first.find(b"Info"))
+    flags, size = (int.from_bytes(first[place + at : place + at + 4], "big") for at in (4, 12))
+    return place >= 0 and flags & 3 == 3 and path.stat().st_size - begin <= size + XING_SLACK
+
+
+def _ogg_is_cut(path: Path) -> bool:
+    """Whether the last page is not marked as the last, or is not all there (RFC 3533, section 6)."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - OGG_PAGE))
+        tail = file.read()
+    page = tail[tail.rfind(b"OggS") :]
+    segments = page[27 : 27 + page[26]] if len(page) > 26 else b""
+    whole = len(segments) > 0 and len(page) >= 27 + len(segments) + sum(segments)
+    return not (whole and page[5] & OGG_LAST)
+
+
+def decoded(path: Path, source: Track) -> Iterator[av.AudioFrame | Fault]:
+    """The track's frames from the beginning, and its faults between them. `InputError` where there is no frame."""
+    size, good, first_error, any_frame = 0, 0, None, False
+    for packet in _packets(source):
+        if isinstance(packet, FFmpegError):
+            first_error = first_error or packet
+            continue
+        try:
+            frames = packet.decode()
+        except FFmpegError as error:
+            if isinstance(error, EndOfFile):
+                continue
+            first_error = first_error or error
+            yield Fault(_worth(packet, size / good if good else packet.size))
+            continue
+        size, good = size + packet.size, good + bool(packet.size)
+        for frame in frames:
+            any_frame = True
+            yield frame
+    if not any_frame:
+        raise unreadable(path, first_error)
+
+
+def _worth(packet: av.Packet, usual: float) -> float:
+    """How many packets' worth of bytes there are, 0 in a tag."""
+    return 0.0 if bytes(packet)[:6].startswith(TAGS) else packet.size / max(1.0, usual)
+
+
+def _packets(source: Track) -> Iterator[Any]:
+    """The track's packets, and the container's errors between them."""
+    failed = 0
+    while failed < MOST_FAILED_READS:
+        try:
+            for packet in source.container.demux(source.stream):
+                failed = 0
+                yield packet
+            return
+        except FFmpegError as error:
+            failed += 1
+            yield error

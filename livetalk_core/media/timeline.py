@@ -1,0 +1,183 @@
+"""Where in time each piece of sound belongs: holes and late starts become silence, overlaps are trimmed.
+
+Positions are samples of the sound as it is given out, from 0.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import av
+
+from .decoding import Fault, Track
+
+SLACK_SECONDS = 0.04
+"""How far timestamps may be off before they are followed: recorders' clocks jitter, and a frame of video is as long."""
+LATE_SECONDS = 0.001
+OVERLAP_SECONDS = 1.0
+"""A step back by more is no overlap: another recording was joined to the first, with a clock of its own."""
+MOST_FILLED = 2 * 48_000 * 3600
+"""Samples of silence, over all channels, that a file's timestamps are granted: an hour in stereo."""
+LEAST_LOST = 0.2
+"""Part of a packet that must be left over at the end for the end to count as missing: some writers pad with a byte."""
+NEGLIGIBLE_SECONDS = 0.1
+"""What the end may lack of the length that the headers give before it counts as cut off."""
+
+
+class Silence(NamedTuple):
+    """Samples without sound."""
+
+    samples: int
+
+
+class Trimmed(NamedTuple):
+    """A frame whose first `skip` samples are left out."""
+
+    frame: av.AudioFrame
+    skip: int
+
+
+class Gap(NamedTuple):
+    """Silence in place of sound. `damaged`: the sound was there and could not be read; else the file has a hole."""
+
+    start: float
+    seconds: float
+    damaged: bool
+
+
+class Report:
+    """What was put right in a file: gaps in order, whether its end is missing, and the seconds that were read."""
+
+    def __init__(self) -> None:
+        self.gaps: list[Gap] = []
+        self.cut_off = False
+        self.read = 0.0
+
+    def add(self, start: float, seconds: float, damaged: bool) -> None:
+        """A gap; one that continues the last is part of it."""
+        if self.gaps and self.gaps[-1].damaged == damaged and start - sum(self.gaps[-1][:2]) < 0.001:
+            last = self.gaps.pop()
+            start, seconds = last.start, last.seconds + seconds
+        self.gaps.append(Gap(start, seconds, damaged))
+
+    @property
+    def unreadable(self) -> float:
+        """Seconds of sound that was there and could not be read."""
+        return sum(gap.seconds for gap in self.gaps if gap.damaged)
+
+    def notes(self, end: float) -> list[str]:
+        """What the user should know, a line for each kind; `end`: seconds of the whole."""
+        kinds = (
+            (True, "unreadable; silence in their place"),
+            (False, "without sound, by the timestamps; silence there"),
+        )
+        lines = [_line([gap for gap in self.gaps if gap.damaged == damaged], words) for damaged, words in kinds]
+        if self.cut_off:
+            lines.append(f"cut off at {clock(end)}; what followed is unreadable")
+        return [line for line in lines if line]
+
+
+def _line(gaps: list[Gap], words: str) -> str:
+    if not gaps:
+        return ""
+    seconds = f"{sum(gap.seconds for gap in gaps):.2f} s"
+    if len(gaps) == 1:
+        return f"{seconds} at {clock(gaps[0].start)} {words}"
+    return f"{seconds} in {len(gaps)} places, the first at {clock(gaps[0].start)}, {words}"
+
+
+def clock(seconds: float) -> str:
+    """hh:mm:ss."""
+    return f"{int(seconds) // 3600:02}:{int(seconds) // 60 % 60:02}:{int(seconds) % 60:02}"
+
+
+class Timeline:
+    """Lays out the frames of one track, behind what is in the report from earlier parts of the file."""
+
+    def __init__(self, track: Track, report: Report) -> None:
+        self._track, self._report = track, report
+        self._begin = report.read + sum(gap.seconds for gap in report.gaps)
+        self._rate = 0
+        self._position = 0
+        self._shift: int | None = None
+        self._filled = 0
+        self._lost: float | None = None
+
+    def lay_out(self, items: Iterable[av.AudioFrame | Fault]) -> Iterator[av.AudioFrame | Silence | Trimmed]:
+        """The frames in their places, silence between them, and behind the last up to the promised length."""
+        for item in items:
+            if isinstance(item, Fault):
+                self._lost = (self._lost or 0.0) + item.packets
+                continue
+            self._rate = self._rate or item.sample_rate
+            yield from self._placed(item)
+        yield from self._end()
+
+    def _placed(self, frame: av.AudioFrame) -> Iterator[av.AudioFrame | Silence | Trimmed]:
+        ahead = self._ahead(frame)
+        length = frame.samples
+        if frame.sample_rate != self._rate:
+            length = round(length * self._rate / frame.sample_rate)
+        self._lost = None
+        if ahead > 0:
+            yield Silence(ahead)
+            self._position += ahead
+        skip = min(length, -ahead) if ahead < 0 else 0
+        self._position += length - skip
+        self._report.read += (length - skip) / self._rate
+        if not skip:
+            yield frame
+        elif skip < length:
+            yield Trimmed(frame, round(skip * frame.samples / length))
+
+    def _ahead(self, frame: av.AudioFrame) -> int:
+        """Samples of silence before the frame, or of it that are to be trimmed (below 0)."""
+        if self._track.raw:
+            return self._gap(int((self._lost or 0.0) + 0.25) * frame.samples, damaged=True)
+        if frame.pts is None or frame.time_base is None:
+            return 0
+        at = round(frame.pts * frame.time_base.numerator * self._rate / frame.time_base.denominator)
+        if self._shift is None:
+            return self._first(at)
+        ahead = at - self._shift - self._position
+        slack = 0 if self._lost is not None and ahead > 0 else SLACK_SECONDS * self._rate
+        if abs(ahead) <= slack:
+            return 0
+        if ahead > 0:
+            damaged = self._lost is not None or self._track.container.format.name == "ogg"
+            filled = self._gap(ahead, damaged)
+        else:
+            filled = ahead if -ahead <= OVERLAP_SECONDS * self._rate else 0
+        self._shift += ahead - filled
+        return filled
+
+    def _first(self, at: int) -> int:
+        """Silence before the first frame: how much later it is than the file's picture."""
+        origin = self._track.origin
+        late = 0 if origin is None else at - round(origin * self._rate)
+        late = late if LATE_SECONDS * self._rate <= late <= self._left else 0
+        self._shift = at - late
+        self._filled += late
+        return late
+
+    @property
+    def _left(self) -> int:
+        """Samples of silence that may still be filled in."""
+        return MOST_FILLED // max(2, self._track.stream.codec_context.channels) - self._filled
+
+    def _gap(self, samples: int, damaged: bool) -> int:
+        """Take note of a gap; as many samples of it as are filled."""
+        samples = max(0, min(samples, self._left))
+        if samples:
+            self._filled += samples
+            self._report.add(self._begin + self._position / self._rate, samples / self._rate, damaged)
+        return samples
+
+    def _end(self) -> Iterator[Silence]:
+        promised = self._track.promised
+        missing = 0 if promised is None else round(promised * self._rate) - self._position
+        if missing > NEGLIGIBLE_SECONDS * self._rate:
+            filled = self._gap(missing, damaged=True)
+            self._position += filled
+            yield Silence(filled)
+        elif self._track.cut or ((promised is None or missing > 0) and (self._lost or 0.0) > LEAST_LOST):
+            self._report.cut_off = True
