@@ -46,7 +46,8 @@ REMEDIES = {
         ("accelerate", "matplotlib", "tomli"),
         '`pip install "livetalk[train]"`, in a clone `pip install -r requirements-training.txt`',
     ),
-    **dict.fromkeys(("aiohttp", "aiortc", "pyvirtualcam"), '`pip install "livetalk[live]"`'),
+    "pyvirtualcam": "`pip install pyvirtualcam`",
+    **dict.fromkeys(("aiohttp", "aiortc"), '`pip install "livetalk[live]"`'),
 }
 """How to get a package that not every user needs, or that LiveTalk leaves to the user's choice."""
 

@@ -33,10 +33,14 @@ def randomized(module, seed):
     return module.eval().requires_grad_(False)
 
 
-@pytest.fixture(scope="module")
-def session() -> Session:
+def make_session() -> Session:
     engine = LocalEngine(randomized(Transformer(CONFIG), 1), randomized(VAE(VAEConfig(dim=4)), 2))
     reference = torch.rand(1, 3, 1, 32, 32, generator=torch.Generator().manual_seed(3)) * 2 - 1
     clip, text = torch.ones(1, 4, 10), torch.ones(3, 12)
     avatar = prepare_avatar(reference, clip, text, engine.encode, STREAM)
     return Session(engine, avatar, RandomFeatures(), ChunkPlan.of(TOTAL, STREAM), STREAM)
+
+
+@pytest.fixture(scope="module")
+def session() -> Session:
+    return make_session()

@@ -66,11 +66,11 @@ def _render(settings: Settings, fleet: Fleet | None) -> int:
 def is_finished(place: OutputPlace, overwrite: bool) -> bool:
     """Whether there is nothing to resume since the video is there; what a kill left beside it is cleared away."""
     check_place(place.video)
-    if place.finished:
+    done = place.finished or (place.video.is_file() and place.chunks is None and not overwrite)
+    if done:
         with place.held():
             place.clear_ours()
-        return True
-    return place.video.is_file() and place.chunks is None and not overwrite
+    return done
 
 
 def _seconds(text: str) -> float:
