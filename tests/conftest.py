@@ -13,6 +13,11 @@ settings.register_profile("livetalk", deadline=None, derandomize=True, max_examp
 settings.load_profile("livetalk")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How long the fuzzers run, all together."""
+    parser.addoption("--fuzz-seconds", type=float, default=120, help="of all fuzzers together (default: 120)")
+
+
 @pytest.fixture(scope="session")
 def golden() -> Path:
     """Folder of the reference model's numbers."""
