@@ -271,7 +271,7 @@ def _promised_size(path: Path, start: bytes) -> int | None:
     try:
         entries = json.loads(header)
         return 8 + length + max((e["data_offsets"][1] for k, e in entries.items() if k != "__metadata__"), default=0)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
 
 

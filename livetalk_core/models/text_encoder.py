@@ -1,6 +1,8 @@
 """The text encoder: umT5's encoder (each layer has its own position bias), its layers from `transformers`."""
 
 import html
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -89,22 +91,28 @@ class ByteTokenizer:
 class FileTokenizer:
     """The published tokenizer, from its `tokenizer.json` (`google/umt5-xxl`): data alone, no code beside it is read.
 
-    `vocabulary` is its number of tokens.
+    All its ids are below `vocabulary`.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
+        with self._reading():
             self._tokenizer = StoredTokenizer.from_file(str(path))
-        except Exception as error:  # the library raises no narrower one
-            raise CheckpointError(
-                f"{path} is no tokenizer that loads ({error}); needed is the tokenizer.json of google/umt5-xxl, which "
-                "comes with the published model: copy it again"
-            ) from error
-        self._tokenizer.no_padding()
-        self.vocabulary = self._tokenizer.get_vocab_size()
+            self._tokenizer.no_padding()
+            self.vocabulary = 1 + max(self._tokenizer.get_vocab().values(), default=0)
 
     def __call__(self, text: str, length: int) -> Tensor:
         """Ids [n], n <= `length`, cut where longer; the end token comes last."""
-        self._tokenizer.enable_truncation(length)
-        return torch.tensor(self._tokenizer.encode(clean(text)).ids)
+        with self._reading():
+            self._tokenizer.enable_truncation(length)
+            return torch.tensor(self._tokenizer.encode(clean(text)).ids)
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # the library raises no narrower one
+            raise CheckpointError(
+                f"{self.path} is no tokenizer that works ({error}); needed is the tokenizer.json of google/umt5-xxl, "
+                "which comes with the published model: copy it again"
+            ) from error

@@ -118,5 +118,5 @@ def test_tokenizer_from_its_file(tmp_path):
 
 
 def test_no_tokenizer(tmp_path):
-    with pytest.raises(CheckpointError, match="is no tokenizer that loads"):
+    with pytest.raises(CheckpointError, match="is no tokenizer that works"):
         FileTokenizer(tmp_path / "tokenizer.json")
