@@ -246,6 +246,8 @@ class StreamConfig:
     mean and deviation towards the reference image. `correction` is off where it is None. `guidance`
     is for weights that are not distilled: they go along the flow by Euler's steps, from the first
     noise alone; where it is None, every step takes fresh noise, as the distilled weights do.
+    `revisions`: so often the latents that a chunk hands on are decoded and encoded once more, and what
+    that changes is taken off them beforehand. For a VAE that loses something on every such way.
 
     What the weights were made for: with `bridge`, chunks go from the portrait's latents, not from noise (LeapTalk);
     with `holds_portrait`, the condition is the portrait repeated, not the portrait and a mask; with `draws_latents`,
@@ -265,6 +267,7 @@ class StreamConfig:
     holds_portrait: bool = False
     draws_latents: bool = False
     geometry: Geometry = WAN
+    revisions: int = 0
 
     def __post_init__(self) -> None:
         self.geometry.check_size(self.height, self.width)
@@ -274,6 +277,11 @@ class StreamConfig:
             raise InputError(f"{self.motion_frames} motion frames; a chunk of {self.frame_num} needs fewer")
         if self.steps < 1:
             raise InputError(f"{self.steps} sampling steps; at least 1 is needed (the model is distilled for 4)")
+        if self.revisions < 0 or (self.revisions and self.draws_latents):
+            raise InputError(
+                f"{self.revisions} revisions of the latents handed on; needs 0 (none) or more, and 0 where latents are "
+                "drawn"
+            )
         if not 0 <= self.color_correction <= 1:
             raise InputError(f"color correction {self.color_correction}; needs 0 (off) to 1 (full)")
 
@@ -369,6 +377,11 @@ PRESETS = {
         ),
         image=ImageEncoderConfig(dim=64, num_layers=3, num_heads=4, image_size=112),
         text=TextEncoderConfig(vocab=259, dim=32, dim_attn=32, dim_ffn=64, num_heads=4, num_layers=2),
-        stream=StreamConfig(height=128, width=128),
+        stream=StreamConfig(height=128, width=128, revisions=2),
     ),
 }  # fmt: skip
+
+
+def revisions_of(config: TransformerConfig) -> int:
+    """How often the stream of a transformer of these widths revises what a chunk hands on: its preset's number."""
+    return next((preset.stream.revisions for preset in PRESETS.values() if preset.transformer == config), 0)

@@ -6,7 +6,7 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..livetalk_core.config import INFINITETALK, Guidance, StreamConfig, TransformerConfig
+from ..livetalk_core.config import INFINITETALK, Guidance, StreamConfig, TransformerConfig, revisions_of
 from ..livetalk_core.errors import InputError
 from ..livetalk_core.streaming.avatar import Avatar
 from . import host
@@ -136,4 +136,5 @@ def stream_of(
     made_for = DISTILLED if found is None else found.made_for
     chunks = {"frame_num": made_for.frame_num, "motion_frames": made_for.motion_frames} if own_chunks else {}
     settings = {"steps": steps or made_for.steps, "guidance": guidance_of(model), **chunks}
+    settings["revisions"] = revisions_of(host.require_livetalk(model))
     return (correction or Correction()).stream(avatar, **settings)

@@ -63,6 +63,18 @@ def ignore_step(_: int) -> None:
     """The step callback of a caller that does not watch."""
 
 
+def encode_revised(engine: Engine, frames: Tensor, revisions: int) -> Tensor:
+    """The latents [16,k,h,w] of a chunk's last frames [3,T,H,W], revised to decode to those frames more nearly.
+
+    A VAE's two directions are not quite each other's inverse, and a stream goes both ways with every chunk. Each
+    revision finds how far the latents are from those of their own decoded frames, and takes it off.
+    """
+    latent = plain = engine.encode(frames)
+    for _ in range(revisions):
+        latent = latent + plain - engine.encode(torch.cat([*engine.decode(latent)], dim=1))
+    return latent
+
+
 @dataclass
 class Session:
     """One stream: an avatar, its speech and the engine that computes it.
@@ -137,6 +149,8 @@ class Session:
 
     def encode(self, frames: Tensor, seed: int, index: int) -> Tensor:
         """The motion latents that chunk `index` starts from, of the frames [3,T,H,W] before it."""
+        if self.stream.revisions:
+            return encode_revised(self.engine, frames, self.stream.revisions)
         return encode_for(self.stream, self.engine.encode, frames, self.posterior(seed), index)
 
     def _all_inputs(self, state: StreamState) -> Generator[ChunkInputs, None, None]:

@@ -119,8 +119,16 @@ class Distillation(Task):
         for chunk in range(1, count):
             frames = decode_normalized(self.vae, self._sample(given, self.stream.steps, noise)).clamp(-1, 1)
             tail = match_color(frames[:, :, -self.stream.motion_frames :], colors, self.stream.color_correction)
-            given = given._replace(audio=self._sound(batch, chunk, count), motion=encode_window(self.vae, tail))
+            given = given._replace(audio=self._sound(batch, chunk, count), motion=self._handed_on(tail))
         return given
+
+    def _handed_on(self, tail: Tensor) -> Tensor:
+        """What a chunk's last frames are to the next one, as `streaming.session.encode_revised` has it."""
+        latent = plain = encode_window(self.vae, tail)
+        for _ in range(self.stream.revisions):
+            decoded = decode_normalized(self.vae, latent).clamp(-1, 1)
+            latent = latent + plain - encode_window(self.vae, decoded)
+        return latent
 
     def _sound(self, batch: Batch, chunk: int, count: int) -> Tensor:
         """Audio windows of a chunk; a rollout that the take is too short for begins earlier."""

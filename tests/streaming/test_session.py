@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from livetalk_core.checkpoints import nano
 from livetalk_core.config import CorrectionConfig
 from livetalk_core.errors import Cancelled
 from livetalk_core.streaming.engine import LocalEngine
-from livetalk_core.streaming.session import ChunkEnd, Frames
+from livetalk_core.streaming.session import ChunkEnd, Frames, encode_revised
 
 TOTAL = 14
 
@@ -62,6 +63,30 @@ def test_a_stream_goes_on_from_the_last_frames_of_another(session):
     border = (frames_of(onward)[:, 0] - tail[:, -1]).abs().mean()
     anew = (frames_of(events)[:, 0] - tail[:, -1]).abs().mean()
     assert border < anew
+
+
+def test_revisions_bring_what_is_handed_on_nearer_to_its_frames():
+    vae = nano.vae("cpu", torch.float32)
+    engine = LocalEngine(nano.transformer("cpu", torch.float32), vae)
+    row = torch.linspace(0, 12, 64)
+    frames = torch.sin(row[:, None] * torch.cos(row / 4)).expand(3, 5, 64, 64)
+
+    def off(revisions: int) -> float:
+        latent = encode_revised(engine, frames, revisions)
+        return float((torch.cat(list(engine.decode(latent)), dim=1) - frames).square().mean())
+
+    assert torch.equal(encode_revised(engine, frames, 0), engine.encode(frames))
+    assert off(2) < off(1) < off(0)
+
+
+def test_a_chunk_hands_on_revised_latents(session):
+    revised = replace(session, stream=replace(session.stream, revisions=1))
+    plain, other = (
+        next(event.state.motion for event in one.run(one.start(0)) if isinstance(event, ChunkEnd))
+        for one in (session, revised)
+    )
+    assert plain.shape == other.shape
+    assert not torch.allclose(plain, other, atol=1e-3)
 
 
 @pytest.fixture

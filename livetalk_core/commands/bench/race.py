@@ -8,6 +8,7 @@ import math
 import os
 import statistics
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -183,7 +184,7 @@ def _their_side(pipeline: Any, windows: Tensor, device: torch.device, repeated: 
 def _our_side(
     engine: LocalEngine, avatar: Avatar, windows: Tensor, preset: Preset, dtype: torch.dtype, chunks: int
 ) -> Side:
-    watch, stream = Stopwatch(engine.device), preset.stream
+    watch, stream = Stopwatch(engine.device), replace(preset.stream, revisions=0)  # as the reference has it
     plan = ChunkPlan.of(stream.frame_num + (chunks - 1) * stream.new_frames, stream)
     noise = same_noise(SEED, engine.device, dtype)
     features = GivenFeatures(windows)
