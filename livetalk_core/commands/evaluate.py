@@ -12,7 +12,7 @@ from .options import device_and_dtype, machine_options, size, stoppable
 def add_options(command: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     entrant = (
-        "MODEL[,steps=N][,guidance=G][,color=C][,correction=STRENGTH][,disturbance=SIGMA][,fp8=1]"
+        "MODEL[,steps=N][,guidance=G][,color=C][,correction=STRENGTH][,disturbance=SIGMA][,fp8=1][,revisions=N]"
         "[,transformer=FILE][,vae=FILE]"
     )
     command.add_argument("--model", default="nano", metavar="ENTRANT", help=f"{entrant}; MODEL: 'nano' or a folder")
@@ -28,6 +28,12 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--faces", type=int, help="held-out people (default: 4)")
     command.add_argument("--seeds", type=int, help="of noise for each of them (default: 2)")
     command.add_argument("--speech", type=Path, help="a recording, or a folder of them (default: made by espeak-ng)")
+    command.add_argument(
+        "--photographs", action="store_true", help="let photographs (of scikit-image, matplotlib) speak, no drawn faces"
+    )
+    command.add_argument(
+        "--round-trips", type=int, metavar="N", help="instead: what the VAE leaves of pictures after N round trips"
+    )
     command.add_argument("--size", type=size, default=(128, 128), help="WIDTHxHEIGHT in pixels (default: 128x128)")
     command.add_argument("--workers", type=int, default=1, help="streams at a time, each in a process (default: 1)")
     command.add_argument("--json", type=Path, help="keep all figures in this file")
@@ -47,9 +53,14 @@ def run(options: argparse.Namespace) -> int:
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     settings = replace(
         default, entrants=tuple(map(Entrant.parse, (options.model, *options.against))), speech=options.speech,
+        photographs=options.photographs,
         size=options.size, workers=options.workers, device=device, dtype=dtype, json=options.json,
         plots=options.plots, sheet=options.sheet, **given,
     )  # fmt: skip
+    if options.round_trips is not None:
+        with stoppable():
+            print(command.round_trip_table(settings, options.round_trips))
+        return 0
     with stoppable(), tqdm(total=settings.streams, unit="stream", dynamic_ncols=True) as bar:
         rows = command.run(settings, lambda _: bar.update())
     print(report.table(rows))

@@ -9,7 +9,9 @@ from .options import stoppable
 
 def add_options(command: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    command.add_argument("stage", choices=("speech", "vae", "audio", "image", "prepare", "adapt", "distill"))
+    command.add_argument(
+        "stage", choices=("speech", "pictures", "vae", "audio", "image", "prepare", "adapt", "distill")
+    )
     command.add_argument("--config", type=Path, required=True, help="a TOML file; ours are in training/configs")
     command.add_argument("--output", type=Path, help="folder of the run; an unfinished run there goes on")
     command.add_argument("--export", type=Path, metavar="FILE", help="write the trained weights here at the end")

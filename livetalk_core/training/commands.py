@@ -33,10 +33,12 @@ from .encoders import AudioTask, ImageTask
 from .espeak import make_corpus
 from .flow import Denoiser
 from .latents import Encoders, Pool, Preparation, least_frames, save_texts
+from .pictures import PictureFolder, collect_photographs
 from .plot import plot_record
 from .settings import Settings
 from .speech import SpeechFolder
 from .trainer import Task, Trainer, newest
+from .trips import TripsTask
 from .vae import VAETask, calibrate, prepare
 
 CALIBRATION_CLIPS = 24
@@ -56,7 +58,10 @@ class Run:
     @property
     def source(self) -> TakeSource:
         """Drawn takes that speak the recordings."""
-        return TakeSource(SpeechFolder.open(self.settings.data.speech), self.settings.data.seed)
+        data = self.settings.data
+        pictures = PictureFolder.open(data.pictures)
+        speech = SpeechFolder.open(data.speech)
+        return TakeSource(speech, data.seed, liveliness=data.liveliness, pictures=pictures, covered=data.covered)
 
     @property
     def pool(self) -> Pool:
@@ -109,11 +114,11 @@ def made(kind: Callable[..., Any], run: Run, *parts: Any) -> Any:
 
 
 def vae_task(run: Run) -> Task:
-    """The VAE from its first weights, or its decoder from the model's."""
+    """The VAE from its first weights or, where the run is not `fresh`, from the model's."""
     vae = run.part("vae", True)
-    return made(
-        VAETask, run, vae if run.settings.task.get("decoder_only") else prepare(vae), run.source, run.settings.phases
-    )
+    pictures = PictureFolder.open(run.settings.data.pictures)
+    kind = TripsTask if "trips" in run.settings.task else VAETask
+    return made(kind, run, prepare(vae) if run.settings.fresh else vae, run.source, run.settings.phases, pictures)
 
 
 def audio_task(run: Run) -> Task:
@@ -168,6 +173,13 @@ def fill_speech(settings: Settings) -> Iterator[Path]:
     yield settings.data.speech
 
 
+def fill_pictures(settings: Settings) -> Iterator[Path]:
+    """Collect photographs to train on; yields their files."""
+    if settings.data.pictures is None:
+        raise InputError("the configuration names no pictures; set `pictures` under [data] to a folder")
+    yield from collect_photographs(settings.data.pictures)
+
+
 def fill_pool(settings: Settings) -> Iterator[Path | str]:
     """Prepare takes, drawn or of clips; yields which clips are used and left out, then every shard."""
     run, data = Run(settings), settings.data
@@ -186,7 +198,7 @@ def fill_pool(settings: Settings) -> Iterator[Path | str]:
     yield from preparation.fill(data.pool, scene, encoders)
 
 
-PREPARATIONS = {"speech": fill_speech, "prepare": fill_pool}
+PREPARATIONS = {"speech": fill_speech, "pictures": fill_pictures, "prepare": fill_pool}
 """What is made before training."""
 
 
@@ -206,7 +218,7 @@ def export(stage: str, settings: Settings, folder: Path, output: Path) -> Path:
         assert settings.init is not None, "settings see to it"
         first = averaged(settings.init, "transformer")
         weights = {key: first[key].float().lerp(value.float(), settings.blend) for key, value in weights.items()}
-    if stage == "vae" and not settings.task.get("decoder_only"):
+    if stage == "vae" and not {"decoder_only", "trips"} & set(settings.task):
         weights = _calibrated(Run(settings), weights)
     write_weights(output, weights, lambda key, value: {key: value.half()})
     return output

@@ -4,19 +4,21 @@ A take is one person speaking for some seconds: face, poses of all frames and so
 Frames are drawn when asked for, any of them, in any size, on any device.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..shapes import SAMPLES_PER_FRAME
+from .chance import generator_of, uniform
 from .faces import picture_grid
 from .features import Pose
 from .looks import Looks, draw_looks
 from .motion import move
 from .mouth import Mouth, mouth_of
-from .render import Clip, render
+from .pictures import PictureFolder
+from .render import Clip, Cover, render
 from .speech import SpeechFolder
 
 TAKE_FRAMES = 200
@@ -25,16 +27,20 @@ FEATURE_RADIUS = 0.12
 """Of the weight around mouth and eyes; a picture's short side is 1.64."""
 FEATURE_WEIGHT = 6.0
 
+COVER_SIDE = 112
+"""Of a picture that covers a face, in pixels."""
+
 Size = tuple[int, int]
 """Height and width in pixels."""
 
 
 class Take(NamedTuple):
-    """One person speaking: looks of one face, poses [T], standardised 16 kHz sound [S]."""
+    """One person speaking: looks of one face, poses [T], standardised 16 kHz sound [S]; pictures may cover the face."""
 
     looks: Looks
     pose: Pose
     sound: Tensor
+    cover: Cover | None = None
 
     @property
     def mouth(self) -> Mouth:
@@ -72,18 +78,34 @@ class DrawnScene(NamedTuple):
 
 @dataclass(frozen=True)
 class TakeSource:
-    """Takes of a name: `train`, or `held` for faces, voices and movements that training never sees."""
+    """Takes of a name: `train`, or `held` for faces, voices and movements that training never sees.
+
+    `liveliness`: see `motion.move`. `covered`: share of the takes whose ground, hair, clothes or skin show a picture of
+    `pictures`: what they look like can be known from the portrait alone.
+    """
 
     speech: SpeechFolder
     seed: int
     name: str = "train"
     frames: int = TAKE_FRAMES
+    liveliness: float = 1.0
+    pictures: PictureFolder = field(default_factory=PictureFolder)
+    covered: float = 0.0
 
     def take(self, index: int) -> Take:
         """Take number `index`, always the same."""
         name = (self.name, self.seed, index)
         sound = self.speech.draw(name, self.frames * SAMPLES_PER_FRAME, vary=self.name == "train")
-        return Take(draw_looks([name]), move(mouth_of(sound, self.frames), *name), sound)
+        pose = move(mouth_of(sound, self.frames), *name, liveliness=self.liveliness)
+        return Take(draw_looks([name]), pose, sound, self._cover(*name) if self.covered else None)
+
+    def _cover(self, *name: int | str) -> Cover:
+        """A picture and how much of it shows: none at all in the takes that are not covered."""
+        chance = generator_of("cover", *name)
+        there = (uniform(chance, 0, 1) < self.covered) * (torch.rand(3, generator=chance) < 0.6)
+        share = there * torch.rand(3, generator=chance) * torch.tensor([1.0, 0.9, 0.6])
+        picture = self.pictures.draw(COVER_SIDE, *name) if share.any() else torch.zeros(3, COVER_SIDE, COVER_SIDE)
+        return Cover((picture[None] + 1) / 2, share[None])
 
     def scene(self, index: int, size: Size) -> DrawnScene:
         """Take number `index`, to be drawn in a size."""
@@ -95,7 +117,9 @@ def draw_frames(takes: list[Take], index: Tensor, size: Size, device: torch.devi
     fields = vars(takes[0].looks)
     looks = Looks(**{name: torch.cat([getattr(take.looks, name) for take in takes]) for name in fields})
     poses = {name: torch.stack([getattr(take.pose, name) for take in takes]).gather(1, index) for name in _POSE}
-    return render(looks.to(device), Pose(**poses).to(device), *size)
+    covers = [take.cover for take in takes if take.cover is not None]
+    cover = Cover(*(torch.cat(part).to(device) for part in zip(*covers, strict=True))) if covers else None
+    return render(looks.to(device), Pose(**poses).to(device), *size, cover)
 
 
 def film(takes: list[Take], index: Tensor, size: Size) -> Footage:

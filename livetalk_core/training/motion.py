@@ -22,20 +22,25 @@ LOOK_SECONDS = (0.7, 2.8)
 HEAD_LAG_FRAMES = 9.0
 
 
-def move(mouth: Mouth, *name: int | str) -> Pose:
-    """Poses [T] for a mouth's course [T]; `name` seeds all that the voice does not decide."""
+def move(mouth: Mouth, *name: int | str, liveliness: float = 1.0) -> Pose:
+    """Poses [T] for a mouth's course [T]; `name` seeds all that the voice does not decide.
+
+    `liveliness` is how far and fast the head moves and how far the eyes wander: 1 for a lively speaker, 0.4 for
+    somebody on a video call. Mouth, lids and brows are the same.
+    """
     frames, chance = len(mouth.opening), generator_of("motion", *name)
     slow = lag(mouth.opening, 12.0)
     beat = lag(mouth.opening, 2.0) - slow
-    gaze_x, gaze_y = (_looks(frames, chance, reach) for reach in (1.0, 0.7))
-    turn, size = uniform(chance, 0.05, 0.22), uniform(chance, 0.6, 1.4)
+    gaze_x, gaze_y = (_looks(frames, chance, reach * min(1.0, 0.5 + liveliness / 2)) for reach in (1.0, 0.7))
+    turn, size = uniform(chance, 0.05, 0.22) * liveliness, uniform(chance, 0.6, 1.4) * liveliness
+    haste = 0.5 + liveliness / 2
 
     def sway(amplitude: float) -> Tensor:
-        return _sway(frames, chance) * amplitude * size
+        return _sway(frames, chance, haste) * amplitude * size
 
     return Pose(
         x=sway(0.035),
-        y=sway(0.018) - 0.03 * size * (slow - 0.4) + 0.02 * beat,
+        y=sway(0.018) - 0.03 * size * (slow - 0.4) + 0.02 * liveliness * beat,
         scale=1 + sway(0.025),
         roll=sway(0.07) + 0.05 * size * uniform(chance, -1, 1) * beat,
         yaw=turn * lag(gaze_x, HEAD_LAG_FRAMES) + sway(0.13),
@@ -43,7 +48,7 @@ def move(mouth: Mouth, *name: int | str) -> Pose:
         gaze_x=gaze_x,
         gaze_y=gaze_y,
         eyes=_blinks(frames, chance) * uniform(chance, 0.85, 1.0),
-        brow=(sway(0.4) + 1.6 * (slow - 0.4)).clamp(-1, 1),
+        brow=(sway(0.4 / liveliness) + 1.6 * (slow - 0.4)).clamp(-1, 1),
         opening=mouth.opening,
         width=mouth.width,
     )
@@ -57,10 +62,10 @@ def lag(values: Tensor, frames: float) -> Tensor:
     return F.conv1d(past[None, None], (weights / weights.sum())[None, None])[0, 0]
 
 
-def _sway(frames: int, chance: torch.Generator) -> Tensor:
-    """A slow random swing of about -1..1: [T]."""
+def _sway(frames: int, chance: torch.Generator, haste: float) -> Tensor:
+    """A slow random swing of about -1..1, `haste` times as fast: [T]."""
     rates, starts = spread(chance, 0.07, 0.5, 3, 1), spread(chance, 0, 2 * math.pi, 3, 1)
-    seconds = torch.arange(frames) / FRAMES_PER_SECOND
+    seconds = torch.arange(frames) / FRAMES_PER_SECOND * haste
     return torch.sin(2 * math.pi * rates * seconds + starts).sum(0) / 2
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .faces import HEAD_SPAN, REAR_SPAN, VIEW, draw_layers, picture_grid
+from .faces import HEAD_SPAN, REAR_SPAN, VIEW, Layers, draw_layers, picture_grid
 from .features import MAX_OPENING, Pose, draw_eye, draw_mouth
 from .looks import Looks
 
@@ -74,12 +74,20 @@ def place(looks: Looks, pose: Pose, at_x: Tensor, at_y: Tensor) -> Tensor:
     return torch.stack([x + looks.centre_x + pose.x, y + looks.centre_y + pose.y], dim=-1)
 
 
-def render(looks: Looks, pose: Pose, height: int, width: int) -> Clip:
+class Cover(NamedTuple):
+    """Pictures [B,3,s,s] in 0..1 that lie over ground, hair with clothes, and face: how much of each, [B,3] in 0..1."""
+
+    picture: Tensor
+    share: Tensor
+
+
+def render(looks: Looks, pose: Pose, height: int, width: int, cover: Cover | None = None) -> Clip:
     """Draw B faces in T poses each ([B,T]), N = B*T frames."""
     batch, frames = pose.x.shape
     face = torch.arange(batch, device=pose.x.device).repeat_interleave(frames)
     view = _view(looks.take(face), pose.flat(), height, width)
     layers = draw_layers(looks, height, width)
+    layers = layers if cover is None else _covered(layers, cover)
     rear = _sample(layers.rear, *_rear_place(view), REAR_SPAN, batch)
     upper = _sample(layers.head, view.x, _sunk(view), HEAD_SPAN, batch)
     rgb = layers.ground.flatten(2).repeat_interleave(frames, 0).contiguous()
@@ -88,6 +96,20 @@ def render(looks: Looks, pose: Pose, height: int, width: int) -> Clip:
     rgb, open_, places = _features(rgb, view)
     rgb = rgb.mul_(1 - upper[:, 7:]).add_(upper[:, 4:7])
     return Clip(rgb.unflatten(2, (height, width)).mul_(2).sub_(1), open_.unflatten(2, (height, width)), places)
+
+
+def _covered(layers: Layers, cover: Cover) -> Layers:
+    """Layers that show a picture in place of some of their own colours; what they leave open stays open."""
+    ground, rear, face = cover.share[:, :, None, None, None].unbind(1)
+
+    def mixed_in(layer: Tensor, share: Tensor, alpha: Tensor | float) -> Tensor:
+        picture = F.interpolate(cover.picture, size=layer.shape[-2:], mode="bilinear")
+        return torch.lerp(layer, picture * alpha, share)
+
+    head, front = layers.head[:, :4], layers.head[:, 4:]
+    parts = [torch.cat([mixed_in(p[:, :3], share, p[:, 3:]), p[:, 3:]], dim=1) for p, share in
+             ((layers.rear, rear), (head, face), (front, rear))]  # fmt: skip
+    return Layers(mixed_in(layers.ground, ground, 1.0), parts[0], torch.cat(parts[1:], dim=1))
 
 
 def _sunk(view: _View) -> Tensor:

@@ -21,13 +21,18 @@ DTYPES = ("float32", "bfloat16", "float16")
 @dataclass(frozen=True)
 class Data:
     """Where takes come from. `speech`: a folder of recordings, and the `minutes` to make; `seed`: of faces and motion;
-    `clips`: a folder of videos with sound to prepare in place of drawn takes; `pool`: the folder of prepared takes, and
-    how it is filled (`latents.Preparation`); `prompts` are encoded beside the default one."""
+    `liveliness` of the motion, 1 or calmer; `pictures`: a folder of photographs beside what is drawn, and `covered`,
+    the share of takes that show them; `clips`: a folder of videos with sound to prepare in place of drawn takes;
+    `pool`: the folder of prepared takes, and how it is filled (`latents.Preparation`); `prompts` are encoded
+    beside the default one."""
 
     speech: Path = Path("training-data/speech")
     pool: Path = Path("training-data/pool")
     minutes: float = 40.0
     seed: int = 1
+    liveliness: float = 1.0
+    pictures: Path | None = None
+    covered: float = 0.0
     clips: Path | None = None
     takes: int = 512
     windows: int = 4

@@ -6,7 +6,7 @@ divergence that keeps latents near a unit normal.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,8 +16,9 @@ from torch.nn import functional as F
 
 from ..models.vae import VAE, History
 from ..shapes import WAN
-from .chance import generator_of
+from .chance import generator_of, uniform
 from .data import TakeSource, film
+from .pictures import PictureFolder, moved
 from .strips import save_strip
 from .trainer import Batch, Losses, Task
 
@@ -36,13 +37,20 @@ class Phase(NamedTuple):
 @dataclass
 class VAETask(Task):
     """Learns `vae` from drawn takes, drawn in `size` pixels a side; or its decoder alone, so that latents that were
-    prepared before stay as they are."""
+    prepared before stay as they are.
+
+    `pictured`: share of clips that show photographs and the like in place of a take; `still`: share of batches whose
+    clips do not move.
+    """
 
     vae: VAE
     source: TakeSource
     phases: tuple[Phase, ...]
+    pictures: PictureFolder = field(default_factory=PictureFolder)
     size: int = 128
     decoder_only: bool = False
+    pictured: float = 0.0
+    still: float = 0.0
 
     def __post_init__(self) -> None:
         if self.decoder_only:
@@ -59,16 +67,28 @@ class VAETask(Task):
         return ("vae",)
 
     def batch(self, step: int) -> Batch:
-        """`video` [B,3,T,c,c] in -1..1 and `weight` [B,1,T,c,c] around 1."""
+        """`video` [B,3,T,c,c] in -1..1, `weight` [B,1,T,c,c] around 1, and whether all are `still` (1) or move (0)."""
         phase = next(phase for phase in self.phases if step < phase.until)
         chance = generator_of("vae", self.source.seed, step)
-        takes = [self.source.take(step * phase.clips + clip) for clip in range(phase.clips)]
-        starts = torch.randint(self.source.frames - phase.frames, (phase.clips, 1), generator=chance)
-        weighed = torch.cat(film(takes, starts + torch.arange(phase.frames), (self.size, self.size)), dim=1)
-        corner = torch.randint(self.size - phase.crop + 1, (phase.clips, 2), generator=chance).tolist()
-        crops = [v[:, :, y : y + phase.crop, x : x + phase.crop] for v, (y, x) in zip(weighed, corner, strict=True)]
-        video, weight = torch.stack(crops).split((3, 1), dim=1)
-        return {"video": video.contiguous(), "weight": weight.contiguous()}
+        still = uniform(chance, 0, 1) < self.still
+        clips = [self._clip(step * phase.clips + clip, phase, still, chance) for clip in range(phase.clips)]
+        video, weight = torch.stack(clips).split((3, 1), dim=1)
+        return {"video": video.contiguous(), "weight": weight.contiguous(), "still": torch.tensor(float(still))}
+
+    def _clip(self, number: int, phase: Phase, still: bool, chance: torch.Generator) -> Tensor:
+        """One clip, with its weight as a fourth channel: [4,T,c,c]."""
+        frames = 1 if still else phase.frames
+        start = int(torch.randint(self.source.frames - phase.frames, (), generator=chance))
+        y, x = torch.randint(self.size - phase.crop + 1, (2,), generator=chance).tolist()
+        if uniform(chance, 0, 1) < self.pictured:
+            picture = self.pictures.draw(phase.crop * 5 // 4, self.source.seed, number)
+            video = moved(picture, frames, phase.crop, chance)
+            clip = torch.cat([video, torch.ones_like(video[:1])])
+        else:
+            takes, index = [self.source.take(number)], start + torch.arange(frames)
+            weighed = torch.cat([*film(takes, index[None], (self.size, self.size))], dim=1)[0]
+            clip = weighed[:, :, y : y + phase.crop, x : x + phase.crop]
+        return clip.expand(-1, phase.frames, -1, -1)
 
     def losses(self, batch: Batch, step: int, noise: torch.Generator) -> Losses:
         """See `Task`."""

@@ -19,8 +19,10 @@ from .accuracy import CONDITIONS, SECONDS, accuracy, report
 from .entrants import Entrant
 from .evaluate import Protocol, Row, evaluate
 from .measurer import WEIGHTS, Measurer, load_measurer
+from .photographs import PORTRAITS
 from .report import save_plots, save_sheet
 from .rollout import Outcome
+from .round_trips import decibels, loss_table, pictures, round_trips
 from .subjects import Cast, held_out_speech
 
 LEAST_SECONDS = 2.0
@@ -29,13 +31,15 @@ LEAST_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Settings:
-    """What to evaluate, how long, and which files to leave. `speech`: a recording, or a folder of them."""
+    """What to evaluate, how long, and which files to leave. `speech`: a recording, or a folder of them;
+    `photographs`: in place of drawn faces."""
 
     entrants: tuple[Entrant, ...]
     seconds: float = 20.0
     faces: int = 4
     seeds: int = 2
     speech: Path | None = None
+    photographs: bool = False
     size: tuple[int, int] = (PRESETS["nano"].stream.height, PRESETS["nano"].stream.width)
     workers: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -49,6 +53,8 @@ class Settings:
             raise InputError(f"{self.seconds} s to evaluate; at least {LEAST_SECONDS:.0f} s are needed")
         if min(self.faces, self.seeds, self.workers) < 1:
             raise InputError(f"{self.faces} faces, {self.seeds} seeds, {self.workers} workers; at least 1 of each")
+        if self.photographs and self.faces > len(PORTRAITS):
+            raise InputError(f"{self.faces} photographs to evaluate; there are {len(PORTRAITS)}")
 
     @property
     def streams(self) -> int:
@@ -59,7 +65,7 @@ class Settings:
     def protocol(self) -> Protocol:
         """The subjects and seeds of all entrants."""
         frames = round(self.seconds * FRAMES_PER_SECOND)
-        cast = Cast(held_out_speech(self.speech), frames, self.size)
+        cast = Cast(held_out_speech(self.speech), frames, self.size, photographed=self.photographs)
         return Protocol(cast, self.faces, self.seeds, self.workers, self.device, self.dtype)
 
 
@@ -80,6 +86,19 @@ def run(settings: Settings, done: Callable[[Outcome], object]) -> list[Row]:
     return rows
 
 
+def round_trip_table(settings: Settings, trips: int) -> str:
+    """What each entrant's VAE leaves of held-out faces and photographs after up to `trips` round trips."""
+    if not 1 <= trips <= 10_000:
+        raise InputError(f"{trips} round trips; 1 to 10000 are needed")
+    shown = pictures(settings.protocol.cast, settings.faces)
+    tables: list[str] = []
+    for entrant in settings.entrants:
+        vae, stream = entrant.codec()
+        found = {name: decibels(round_trips(vae, picture, trips, stream), picture) for name, picture in shown.items()}
+        tables.append(f"{entrant}\n{loss_table(found)}")
+    return "\n\n".join(tables)
+
+
 def _check_files(settings: Settings) -> None:
     """Raise an error for what could not be written at the end, before hours are spent."""
     for path in filter(None, (settings.json, settings.sheet)):
@@ -96,6 +115,7 @@ def _record(settings: Settings, rows: list[Row]) -> dict[str, Any]:
         "faces": settings.faces,
         "seeds": settings.seeds,
         "speech": "espeak-ng" if settings.speech is None else settings.speech.name,
+        "subjects": "photographs" if settings.photographs else "drawn",
         "size": list(settings.size),
         "machine": describe(),
         "rows": [row.record() for row in rows],

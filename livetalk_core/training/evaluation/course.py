@@ -11,6 +11,7 @@ from torch import Tensor
 from .geometry import Measures
 from .identity import Identity
 from .measurer import Measurer
+from .patches import Patches
 from .picture import Moments, mean_color, sharpness, texture
 
 TEXTURE_EVERY = 5
@@ -23,7 +24,10 @@ class Course:
 
     identity: distance to the reference's person. sharpness: against the reference's (1: the same). color: distance of
     the mean Lab colour to the reference's. change: mean difference to the frame before, in percent of black to white
-    (0 in the first). border: whether a chunk begins with the frame. textures: by time, of `window` frames each.
+    (0 in the first). border: whether a chunk begins with the frame. eyes, brows, mouth, hairline: how well the
+    portrait's patches of them are found again (1: as they were). detail: in the eyes' and the mouth's patches, over the
+    portrait's. flicker: how far a frame is from going on as the two before it went, in percent of black to white.
+    textures: by time, of `window` frames each.
     """
 
     measures: Measures
@@ -32,6 +36,12 @@ class Course:
     color: Tensor
     change: Tensor
     border: Tensor
+    eyes: Tensor
+    brows: Tensor
+    mouth: Tensor
+    hairline: Tensor
+    detail: Tensor
+    flicker: Tensor
     textures: list[Moments]
     window: int
 
@@ -50,18 +60,20 @@ class Course:
         return sum(self.textures, Moments())
 
 
-SERIES = ("identity", "sharpness", "color", "change", "border")
+SERIES = ("identity", "sharpness", "color", "change", "border", "eyes", "brows", "mouth", "hairline", "detail",
+          "flicker")  # fmt: skip
 
 
 @dataclass
 class Meter:
-    """Measures a stream's frames as they come, against its reference frame [3,1,H,W] in -1..1.
+    """Measures a stream's frames as they come, against its reference frame [3,1,H,W] in -1..1 and its `places` [P,2].
 
     `window` is the number of frames whose texture statistics are gathered together.
     """
 
     measurer: Measurer
     reference: Tensor
+    places: Tensor
     window: int
     _rows: list[Tensor] = field(default_factory=list)
     _textures: list[Moments] = field(default_factory=list)
@@ -70,6 +82,7 @@ class Meter:
     def __post_init__(self) -> None:
         self._identity = Identity.of(self.reference, self.measurer.measure(self.reference))
         self._sharpness, self._color = sharpness(self.reference), mean_color(self.reference)
+        self._patches = Patches.of(self.reference, self.places)
         self._last = self.reference[:, :0]
 
     @torch.inference_mode()
@@ -77,7 +90,9 @@ class Meter:
         """Measure the next frames [3,n,H,W]; `border`: a chunk begins with the first of them."""
         frames = frames.float().cpu()
         measures = self.measurer.measure(frames)
-        before = torch.cat([self._last if self._frames else frames[:, :1], frames[:, :-1]], dim=1)
+        first = frames[:, :1].expand(-1, 2, -1, -1)
+        joined = torch.cat([self._last, frames] if self._frames else [first, frames], dim=1)
+        before = joined[:, 1:-1]
         borders = torch.zeros(frames.shape[1])
         borders[0] = float(border)
         own = (
@@ -86,11 +101,20 @@ class Meter:
             (mean_color(frames) - self._color).norm(dim=-1),
             50 * (frames - before).abs().mean((0, 2, 3)),
             borders,
+            *self._found(frames),
+            25 * (joined[:, :-2] + frames - 2 * before).abs().mean((0, 2, 3)),
         )
         self._rows.append(torch.stack([*measures, *own]))
         self._add_texture(frames)
-        self._last = frames[:, -1:].clone()
+        self._last = joined[:, -2:].clone()
         self._frames += frames.shape[1]
+
+    def _found(self, frames: Tensor) -> tuple[Tensor, ...]:
+        """Eyes, brows, mouth, hairline and detail of `Course`, for frames [3,n,H,W]."""
+        found, detail = self._patches.find(frames)
+        left_eye, right_eye, left_brow, right_brow, mouth, hairline = found
+        features = detail[[0, 1, 4]].mean(0)
+        return (left_eye + right_eye) / 2, (left_brow + right_brow) / 2, mouth, hairline, features
 
     def _add_texture(self, frames: Tensor) -> None:
         numbers = torch.arange(self._frames, self._frames + frames.shape[1])

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from ...checkpoints.header import check
 from ...checkpoints.load import open_model
 from ...checkpoints.model import Model
-from ...config import CorrectionConfig, Guidance
+from ...config import CorrectionConfig, Guidance, StreamConfig
 from ...errors import InputError
 from ...hardware.placement import Placement, layers_of, place
 from ...streaming.avatar import Avatar
-from ...streaming.engine import Engine, LocalEngine, OnStep
+from ...streaming.engine import Codec, Engine, LocalEngine, OnStep
 from ..chance import generator_of
 from .performers import DrawnPerformer, ModelPerformer, Performer
 
@@ -24,7 +24,7 @@ DRAWN = "drawn"
 """In place of a model: the generator's own frames through the VAE of `nano`."""
 SETTINGS: dict[str, Callable[[str], Any]] = {
     "transformer": Path, "vae": Path, "steps": int, "guidance": float, "color": float, "correction": float,
-    "disturbance": float, "fp8": int,
+    "disturbance": float, "fp8": int, "revisions": int,
 }  # fmt: skip
 
 
@@ -37,6 +37,7 @@ class Entrant:
     student.
     color: strength of the colour step. correction: strength of retrospective correction, 0: off.
     disturbance: deviation of noise added to each chunk's latent. fp8: 1 for the blocks' linear layers in FP8.
+    revisions: of the latents that a chunk hands on.
     """
 
     model: str = "nano"
@@ -48,6 +49,7 @@ class Entrant:
     correction: float = 0.0
     disturbance: float = 0.0
     fp8: int = 0
+    revisions: int | None = None
 
     @classmethod
     def parse(cls, text: str) -> "Entrant":
@@ -73,19 +75,29 @@ class Entrant:
     def open(self, device: torch.device, dtype: torch.dtype) -> Performer:
         """Load the model and make what computes its chunks."""
         model = self._model(device, dtype)
+        stream = self.stream(model)
         if self.model == DRAWN:
-            return DrawnPerformer(model.load_vae(), model.preset.stream)
+            return DrawnPerformer(model.load_vae(), stream)
+        transformer = place(model.transformer, device, bool(self.fp8))
+        engine = LocalEngine(transformer, model.vae, device, stream.shift, guidance=stream.guidance)
+        return ModelPerformer(model, Disturbed(engine, self.disturbance) if self.disturbance else engine, stream)
+
+    def codec(self) -> tuple[Codec, StreamConfig]:
+        """The VAE alone, and the stream that it is used in."""
+        model = self._model(torch.device("cpu"), torch.float32)
+        return model.vae, self.stream(model)
+
+    def stream(self, model: Model) -> StreamConfig:
+        """How the model's stream is made."""
         default = model.preset.stream
-        stream = replace(
+        return replace(
             default,
+            revisions=default.revisions if self.revisions is None else self.revisions,
             steps=default.steps if self.steps is None else self.steps,
             color_correction=default.color_correction if self.color is None else self.color,
             correction=CorrectionConfig(strength=self.correction) if self.correction else None,
             guidance=None if self.guidance is None else Guidance(audio=self.guidance),
         )
-        transformer = place(model.transformer, device, bool(self.fp8))
-        engine = LocalEngine(transformer, model.vae, device, stream.shift, guidance=stream.guidance)
-        return ModelPerformer(model, Disturbed(engine, self.disturbance) if self.disturbance else engine, stream)
 
     def _model(self, device: torch.device, dtype: torch.dtype) -> Model:
         placement = Placement(fp8=bool(self.fp8))

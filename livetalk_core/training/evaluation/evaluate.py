@@ -102,6 +102,13 @@ class Row:
         frames = sum(len(outcome.course) for outcome in self.outcomes)
         return sum(outcome.seconds for outcome in self.outcomes) * FRAMES_PER_SECOND / max(1, frames)
 
+    def by_second(self, series: str) -> list[float]:
+        """Mean of a series of `Course` over the streams, for each full second."""
+        courses = torch.stack([getattr(outcome.course, series) for outcome in self.outcomes])
+        seconds = courses.shape[1] // FRAMES_PER_SECOND
+        means = courses[:, : seconds * FRAMES_PER_SECOND].unflatten(1, (seconds, -1)).mean((0, 2))
+        return [round(float(mean), 4) for mean in means]
+
     def record(self) -> dict[str, Any]:
         """Everything but courses and pictures, for a JSON file."""
         summary = dict(zip(("mean", "deviation"), zip(*map(self.spread, Scores._fields), strict=True), strict=True))
@@ -112,6 +119,7 @@ class Row:
             "growth": self.growth,
             "seconds_per_second": self.seconds_per_second,
             "streams": [scores._asdict() for scores in self.scores],
+            "by_second": {name: self.by_second(name) for name in ("eyes", "brows", "mouth", "hairline", "detail")},
             "windows": [[scores._asdict() for scores in windows] for windows in self.windows],
         }
 

@@ -24,6 +24,9 @@ BLINK_FRAMES = 15
 LIVELY_SMOOTHING = 5
 """Frames over which the head's course is smoothed before its speed is taken: the measurer's error is not motion."""
 
+LATE = 2 * FRAMES_PER_SECOND
+"""Frames at a stream's end that `eyes_late` and `hairline_late` are of."""
+
 
 class Scores(NamedTuple):
     """The answers.
@@ -33,7 +36,8 @@ class Scores(NamedTuple):
     identity, sharpness, color: means of `Course`. head_motion: mean speed of the nose's tip in percent of the
     picture's short side a second. gaze_motion: mean change of gaze a second (1: from straight ahead to one side).
     blinks: a minute. picture: distance of texture statistics to the drawn frames'. border_motion: mean change between
-    frames at chunk borders over that inside chunks. border_jump: the same of the nose's speed.
+    frames at chunk borders over that inside chunks. border_jump: the same of the nose's speed. eyes, brows,
+    mouth, hairline, detail, flicker: means of `Course`; eyes_late, hairline_late: means of the last two seconds.
     """
 
     lip_sync: float
@@ -49,6 +53,14 @@ class Scores(NamedTuple):
     picture: float
     border_motion: float
     border_jump: float
+    eyes: float
+    eyes_late: float
+    brows: float
+    mouth: float
+    hairline: float
+    hairline_late: float
+    detail: float
+    flicker: float
 
 
 class Wanted(NamedTuple):
@@ -78,6 +90,14 @@ def score(course: Course, wanted: Wanted) -> Scores:
         picture=picture_distance(course.texture, wanted.texture, wanted.scale),
         border_motion=at_borders(course.change, course.border),
         border_jump=at_borders(nose(measures).diff(dim=0, prepend=nose(measures)[:1]).norm(dim=1), course.border),
+        eyes=float(course.eyes.mean()),
+        eyes_late=float(course.eyes[-LATE:].mean()),
+        brows=float(course.brows.mean()),
+        mouth=float(course.mouth.mean()),
+        hairline=float(course.hairline.mean()),
+        hairline_late=float(course.hairline[-LATE:].mean()),
+        detail=float(course.detail.mean()),
+        flicker=float(course.flicker.mean()),
     )
 
 

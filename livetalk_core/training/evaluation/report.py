@@ -12,7 +12,17 @@ from ..plot import charts
 from .evaluate import MISMATCHED, Row
 from .metrics import Scores
 
-OVER_TIME = ("lip_sync", "identity", "sharpness", "picture", "head_motion", "blinks", "border_motion")
+OVER_TIME = (
+    "lip_sync",
+    "identity",
+    "eyes",
+    "hairline",
+    "sharpness",
+    "picture",
+    "head_motion",
+    "blinks",
+    "border_motion",
+)
 EXAMPLE_SECONDS = 8
 
 

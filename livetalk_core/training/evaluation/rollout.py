@@ -56,7 +56,7 @@ def perform(performer: Performer, subject: Subject, seed: int, measurer: Measure
     """Make and measure one stream. No frame is kept but a few pictures."""
     started = time.process_time()
     session = performer.session(subject)
-    meter = Meter(measurer, subject.portrait[0], window_of(subject.frames))
+    meter = Meter(measurer, subject.portrait[0], subject.places, window_of(subject.frames))
     wanted = torch.linspace(0, subject.frames - 1, PICTURES).long()
     pictures: list[Tensor] = []
     chunk = 0

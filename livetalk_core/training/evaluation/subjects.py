@@ -16,6 +16,8 @@ from ..motion import move
 from ..mouth import Mouth
 from ..speech import SpeechFolder
 from .course import TEXTURE_EVERY
+from .patches import drawn_places
+from .photographs import PORTRAITS, picture_of, places_of
 from .picture import Moments, texture
 
 UTTERANCES = 60
@@ -27,10 +29,13 @@ TEXTURE_FRAMES = 2500
 
 @dataclass(frozen=True)
 class Subject:
-    """A face with a voice: what it should do, as a take of T frames, and its portrait [1,3,1,H,W] in -1..1."""
+    """A face with a voice: what it should do, as a take of T frames; its portrait [1,3,1,H,W] in -1..1 and the places
+    [P,2] of the portrait's patches. Of a photographed one, the take's face is another, who only lends the voice."""
 
     take: Take
     portrait: Tensor
+    places: Tensor
+    photographed: bool = False
 
     @property
     def frames(self) -> int:
@@ -43,7 +48,9 @@ class Subject:
         return self.portrait.shape[-2], self.portrait.shape[-1]
 
     def drawn(self, index: Tensor) -> Tensor:
-        """Frames `index` [n] as the generator draws them: [3,n,H,W]."""
+        """Frames `index` [n] as the generator draws them, of a photograph the portrait held still: [3,n,H,W]."""
+        if self.photographed:
+            return self.portrait[0].expand(-1, len(index), -1, -1)
         return video([self.take], index[None], self.size)[0]
 
     def texture(self) -> Moments:
@@ -56,24 +63,32 @@ class Subject:
 
 @dataclass(frozen=True)
 class Cast:
-    """Any number of subjects who speak for `frames` frames in pictures of `size`."""
+    """Any number of subjects who speak for `frames` frames in pictures of `size`; or, `photographed`, as many as there
+    are photographs."""
 
     speech: SpeechFolder
     frames: int
     size: tuple[int, int]
     seed: int = 0
+    photographed: bool = False
 
     def subject(self, index: int) -> Subject:
         """Subject number `index`, always the same."""
         take = TakeSource(self.speech, self.seed, "held", self.frames).take(index)
-        return Subject(take, portrait_of(take, self.size, "portrait", self.seed, index))
+        if self.photographed:
+            photograph = PORTRAITS[index]
+            places = places_of(photograph, self.size)
+            return Subject(take, picture_of(photograph, self.size), places, photographed=True)
+        still, frame = still_of(take, "portrait", self.seed, index)
+        portrait = video([still], torch.tensor([[frame]]), self.size)
+        return Subject(take, portrait, drawn_places(still, frame, self.size))
 
 
-def portrait_of(take: Take, size: tuple[int, int], *name: int | str) -> Tensor:
-    """The face at another time, silent and with open eyes: [1,3,1,H,W]."""
+def still_of(take: Take, *name: int | str) -> tuple[Take, int]:
+    """The face at another time, silent, and a frame in which its eyes are open."""
     silent = Mouth(torch.zeros(PORTRAIT_FRAMES), torch.zeros(PORTRAIT_FRAMES))
     still = take._replace(pose=move(silent, *name))
-    return video([still], still.pose.eyes.argmax().view(1, 1), size)
+    return still, int(still.pose.eyes.argmax())
 
 
 def held_out_speech(path: Path | None, seed: int = 0) -> SpeechFolder:

@@ -12,7 +12,7 @@ WINDOW = 25
 
 
 def measured(subject, groups: tuple[int, ...]) -> Course:
-    meter = Meter(load_measurer(), subject.portrait[0], WINDOW)
+    meter = Meter(load_measurer(), subject.portrait[0], subject.places, WINDOW)
     first = 0
     for count in groups:
         meter.add(subject.drawn(torch.arange(first, first + count)), border=first == 20)

@@ -41,7 +41,7 @@ def test_a_stream_is_measured_as_the_session_makes_it(protocol):
     outcome = perform(performer, subject, 3, load_measurer())
     session = performer.session(subject)
     frames = [event.frames for event in session.run(session.start(3)) if isinstance(event, Frames)]
-    meter = Meter(load_measurer(), subject.portrait[0], outcome.course.window)
+    meter = Meter(load_measurer(), subject.portrait[0], subject.places, outcome.course.window)
     meter.add(torch.cat(frames, dim=1), border=False)
     for name in set(SERIES) - {"border"}:
         assert torch.allclose(getattr(outcome.course, name), getattr(meter.course(), name), atol=1e-3), name
