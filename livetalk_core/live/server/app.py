@@ -116,7 +116,7 @@ class LiveServer:
         file = PAGE / request.match_info.get("file", "index.html")
         if file.parent != PAGE or not file.is_file():
             raise web.HTTPNotFound
-        headers = {"Content-Security-Policy": "default-src 'self' blob:; style-src 'self'; frame-ancestors 'none'"}
+        headers = {"Content-Security-Policy": "default-src 'self' blob:; img-src 'self' data:; frame-ancestors 'none'"}
         return web.FileResponse(file, headers=headers | {"Cache-Control": "no-cache"})
 
     async def _health(self, _: web.Request) -> web.Response:

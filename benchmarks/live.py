@@ -1,0 +1,326 @@
+"""A live stream as it is received: frame rate, sound against picture, drift, latency, interruption, memory.
+
+    python -m benchmarks.live [--seconds 600] [--transport mp4 webrtc] [--stand-in 0.7] [--json docs/figures/live.json]
+
+Serves the embedded model with its demo portrait, and receives the real streams in another process, which decodes them.
+Every second or so a tone of 40 ms is said; its frame is painted white where sound and frame are put together, so that
+the client tells by content when each of them comes. `--stand-in` replaces the model by a pause of so many seconds a
+chunk: then it is the transport alone that is measured, on a machine that is too busy for the model.
+"""
+
+import argparse
+import asyncio
+import json
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+import numpy as np
+import psutil
+import torch
+
+from livetalk_core.checkpoints.load import open_model
+from livetalk_core.config import DEFAULT_PROMPT
+from livetalk_core.hardware.machine import commit
+from livetalk_core.live import session as live_session
+from livetalk_core.live.performer import Cast
+from livetalk_core.live.reel import Moment
+from livetalk_core.live.server.access import Access
+from livetalk_core.live.server.app import LiveServer
+from livetalk_core.live.server.house import House
+from livetalk_core.media.image import load_image, to_reference
+from livetalk_core.shapes import SAMPLE_RATE, SAMPLES_PER_FRAME
+from livetalk_core.streaming.avatar import prepare_avatar
+from livetalk_core.streaming.engine import LocalEngine
+
+TONE_HZ = 1000
+LOUD, WHITE = 0.1, 200
+EVERY_SECONDS = 1.5
+SETTLING_SECONDS = 5.0
+INTERRUPTIONS = 5
+
+
+class StandIn:
+    """Takes `seconds` for a chunk of 33 frames, and shows the portrait."""
+
+    def __init__(self, seconds: float, reference: torch.Tensor) -> None:
+        self.seconds, self.frame = seconds, reference[0]
+
+    def denoise(self, _avatar: Any, _audio: Any, _motion: Any, noise: torch.Tensor, on_step: Callable) -> torch.Tensor:
+        """Pauses for four tenths of the time."""
+        for step in range(len(noise)):
+            time.sleep(0.4 * self.seconds / len(noise) * noise.shape[2] / 9)
+            on_step(step + 1)
+        return noise[0]
+
+    def decode(self, latent: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Pauses for the rest of it, group by group."""
+        for group in range(latent.shape[1]):
+            time.sleep(0.6 * self.seconds / 9)
+            yield self.frame.repeat(1, 4 if group else 1, 1, 1)
+
+    def encode(self, frames: torch.Tensor) -> torch.Tensor:
+        """Zeros."""
+        height, width = frames.shape[-2:]
+        return torch.zeros(16, 1 + (frames.shape[1] - 1) // 4, height // 8, width // 8)
+
+
+def nano_cast(stand_in: float | None, quick: int | None) -> Cast:
+    """The embedded model with the demo portrait, or what stands in for it."""
+    model = open_model("nano", torch.device("cpu"), torch.float32)
+    stream = model.preset.stream
+    reference = to_reference(load_image(Path("demo/portrait.png")), stream.height, stream.width)
+    (text,) = model.encode_texts(DEFAULT_PROMPT)
+    engine = StandIn(stand_in, reference) if stand_in else LocalEngine(model.transformer, model.vae)
+    avatar = prepare_avatar(reference, model.encode_image(reference), text, engine.encode, stream)
+    return Cast(engine, avatar, model.audio_encoder, stream, quick_frames=quick)
+
+
+def paint_marks() -> None:
+    """From now on the first frame of every utterance is white."""
+    moments = live_session._moments
+
+    def marked(*arguments: Any) -> Iterator[Moment]:
+        for moment in moments(*arguments):
+            white = moment.arrived is not None
+            yield moment._replace(pixels=np.full_like(moment.pixels, 255)) if white else moment
+
+    live_session._moments = marked
+
+
+class Marks(NamedTuple):
+    """Seconds at which things came: every frame, white ones, beginnings of tones, loud sound."""
+
+    frames: list[float]
+    white: list[float]
+    tones: list[float]
+    loud: list[float]
+
+    def picture(self, frame: av.VideoFrame, at: float) -> None:
+        """A frame came, or is to be shown, at a time."""
+        self.frames.append(at)
+        luma = frame.to_ndarray(format="gray")
+        if luma.mean() > WHITE:
+            self.white.append(at)
+
+    def sound(self, samples: np.ndarray, rate: int, at: float) -> None:
+        """Sound of a time, [n] in -1..1."""
+        loud = np.flatnonzero(np.abs(samples) > LOUD)
+        if len(loud):
+            first = at + loud[0] / rate
+            if not self.loud or first - self.loud[-1] > 0.3:
+                self.tones.append(first)
+            self.loud.append(at + loud[-1] / rate)
+
+
+def receive_mp4(url: str, until: float) -> tuple[Marks, Marks]:
+    """(by the file's own times, by arrival) of the fragmented MP4."""
+    shown, came = Marks([], [], [], []), Marks([], [], [], [])
+    with urllib.request.urlopen(url) as answer, av.open(answer, format="mp4", buffer_size=2048) as file:
+        for packet in file.demux():
+            if time.time() > until:
+                break
+            for frame in packet.decode():
+                _note(frame, shown, float(frame.time))
+                _note(frame, came, time.time())
+    return shown, came
+
+
+def _note(frame: Any, marks: Marks, at: float) -> None:
+    if isinstance(frame, av.VideoFrame):
+        marks.picture(frame, at)
+        return
+    samples = frame.to_ndarray()
+    samples = samples[0] if samples.dtype == np.float32 else samples.reshape(-1)[:: frame.layout.nb_channels] / 32768
+    marks.sound(samples, frame.sample_rate, at)
+
+
+async def receive_webrtc(url: str, until: float) -> tuple[Marks, Marks]:
+    """By arrival, twice: what a browser makes of the times is its own."""
+    from aiohttp import ClientSession
+    from aiortc import RTCPeerConnection, RTCSessionDescription
+    from aiortc.mediastreams import MediaStreamError
+
+    marks, peer, tasks = Marks([], [], [], []), RTCPeerConnection(), []
+
+    async def read(track: Any) -> None:
+        with suppress(MediaStreamError):
+            while time.time() < until:
+                _note(await asyncio.wait_for(track.recv(), 10), marks, time.time())
+
+    peer.on("track", lambda track: tasks.append(asyncio.ensure_future(read(track))))
+    for kind in ("video", "audio"):
+        peer.addTransceiver(kind, direction="recvonly")
+    await peer.setLocalDescription(await peer.createOffer())
+    offer = {"type": peer.localDescription.type, "sdp": peer.localDescription.sdp}
+    async with ClientSession() as client, client.post(url, json=offer) as answer:
+        await peer.setRemoteDescription(RTCSessionDescription(**await answer.json()))
+    await asyncio.sleep(max(0, until - time.time()))
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await peer.close()
+    return marks, marks
+
+
+def offsets(marks: Marks) -> dict[str, Any]:
+    """Milliseconds from a tone to its white frame (above 0: the picture is late), and how they drift."""
+    pairs = [(white, white - tone) for white in marks.white for tone in marks.tones if abs(white - tone) < 0.5]
+    if len(pairs) < 3:
+        return {"marks": len(pairs)}
+    times, values = (np.array(column) for column in zip(*pairs, strict=True))
+    return {
+        "marks": len(pairs),
+        "offset_ms_median": round(1000 * float(np.median(values)), 1),
+        "offset_ms_largest": round(1000 * float(np.abs(values).max()), 1),
+        "drift_ms_per_minute": round(60_000 * float(np.polyfit(times, values, 1)[0]), 3),
+    }
+
+
+def client(url: str, transport: str, seconds: float) -> dict[str, Any]:
+    """Say tones, interrupt a few times, and receive it all; the figures."""
+    until = time.time() + seconds
+    said: list[float] = []
+    cuts: list[float] = []
+    ready = threading.Event()
+    talker = threading.Thread(target=lambda: asyncio.run(_talk(url, until, said, cuts, ready)), daemon=True)
+    talker.start()
+    ready.wait(120)
+    if transport == "mp4":
+        shown, came = receive_mp4(f"{url}stream.mp4?caller=bench", until)
+    else:
+        shown, came = asyncio.run(receive_webrtc(f"{url}offer?caller=bench", until))
+    gaps = np.diff(came.frames)
+    latencies = [min((white - at for white in came.white if white > at), default=np.nan) for at in said]
+    latencies = [latency for latency in latencies if latency < EVERY_SECONDS + 1]
+    silent = [max((loud - at for loud in came.loud if at < loud < at + 2), default=0.0) for at in cuts]
+    return {
+        "transport": transport,
+        "frames": len(came.frames),
+        "frames_per_second": round((len(came.frames) - 1) / (came.frames[-1] - came.frames[0]), 2),
+        "largest_gap_ms": round(1000 * float(gaps.max())),
+        "sound_to_picture": offsets(shown),
+        "received_after_ms": _spread([1000 * latency for latency in latencies]),
+        "sound_after_interruption_ms": [round(1000 * value) for value in silent],
+    }
+
+
+async def _talk(url: str, until: float, said: list[float], cuts: list[float], ready: threading.Event) -> None:
+    """A tone now and then; at the end a few longer ones, each interrupted."""
+    from aiohttp import ClientSession
+
+    tone = np.sin(np.arange(5 * SAMPLE_RATE) * 2 * np.pi * TONE_HZ / SAMPLE_RATE) * 16_000
+    pcm = tone.astype("<i2").tobytes()
+    async with ClientSession() as http, http.ws_connect(f"{url}talk?caller=bench") as socket:
+
+        async def read() -> None:
+            async for message in socket:
+                if json.loads(message.data)["type"] == "ready":
+                    ready.set()
+
+        async def say(data: bytes) -> None:
+            await socket.send_json({"type": "begin", "rate": SAMPLE_RATE})
+            await socket.send_bytes(data)
+            await socket.send_json({"type": "end"})
+
+        reading = asyncio.create_task(read())
+        await asyncio.to_thread(ready.wait, 120)
+        await asyncio.sleep(SETTLING_SECONDS)
+        while time.time() < until - INTERRUPTIONS * 4 - 2:
+            said.append(time.time())
+            await say(pcm[: 2 * SAMPLES_PER_FRAME])
+            await asyncio.sleep(EVERY_SECONDS + 0.37 * (len(said) % 3))
+        for _ in range(INTERRUPTIONS):
+            await say(pcm)
+            await asyncio.sleep(2.3)
+            cuts.append(time.time())
+            await socket.send_json({"type": "interrupt"})
+            await asyncio.sleep(1.7)
+        await asyncio.sleep(max(0, until - time.time()))
+        reading.cancel()
+
+
+def _spread(values: list[float]) -> dict[str, float]:
+    if not values:
+        return {}
+    return {"median": round(float(np.median(values))), "p95": round(float(np.percentile(values, 95)))}
+
+
+def measure(cast: Cast, transport: str, seconds: float) -> dict[str, Any]:
+    """One transport: the client's figures and the server's."""
+    over = threading.Event()
+
+    class Over(Exception):
+        pass
+
+    def poll() -> None:
+        if over.is_set():
+            raise Over
+
+    memory: list[int] = []
+    with LiveServer(House(cast), Access()) as server:
+        program = [sys.executable, "-m", "benchmarks.live", "--client", server.url, transport, str(seconds)]
+        process = subprocess.Popen(program, stdout=subprocess.PIPE, text=True)
+        told: dict[str, Any] = {}
+        first_pictures: list[float] = []
+
+        def watch() -> None:
+            while process.poll() is None:
+                memory.append(psutil.Process().memory_info().rss)
+                if (session := server.house.session) is not None:
+                    told.update(session.figures)
+                    first_pictures[:] = session._stage.figures.first_pictures
+                time.sleep(1)
+            over.set()
+
+        threading.Thread(target=watch, daemon=True).start()
+        with suppress(Over):
+            server.house.perform(poll)
+        received = json.loads(process.communicate()[0].splitlines()[-1])
+    settled = memory[len(memory) // 4 :]
+    return received | {
+        "late_frames": told.get("late_frames"),
+        "late_share": round(told.get("late_frames", 0) / max(1, told.get("frames", 0)), 4),
+        "stopped_seconds": told.get("stopped_seconds"),
+        "realtime_factor": told.get("realtime_factor"),
+        "first_group_ms": round(1000 * told.get("first_group_seconds", 0)),
+        "first_picture_ms": _spread([1000 * value for value in first_pictures]),
+        "memory_growth_mb": round((settled[-1] - settled[0]) / 2**20, 1) if settled else None,
+    }
+
+
+def main() -> None:
+    """Run, or be the client of a run."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--transport", nargs="+", choices=("mp4", "webrtc"), default=["mp4", "webrtc"])
+    parser.add_argument("--stand-in", type=float, metavar="SECONDS", help="a pause for a chunk in the model's place")
+    parser.add_argument("--quick-chunk", type=int, default=17)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--client", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.client:
+        url, transport, seconds = options.client
+        print(json.dumps(client(url, transport, float(seconds))))
+        return
+    paint_marks()
+    cast = nano_cast(options.stand_in, options.quick_chunk)
+    engine = "nano, 128x128" if options.stand_in is None else f"a pause of {options.stand_in} s a chunk"
+    streams = [measure(cast, transport, options.seconds) for transport in options.transport]
+    result = {
+        "commit": commit(), "engine": engine, "seconds": options.seconds, "threads": torch.get_num_threads(),
+        "load": psutil.getloadavg()[0], "streams": streams,
+    }  # fmt: skip
+    text = json.dumps(result, indent=1)
+    print(text)
+    if options.json:
+        options.json.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
