@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from benchmarks.live import nano_cast
+from livetalk_core.config import CorrectionConfig
 from livetalk_core.hardware.machine import commit
 from livetalk_core.live.performer import Cast, Performer
 from livetalk_core.live.schedule import Order
@@ -77,13 +78,15 @@ def main() -> None:
     """Cut at many places, for every length."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cuts", type=int, default=12)
+    parser.add_argument("--correction", type=float, help="strength of retrospective correction (default: off)")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     source = open_audio("demo/speech.wav")
     speech = source.read(0, 4 * SAMPLE_RATE, SAMPLE_RATE, mono=True)[0]
     results: list[dict[str, Any]] = []
     for length in LENGTHS:
-        cast = nano_cast(None, length)
+        correction = CorrectionConfig(strength=options.correction) if options.correction else None
+        cast = nano_cast(None, length, correction)
         places = [12 + (37 * number) % 42 for number in range(options.cuts)]
         cuts = [measured(cast, speech, place) for place in places]
         frames = [cut["shut_after_frames"] for cut in cuts]
@@ -99,7 +102,7 @@ def main() -> None:
         )
         print(json.dumps(results[-1]), flush=True)
     if options.json:
-        text = json.dumps({"commit": commit(), "lengths": results}, indent=1)
+        text = json.dumps({"commit": commit(), "correction": options.correction, "lengths": results}, indent=1)
         options.json.write_text(text + "\n", encoding="utf-8")
 
 

@@ -18,6 +18,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +28,7 @@ import psutil
 import torch
 
 from livetalk_core.checkpoints.load import open_model
-from livetalk_core.config import DEFAULT_PROMPT
+from livetalk_core.config import DEFAULT_PROMPT, CorrectionConfig
 from livetalk_core.hardware.machine import commit
 from livetalk_core.live import session as live_session
 from livetalk_core.live.performer import Cast
@@ -72,10 +73,10 @@ class StandIn:
         return torch.zeros(16, 1 + (frames.shape[1] - 1) // 4, height // 8, width // 8)
 
 
-def nano_cast(stand_in: float | None, quick: int | None) -> Cast:
+def nano_cast(stand_in: float | None, quick: int | None, correction: CorrectionConfig | None = None) -> Cast:
     """The embedded model with the demo portrait, or what stands in for it."""
     model = open_model("nano", torch.device("cpu"), torch.float32)
-    stream = model.preset.stream
+    stream = replace(model.preset.stream, correction=correction)
     reference = to_reference(load_image(Path("demo/portrait.png")), stream.height, stream.width)
     (text,) = model.encode_texts(DEFAULT_PROMPT)
     engine = StandIn(stand_in, reference) if stand_in else LocalEngine(model.transformer, model.vae)

@@ -8,6 +8,7 @@ from .fleet import Devices
 from .guidance import SetGuidance
 from .inputs import EncodeSpeech, MakeAvatar
 from .job import JobEnd, JobStart
+from .live import Live
 from .loaders import EmbeddedModel, LoadAudioEncoder, LoadModel
 from .render import Render
 from .settings import LaterPrompt, SetCorrection
@@ -25,7 +26,7 @@ class LiveTalkExtension(ComfyExtension):
         return [
             EmbeddedModel, LoadModel, SetGuidance, LoadAudioEncoder, Devices,
             EncodeSpeech, MakeAvatar, LaterPrompt, SetCorrection,
-            Render,
+            Render, Live,
             SampleChunk, DecodeChunk, JobStart, JobEnd,
         ]  # fmt: skip
 

@@ -128,7 +128,11 @@ def check_fit(config: TransformerConfig, avatar: Avatar, speech: Speech, prompts
     _check_voices(avatar, speech)
     if config.prompted:
         _check_tokens(config, avatar, prompts)
-    encoder = speech.encoder
+    check_encoder(config, speech.encoder)
+
+
+def check_encoder(config: TransformerConfig, encoder: HostedAudioEncoder) -> None:
+    """Raise `InputError` unless the model was made for this encoder's features."""
     if (encoder.blocks, encoder.channels) != (config.audio_blocks, config.audio_channels):
         raise InputError(
             f"the speech has {encoder.blocks} layers of {encoder.channels} features; this model needs "

@@ -14,6 +14,7 @@ from ..streaming.avatar import Avatar
 from ..streaming.engine import Engine
 from ..streaming.features import Encoder, LiveFeatures
 from ..streaming.plan import Chunk, ChunkPlan
+from ..streaming.render import Upscaler
 from ..streaming.session import Frames, Session
 from ..streaming.state import StreamState
 from .heard import HeardSound
@@ -27,7 +28,8 @@ class Cast:
     """Who talks, and what computes it.
 
     `stream` holds the chunk's length; `quick_frames` (4n+1, at most `stream.frame_num`) is that of the chunk after an
-    interruption. `encode_prompt` turns a prompt into tokens [L,text_dim], where prompts may change.
+    interruption. `encode_prompt` turns a prompt into tokens [L,text_dim], where prompts may change. `upscaler` enlarges
+    what is shown; later chunks start from what it was before.
     """
 
     engine: Engine
@@ -37,6 +39,19 @@ class Cast:
     seed: int = 0
     quick_frames: int | None = None
     encode_prompt: Callable[[str], Tensor] | None = None
+    upscaler: Upscaler | None = None
+
+    @property
+    def shown_size(self) -> tuple[int, int]:
+        """Height and width of what is shown, in pixels."""
+        scale = 1 if self.upscaler is None else self.upscaler.scale
+        return scale * self.stream.height, scale * self.stream.width
+
+    def shown(self, group: Frames) -> np.ndarray:
+        """What is shown of a group of frames: uint8 [n,H,W,3]."""
+        if self.upscaler is not None:
+            group = group._replace(frames=self.upscaler(group.frames))
+        return group.pixels.numpy()
 
     @property
     def quick(self) -> StreamConfig:

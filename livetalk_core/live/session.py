@@ -149,7 +149,7 @@ class LiveSession:
             with closing(performer.make(work.order, work.last, work.taken.sound)) as groups:
                 for group in groups:
                     first = first or time.monotonic() - began
-                    waited += sum(self._put(work, moment) for moment in _moments(work, group))
+                    waited += sum(self._put(work, moment) for moment in _moments(work, group, self.cast.shown(group)))
         except Stale:
             first = None
         with self._changed:
@@ -206,9 +206,9 @@ class LiveSession:
             self.remove_sink(sink)
 
 
-def _moments(work: Work, group: Frames) -> Iterator[Moment]:
-    """A group's frames, each with its part of the chunk's sound."""
-    for index, pixels in enumerate(group.pixels.numpy()):
+def _moments(work: Work, group: Frames, shown: np.ndarray) -> Iterator[Moment]:
+    """A group's frames, each with what is shown of it and with its part of the chunk's sound."""
+    for index, pixels in enumerate(shown):
         at = (group.first + index - work.order.begin) * SAMPLES_PER_FRAME
         begins = [arrived for sample, arrived in work.taken.begins if at <= sample < at + SAMPLES_PER_FRAME]
         yield Moment(

@@ -18,7 +18,7 @@ from .models import (
     wrap_encoder,
 )
 from .patches import plain_patches
-from .queue import blocked, check_cancelled, queue_again
+from .queue import blocked, check_cancelled, queue_again, run_until_cancelled
 from .screen import Progress, play_once, say
 from .upscale import Upscaler
 from .vae import normalised_latent, raw_latent, stock_vae
@@ -46,6 +46,7 @@ __all__ = [
     "read_weights",
     "require_livetalk",
     "run_on_device",
+    "run_until_cancelled",
     "say",
     "stock_vae",
     "unused_changes",

@@ -2,7 +2,7 @@
 
 import copy
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import comfy.model_management as memory
@@ -40,6 +40,15 @@ def queue_again(node_id: str, inputs: Mapping[str, Any]) -> str:
 def check_cancelled() -> None:
     """Raise ComfyUI's interrupt when the user has cancelled."""
     memory.throw_exception_if_processing_interrupted()
+
+
+def run_until_cancelled(call: Callable[[], None]) -> bool:
+    """Whether the user has cancelled the call; what comes after it then goes on."""
+    try:
+        call()
+    except memory.InterruptProcessingException:
+        return True
+    return False
 
 
 def blocked(message: str | None = None) -> ExecutionBlocker:

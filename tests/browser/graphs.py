@@ -121,6 +121,32 @@ def quick_start() -> list[Node]:
     return [*embedded(), *portrait_and_speech(), small_avatar(), encode(), render(), text]
 
 
+LIVE = """## A face that answers while you speak
+
+Queue this, then open the page whose address the live node shows: **http://127.0.0.1:8190/**
+
+Type a sentence, press the microphone and talk, or drop a sound file on the face. *Interrupt* stops it at once. *End* \
+on the page, closing it, or Cancel here ends the conversation; the recording is in the output folder.
+
+Typing needs **espeak-ng** (a package of every Linux). A model that is too slow for real time stops and goes on.
+"""
+
+
+def live() -> list[Node]:
+    """The embedded model, live."""
+    portrait = portrait_and_speech()[:1]
+    links = {"model": ("model", 0), "vae": ("model", 1), "avatar": ("avatar", 0), "audio_encoder": ("model", 2)}
+    widgets = {
+        "seed": 1,
+        "control_after_generate": "fixed",
+        "port": 8190,
+        "filename_prefix": "video/LiveTalk_live",
+        "steps": 0,
+    }
+    node = Node("live", "LiveTalkLive", (800, 200), widgets, links, size=(400, 480))
+    return [*embedded(), *portrait, small_avatar(), node, note(LIVE, (40, 600), (700, 250))]
+
+
 LARGE = f"""## The 14B model on one card of 24 GB
 
 {files(TEXT_ENCODER, VISION_ENCODER, VAE, AUDIO_ENCODER)}
@@ -366,6 +392,7 @@ def replaced(node: Node, widgets: dict[str, Any]) -> Node:
 
 WORKFLOWS = {
     "livetalk_quick_start": quick_start,
+    "livetalk_live": live,
     "livetalk_14b_24gb": large,
     "livetalk_14b_several_gpus": several_gpus,
     "livetalk_any_length_upscaled": any_length,

@@ -94,6 +94,13 @@ class FakeHost(types.ModuleType):
         if self.cancelled:
             raise Interrupted
 
+    def run_until_cancelled(self, call):
+        try:
+            call()
+        except Interrupted:
+            return True
+        return False
+
     def queue_again(self, node_id, inputs):
         self.queued.append((node_id, inputs))
         return f"prompt {len(self.queued)}"

@@ -23,6 +23,7 @@ WIDGETS = {
     "LiveTalkSampleChunk": ["seed", "steps"],
     "LiveTalkDecodeChunk": ["overlap"],
     "LiveTalkRender": ["seed", "filename_prefix", "resume", "steps", "collect_images"],
+    "LiveTalkLive": ["seed", "port", "filename_prefix", "steps"],
     "LiveTalkPrompt": ["prompt", "from_second"],
     "LiveTalkCorrection": ["color_correction", "retrospection", "threshold", "interval", "lookback"],
     "LiveTalkJobStart": ["filename_prefix", "resume", "job"],

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from ...config import DEFAULT_PROMPT
+from ...config import DEFAULT_PROMPT, CorrectionConfig
 from ..fleet import fleet_options
 from ..options import machine_options, placement_options, positive, size, speed_options, stoppable
 from ..progress import show_stage
@@ -21,8 +21,9 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--steps", type=int, help="sampling steps (default: the model's)")
     command.add_argument("--color-correction", type=float, help="0 (off) to 1 (default: 1)")
     command.add_argument(
-        "--correction", type=float, metavar="STRENGTH",
-        help="retrospective correction of drift, 0 (off) to 1 (default: 0)",
+        "--correction", type=float, metavar="STRENGTH", default=CorrectionConfig().strength,
+        help="retrospective correction of drift, which also joins what follows a cut to what was shown: 0 (off) to 1 "
+        "(default: %(default)s)",
     )  # fmt: skip
     command.add_argument(
         "--chunk", type=positive, metavar="FRAMES",

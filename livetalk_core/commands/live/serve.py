@@ -16,8 +16,8 @@ from ...live.server.house import House
 from ...live.server.voice import SpeechServer, Voice, embedded_voice
 from ...live.session import Sink, no_poll
 from ...media.image import load_image, to_reference
+from ...media.place import OutputPlace
 from ...parallel.fleet import Fleet
-from ...streaming.render import check_output
 from ..fleet import fleet_of
 from ..loading import ModelSettings, load_talker, open_model
 from ..options import device_and_dtype, placement_of
@@ -27,7 +27,7 @@ from ..progress import show_stage
 def serve(options: argparse.Namespace) -> int:
     """Serve as the options say, until the user stops it; the exit code."""
     if options.record is not None:
-        check_output(options.record, resume=False, overwrite=False)
+        OutputPlace(options.record).check(resume=False, overwrite=False)
     device, dtype = device_and_dtype(options)
     with fleet_of(options, dtype) or nullcontext() as fleet:
         settings = ModelSettings(
@@ -81,14 +81,14 @@ def voice_of(options: argparse.Namespace) -> Voice | None:
 
 def outputs_of(options: argparse.Namespace, cast: Cast) -> list[Sink]:
     """What shows a session beside the page."""
-    stream, sinks = cast.stream, []
+    sinks: list[Sink] = []
     if options.rtmp:
         target = Target(options.rtmp, "flv", {})
-        sinks.append(Encoded(lambda: target, stream.height, stream.width, _say_end))
+        sinks.append(Encoded(lambda: target, *cast.shown_size, _say_end))
     if options.virtual_camera:
         from ...live.camera import Camera
 
-        sinks.append(Camera(stream.height, stream.width))
+        sinks.append(Camera(*cast.shown_size))
     return sinks
 
 

@@ -157,8 +157,8 @@ class LiveServer:
             return False
 
     async def _converse(self, caller: str, socket: web.WebSocketResponse, tell: Callable) -> None:
-        stream = self.house.cast.stream
-        tell({"type": "welcome", "width": stream.width, "height": stream.height, "webrtc": HAS_WEBRTC,
+        height, width = self.house.cast.shown_size
+        tell({"type": "welcome", "width": width, "height": height, "webrtc": HAS_WEBRTC,
               "voice": self.house.voice is not None, "recording": self.house.record is not None})  # fmt: skip
         try:
             place = self.house.enter(caller, tell)
@@ -184,7 +184,9 @@ class LiveServer:
             message = json.loads(data)
             if not isinstance(message, dict):
                 raise InputError("a message must be a JSON object with a type")
-            if message.get("type") != "hello":
+            if message.get("type") == "stop":
+                self.house.dismiss(caller)
+            elif message.get("type") != "hello":
                 speaker.message(message)
         except json.JSONDecodeError as error:
             tell({"type": "error", "message": f"no JSON: {error}"})
@@ -227,8 +229,7 @@ class LiveServer:
         self._speaker(caller)
         response = web.StreamResponse(headers={"Content-Type": "video/mp4", "Cache-Control": "no-store"})
         line = Line()
-        stream = self.house.cast.stream
-        sink = Encoded(lambda: Target(line, "mp4", FRAGMENTED), stream.height, stream.width, line.end)
+        sink = Encoded(lambda: Target(line, "mp4", FRAGMENTED), *self.house.cast.shown_size, line.end)
         self._show(caller, sink)
         try:
             await response.prepare(request)

@@ -27,7 +27,8 @@ class House:
     """One engine, one seat. On the event loop's thread, but for `perform`.
 
     `outputs` are made for each session beside the callers' own streams; `lasting`: one session for as long as the
-    server lives, because they show it to others than the caller. `record`: where each session is recorded.
+    server lives, because they show it to others than the caller. `record`: where each session is recorded. `once`:
+    one session, and `perform` returns with it, or raises what it failed with.
     """
 
     cast: Cast
@@ -37,6 +38,7 @@ class House:
     record: Path | None = None
     waiting: int = MOST_WAITING
     idle_seconds: float = IDLE_SECONDS
+    once: bool = False
     recordings: list[Path] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -70,6 +72,11 @@ class House:
         for tell in self._tells.get(caller or self.seats.holder or "", ()):
             tell(message)
 
+    def dismiss(self, caller: str) -> None:
+        """The caller wants no more."""
+        self.tell({"type": "ended"}, caller)
+        self._gone(caller)
+
     def check_idle(self) -> None:
         """Ends the session of a caller who has said nothing for too long."""
         if self.caller is not None and time.monotonic() - self.caller.heard_at > self.idle_seconds:
@@ -77,7 +84,7 @@ class House:
             self._gone(self.seats.holder or "")
 
     def perform(self, poll: Callable[[], None]) -> None:
-        """In the engine's thread: run one session after another until `poll` raises."""
+        """In the engine's thread: run one session after another until `poll` raises, or the first if `once`."""
         while True:
             poll()
             try:
@@ -91,6 +98,10 @@ class House:
                 error = failure
                 logging.error("live: the session ended: %s", failure)
             self.loop.call_soon_threadsafe(self._ended, session, error)
+            if self.once:
+                if error is not None:
+                    raise error
+                return
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Called first, on the event loop's thread."""
@@ -112,9 +123,9 @@ class House:
         self.tell({"type": "ready"})
 
     def _recorder(self, record: Path) -> Recorder:
-        stream, path = self.cast.stream, numbered(record, self._sessions)
+        path = numbered(record, self._sessions)
         self.recordings.append(path)
-        return Recorder(path, stream.height, stream.width)
+        return Recorder(path, *self.cast.shown_size)
 
     def _said(self, number: int) -> None:
         self.loop.call_soon_threadsafe(self.tell, {"type": "said", "utterance": number})

@@ -7,6 +7,7 @@ const CODECS = 'video/mp4; codecs="avc1.42E01E,mp4a.40.2"';
 const SECONDS_TO_CONNECT = 6;
 const BEHIND_LIVE = 0.35; // seconds of picture that Media Source Extensions keep in hand
 const KEPT_SECONDS = 20;
+const JITTER_MS = 80;
 
 const caller = remembered("livetalk-caller", () => crypto.randomUUID());
 const token = shownToken();
@@ -56,6 +57,7 @@ function receive(message) {
   else if (type === "waiting") veil(`Somebody else is talking. You are number ${message.place} in line.`);
   else if (type === "busy") { socket.over = true; veil("All places are taken. Come again later.", "Try again"); }
   else if (type === "failed") { socket.over = true; veil(`The session ended: ${message.message}`, "Start again"); socket.close(); }
+  else if (type === "ended") { socket.over = true; veil("The conversation has ended.", "Start again"); socket.close(); }
   else if (type === "error") complain(message.message);
 }
 
@@ -102,6 +104,7 @@ $("bar").onsubmit = (event) => {
   $("text").value = "";
 };
 
+$("stop").onclick = () => send({ type: "stop" });
 $("interrupt").onclick = () => send({ type: "interrupt" });
 addEventListener("keydown", ({ key }) => key === "Escape" && send({ type: "interrupt" }));
 
@@ -183,6 +186,7 @@ async function showCall() {
   const answer = await fetch(path("offer"), { method: "POST", headers, body: JSON.stringify({ type, sdp }) });
   if (!answer.ok) return false;
   await peer.setRemoteDescription(await answer.json());
+  for (const receiver of peer.getReceivers()) receiver.jitterBufferTarget = JITTER_MS; // the same for both: in step
   if (!(await connected)) return false;
   transport = "WebRTC";
   video.srcObject = stream;
