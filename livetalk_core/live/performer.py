@@ -102,7 +102,7 @@ class Performer:
         session = self._sessions[order.frames]
         assert isinstance(session.plan, LivePlan)
         session.plan.begin = order.begin
-        state = self._state_at(order.begin, last)
+        state = self._state_at(session, order.begin, last)
         self._end, self._state = -1, replace(state, next_chunk=state.next_chunk + 1)
         self._heard.go_on(order.begin, sound)
         ending = _Ending()
@@ -110,7 +110,7 @@ class Performer:
             yield from groups
         self._end, self._state = order.begin + order.frames, ending.state
 
-    def _state_at(self, begin: int, last: Sequence[Tensor]) -> StreamState:
+    def _state_at(self, session: Session, begin: int, last: Sequence[Tensor]) -> StreamState:
         """The state before the chunk at `begin`: known at the last one's end, made of what was shown elsewhere."""
         if begin == self._end:
             return self._state
@@ -118,9 +118,8 @@ class Performer:
             return replace(self._state, motion=self.cast.avatar.first_motion(self.cast.stream.geometry), shown=None)
         missing = self.cast.stream.motion_frames - len(last)
         frames = torch.cat([*[last[0]] * missing, *last], dim=1)
-        shown = None if self._state.review is None else frames[:, -1:].cpu()
-        session = self._sessions[self.cast.stream.new_frames]
-        motion = session.encode(frames, self._state.seed, self._state.next_chunk)
+        shown = None if session.stream.correction is None else frames[:, -1:].cpu()
+        motion = session.encode(frames, self._state.seed, self._state.next_chunk).cpu()
         return replace(self._state, motion=motion, shown=shown)
 
 

@@ -25,18 +25,18 @@ class Track(MediaStreamTrack):
     def __init__(self, kind: str, waiting: int) -> None:
         super().__init__()
         self.kind = kind
-        self._waiting: asyncio.Queue[av.VideoFrame | av.AudioFrame | None] = asyncio.Queue(waiting)
+        self._line: asyncio.Queue[av.VideoFrame | av.AudioFrame | None] = asyncio.Queue(waiting)
 
     def put(self, frame: av.VideoFrame | av.AudioFrame | None) -> bool:
         """Put one in line, None as the last; False where too many wait."""
-        if self._waiting.full():
+        if self._line.full():
             return False
-        self._waiting.put_nowait(frame)
+        self._line.put_nowait(frame)
         return True
 
     async def recv(self) -> av.VideoFrame | av.AudioFrame:
         """The next frame; waits for it."""
-        frame = await self._waiting.get()
+        frame = await self._line.get()
         if frame is None:
             self.stop()
             raise MediaStreamError

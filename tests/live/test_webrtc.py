@@ -1,0 +1,56 @@
+"""A WebRTC peer sees and hears the stream; skipped where aiortc is not installed."""
+
+import asyncio
+from contextlib import suppress
+
+import pytest
+from test_server import pcm, talking
+
+aiortc = pytest.importorskip("aiortc", reason='WebRTC needs aiortc: pip install "livetalk[live]"')
+
+
+def test_a_peer_gets_picture_and_sound():
+    async def call(server, client, talk):
+        assert (await talk.until("welcome"))["webrtc"]
+        await talk.until("ready")
+        peer, got = aiortc.RTCPeerConnection(), {"video": 0, "audio": 0, "loud": 0}
+        readers = []
+
+        async def read(track):
+            with suppress(aiortc.mediastreams.MediaStreamError):
+                while True:
+                    frame = await track.recv()
+                    got[track.kind] += 1
+                    got["loud"] += track.kind == "audio" and abs(frame.to_ndarray()).max() > 1500
+
+        peer.on("track", lambda track: readers.append(asyncio.ensure_future(read(track))))
+        for kind in ("video", "audio"):
+            peer.addTransceiver(kind, direction="recvonly")
+        await peer.setLocalDescription(await peer.createOffer())
+        offer = {"type": peer.localDescription.type, "sdp": peer.localDescription.sdp}
+        async with client.post("/offer?caller=c0", json=offer) as answer:
+            await peer.setRemoteDescription(aiortc.RTCSessionDescription(**await answer.json()))
+        await talk.send(type="begin", rate=16_000)
+        await talk.socket.send_bytes(pcm(1.5))
+        await talk.send(type="end")
+        await talk.until("said")
+        for _ in range(100):
+            if got["video"] > 20 and got["audio"] > 40 and got["loud"]:
+                break
+            await asyncio.sleep(0.1)
+        assert got["video"] > 20 and got["audio"] > 40 and got["loud"], got
+        await peer.close()
+        for reader in readers:
+            reader.cancel()
+
+    talking(call)
+
+
+def test_what_is_no_offer_is_refused():
+    async def call(server, client, talk):
+        await talk.until("ready")
+        async with client.post("/offer?caller=c0", json={"type": "offer", "sdp": "nonsense"}) as answer:
+            assert answer.status == 400
+            assert "SDP offer" in (await answer.json())["message"]
+
+    talking(call)
