@@ -71,6 +71,31 @@ def transformer(heads=4, head_dim=12) -> Transformer:
     return randomized(Transformer(TransformerConfig(dim=heads * head_dim, num_heads=heads, **WIDTHS)), 1)
 
 
+def sound_transformer(geometry, heads) -> Transformer:
+    """One that reads no prompt."""
+    widths = {**WIDTHS, "output_dim": heads * 12, "in_dim": 2 * geometry.latent_channels}
+    config = TransformerConfig(
+        dim=heads * 12, num_heads=heads, out_dim=geometry.latent_channels, geometry=geometry, prompted=False, **widths
+    )
+    return randomized(Transformer(config), 1)
+
+
+@torch.inference_mode()
+def sound_error(geometry, heads, ulysses, grid) -> float:
+    """Largest difference of a split transformer that reads no prompt, relative to the whole one's largest value."""
+    frames, rows, columns = grid[0], geometry.patch * grid[1], geometry.patch * grid[2]
+    generator = torch.Generator().manual_seed(0)
+    latent, cond = torch.randn(2, 1, geometry.latent_channels, frames, rows, columns, generator=generator)
+    windows = torch.randn(1, 1 + geometry.temporal_stride * (frames - 1), 5, 2, 6, generator=generator)
+    whole, split = sound_transformer(geometry, heads), sound_transformer(geometry, heads)
+    split_sequence(split, mesh(heads, ulysses))
+    found, wanted = (
+        model(latent, torch.tensor([750.0]), cond, model.embed_context(None, None), model.embed_audio(windows))
+        for model in (split, whole)
+    )
+    return ((found - wanted).abs().max() / wanted.abs().max()).item()
+
+
 @cache
 def mesh(heads, ulysses) -> Mesh:
     return Mesh.of(heads, ulysses)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from livetalk_core.errors import InputError
 from livetalk_core.parallel.mesh import degrees
+from livetalk_core.shapes import LTX, WAN
 
 COUNTS = (1, 2, 3, 4, 5, 8)
 HEADS = 4
@@ -32,6 +33,14 @@ def test_the_output_is_the_whole_ones(ranks, count, ulysses):
         assert max(ranks(count).run(checks.transformer_error, HEADS, ulysses, grid, speakers)) <= 1e-5
 
     check()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+@pytest.mark.parametrize("geometry", [WAN, LTX], ids=["pro", "lite"])
+def test_flashheads_output_is_the_whole_ones(ranks, count, geometry):
+    """Twelve heads, as published."""
+    for ulysses, _ in degrees(count, 12):
+        assert max(ranks(count).run(checks.sound_error, geometry, 12, ulysses, (2, 3, 3))) <= 1e-5
 
 
 @pytest.mark.slow

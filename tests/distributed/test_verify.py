@@ -34,6 +34,18 @@ def test_every_file_passes(golden, capsys, ranks):
     assert len([line for line in found if "chunk.2" in line]) == MESHES[ranks]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
+def test_every_member_of_the_family_passes(golden, capsys, ranks):
+    """Their golden transformers have 2 heads."""
+    streams = ("stream_pro", "stream_lite", "leap_pro")
+    found = lines(golden, capsys, ranks, "head_pro", "head_lite", "ltx_vae", *streams)
+    assert all(" ok " in line for line in found)
+    ways = 1 if ranks in (1, 3) else 2
+    assert len([line for line in found if "chunk.1" in line]) == ways * len(streams)
+    assert len([line for line in found if line.startswith("head_")]) == 2 * ways
+
+
 def test_no_rank_is_refused(golden, capsys):
     assert main(["verify", "--ranks", "0", str(golden / "color.safetensors")]) == 1
     assert "0 workers cannot work; the nearest number that can is 1" in capsys.readouterr().err
