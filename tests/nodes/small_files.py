@@ -61,6 +61,7 @@ for layer in ("blocks.0.self_attn.q", "blocks.1.ffn.0", "blocks.2.audio_cross_at
     lora[f"diffusion_model.{layer}.lora_down.weight"] = torch.randn(2, columns, generator=generator) * 0.3
     lora[f"diffusion_model.{layer}.alpha"] = torch.tensor(1.0)
 save("loras", "talk.safetensors", lora)
+save("loras", "lightx2v_I2V_14B_480p_cfg_step_distill_rank64_bf16.safetensors", lora)
 interpolator = IFNet(head_ch=4, channels=[8, 8, 8, 8, 8])
 save("frame_interpolation", "film_net_fp16.safetensors", random_weights(interpolator))
 for folder, name in (
