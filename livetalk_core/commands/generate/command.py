@@ -45,9 +45,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
         "--guidance", type=float, nargs=2, metavar=("TEXT", "AUDIO"),
         help="sample weights that are not distilled, guided by prompt and by sound; 1: not (with --patch: 5 4)",
     )  # fmt: skip
-    command.add_argument(
-        "--negative-prompt", default=DEFAULT_NEGATIVE_PROMPT, help="what guidance by text leads away from"
-    )
+    command.add_argument("--negative-prompt", help="what guidance by text leads away from")
     command.add_argument("--color-correction", type=float, help="0 (off) to 1 (default: 1)")
     command.add_argument(
         "--correction",

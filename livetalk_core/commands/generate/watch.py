@@ -6,7 +6,7 @@ from contextlib import nullcontext
 
 from tqdm import tqdm
 
-from ...config import CorrectionConfig, Guidance
+from ...config import DEFAULT_NEGATIVE_PROMPT, CorrectionConfig, Guidance
 from ...errors import Cancelled, InputError, ResumeError, TakenError
 from ...files import check_place
 from ...media.crop import Crop
@@ -29,7 +29,7 @@ def generate(options: argparse.Namespace) -> int:
         settings = Settings(
             image=options.image, audio=options.audio, output=options.output, model=options.model,
             prompt=options.prompt, prompts_at=tuple((_seconds(at), prompt) for at, prompt in options.prompt_at),
-            seed=options.seed, negative_prompt=options.negative_prompt, patch=options.patch,
+            seed=options.seed, negative_prompt=options.negative_prompt or DEFAULT_NEGATIVE_PROMPT, patch=options.patch,
             guidance=Guidance(*options.guidance) if options.guidance else None,
             audio_mode=options.audio_mode, steps=options.steps, crop=Crop.parse(options.crop),
             size=None if options.size == AUTO else options.size, portrait_shape=options.size == AUTO,
@@ -51,6 +51,9 @@ def _render(settings: Settings, fleet: Fleet | None) -> int:
     render, model = prepare(settings, show_stage)
     frames = render.session.plan.total_frames
     length = f"{frames} frames ({frames / FRAMES_PER_SECOND:.2f} s)"
+    guidance = render.session.stream.guidance
+    if settings.negative_prompt != DEFAULT_NEGATIVE_PROMPT and (guidance is None or guidance.text == 1):
+        print("--negative-prompt is not heeded: there is no guidance by text (see --guidance)", file=sys.stderr)
     print(f"model {model}, {length} on {fleet or settings.device}", file=sys.stderr)
     try:
         _watch(render)

@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 
+from ...checkpoints.nano import NAME
 from ...config import PRESETS
 from ...errors import InputError, OutputError
 from ...files import check_place, write_durably
 from ...hardware.machine import describe
-from ...shapes import FRAMES_PER_SECOND
+from ...shapes import FRAMES_PER_SECOND, WAN
 from .accuracy import CONDITIONS, SECONDS, accuracy, report
-from .entrants import Entrant
+from .entrants import DRAWN, Entrant
 from .evaluate import Protocol, Row, evaluate
 from .measurer import WEIGHTS, Measurer, load_measurer
 from .photographs import PORTRAITS
@@ -51,6 +52,7 @@ class Settings:
     def __post_init__(self) -> None:
         if not LEAST_SECONDS <= self.seconds < inf:
             raise InputError(f"{self.seconds} s to evaluate; at least {LEAST_SECONDS:.0f} s are needed")
+        WAN.check_size(*self.size)
         if min(self.faces, self.seeds, self.workers) < 1:
             raise InputError(f"{self.faces} faces, {self.seeds} seeds, {self.workers} workers; at least 1 of each")
         if self.photographs and self.faces > len(PORTRAITS):
@@ -100,7 +102,10 @@ def round_trip_table(settings: Settings, trips: int) -> str:
 
 
 def _check_files(settings: Settings) -> None:
-    """Raise an error for what could not be written at the end, before hours are spent."""
+    """Raise an error for what cannot be read or measured, or not be written at the end, before hours are spent."""
+    for entrant in settings.entrants:
+        if entrant.model not in (NAME, DRAWN) and not Path(entrant.model).exists():
+            raise InputError(f"no model at {entrant.model}; needed is {NAME!r}, {DRAWN!r}, or a folder of weights")
     for path in filter(None, (settings.json, settings.sheet)):
         check_place(path)
     if settings.sheet and settings.sheet.suffix.lower() != ".png":
