@@ -5,6 +5,7 @@ Read from the syntax trees, so that imports inside functions and under TYPE_CHEC
 
 import ast
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -195,6 +196,21 @@ def test_forbidden_import_is_found(path, line):
 )
 def test_allowed_import_passes(path, line):
     assert faults(ROOT / path, line) == []
+
+
+def drawn_layers() -> list[set[str]]:
+    """The layers as ARCHITECTURE.md draws them, the highest first."""
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    line = next(line for line in text.splitlines() if line.startswith("    commands, nodes -> "))
+    return [set(layer.strip().split(", ")) for layer in line.split("->")]
+
+
+def test_the_layers_drawn_are_those_of_the_table():
+    """Each part that is drawn ranks above those to its right, and every part but the entry points is drawn."""
+    names = {name: f"livetalk_core.{name}" if name != "nodes" else name for layer in drawn_layers() for name in layer}
+    ranks = [{RANKS[names[name]] for name in layer} for layer in drawn_layers()]
+    assert all(min(left) > max(right) for left, right in pairwise(ranks))
+    assert set(RANKS) - set(names.values()) == {"", "livetalk_core", "livetalk_core.assets", "livetalk_core.__main__"}
 
 
 def test_import_that_leaves_the_pack_is_found():

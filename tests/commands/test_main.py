@@ -480,6 +480,31 @@ def test_the_core_loads_where_a_system_lacks_unix_modules():
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
+def test_ctrl_c_during_the_imports_ends_it_without_a_traceback(inputs):
+    """The first thing that is shown is that it starts, while the imports go on."""
+    process = start(inputs)
+    shown = process.stderr.read(9)
+    process.send_signal(signal.SIGINT)
+    shown += process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert "starting" in shown and "Traceback" not in shown and "model nano" not in shown
+
+
+def test_a_negative_prompt_without_guidance_is_said(inputs, capsys):
+    assert main([*inputs, "--steps", "1", "--negative-prompt", "blurred"]) == 0
+    assert "--negative-prompt is not heeded" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [(["--model", "bogus"], "no model at bogus"), (["--size", "100x100"], "the nearest is 96x96")],
+)
+def test_evaluate_names_at_once_what_it_cannot_do(capsys, monkeypatch, options, message):
+    monkeypatch.setattr("livetalk_core.training.evaluation.command.evaluate", pytest.fail)
+    assert main(["evaluate", "--quick", *options]) == 1
+    assert message in capsys.readouterr().err
+
+
 def test_every_preset_is_offered(capsys):
     with pytest.raises(SystemExit):
         main(["bench", "--preset", "15b"])

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from ...config import AUDIO_MODES, DEFAULT_NEGATIVE_PROMPT, DEFAULT_PROMPT
+from ...config import AUDIO_MODES, DEFAULT_PROMPT
 from ..fleet import fleet_options
 from ..options import machine_options, placement_options, size, speed_options, stoppable
 from ..progress import show_stage

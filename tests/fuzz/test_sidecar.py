@@ -1,0 +1,15 @@
+"""No sidecar, whatever it holds, ends in a traceback, a crash, a hang or a changed partial."""
+
+from tests.fuzz import sidecar
+from tests.fuzz.harness import faults
+
+
+def test_sidecar(fuzz_seconds):
+    assert not faults("tests.fuzz.sidecar", fuzz_seconds)
+
+
+def test_a_sidecar_that_nobody_changed_is_gone_on_with(tmp_path, monkeypatch):
+    monkeypatch.setattr(sidecar, "json_changed", lambda content, _: content)
+    monkeypatch.setattr(sidecar, "header_changed", lambda content, _: content)
+    sidecar.case(0, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["talk.mp4"]
