@@ -23,8 +23,21 @@ from ..models.ltx_vae import LTXVAE
 from ..models.text_encoder import FileTokenizer, TextEncoder
 from ..models.transformer import Transformer
 from ..models.vae import VAE
+from ..shapes import LTX
 from . import configs, keys, kinds, nano
-from .folder import AUDIO_ENCODER, ENCODERS, IMAGE_ENCODER, TEXT_ENCODER, TOKENIZER, TRANSFORMER, VAE_FILE, find_all
+from .adapted import adapted, is_adapter
+from .folder import (
+    AUDIO_ENCODER,
+    ENGLISH_AUDIO_ENCODER,
+    IMAGE_ENCODER,
+    LTX_VAE_FILE,
+    TEXT_ENCODER,
+    TOKENIZER,
+    TRANSFORMER,
+    VAE_FILE,
+    Place,
+    files_of,
+)
 from .header import AGAIN, Checkpoint, check, fingerprint, joined, json_object, open_checkpoint
 from .model import Model
 
@@ -49,6 +62,7 @@ class Part(Generic[M]):
         patch: Path | None = None,
     ) -> None:
         self._rename, self._build, self._keeps_fp8 = rename, build, keeps_fp8
+        self.patched = patch is not None
         self.checkpoint = open_checkpoint(path) if patch is None else patched(path, patch)
         _check_quantization(self.checkpoint)
         self._header = rename(self.checkpoint.header())
@@ -112,7 +126,12 @@ def _note(checkpoint: Checkpoint, name: str, what: str) -> dict[str, Any]:
 
 
 def patched(path: Path, patch: Path) -> Checkpoint:
-    """A Wan 2.1 model and the audio layers that `patch` adds; a `CheckpointError` where they are anything else."""
+    """A Wan 2.1 model and the audio layers that `patch` adds, or FlashHead Pro and the adapter that changes it.
+
+    A `CheckpointError` where they are anything else.
+    """
+    if is_adapter(patch):
+        return adapted(open_checkpoint(path), patch)
     model, added = open_checkpoint(path), open_checkpoint(patch)
     for checkpoint, needed, remedy in (
         (model, kinds.WAN, "choose a Wan 2.1 image-to-video 14B model, or leave the patch out"),
@@ -127,7 +146,8 @@ def patched(path: Path, patch: Path) -> Checkpoint:
 def transformer_part(path: Path, operations: Any = default_operations, patch: Path | None = None) -> Part[Transformer]:
     """The video transformer: one file, an index of shards, or a folder; plain, ComfyUI-prefixed or FP8-scaled.
 
-    With `patch`, `path` is a Wan 2.1 image-to-video model and the patch brings its audio layers (InfiniteTalk).
+    With `patch`, `path` is a Wan 2.1 image-to-video model and the patch brings its audio layers (InfiniteTalk), or
+    `path` is FlashHead Pro and the patch an adapter's file or folder (LeapTalk).
     """
     return Part(
         path,
@@ -197,13 +217,15 @@ def open_model(
     """The embedded model by its name (`nano`), or a folder, or the transformer's file in such a folder.
 
     Everything is found and checked here; weights are read when a part is first used. The audio encoder is
-    float32 whatever `dtype` is. `patch` is a file of audio layers for a folder of Wan 2.1, which has none.
-    The transformer is made of `operations`; it goes to `home` if not to `device`.
+    float32 whatever `dtype` is. `patch` is a file of audio layers for a folder of Wan 2.1, which has none, or an
+    adapter for FlashHead Pro. The transformer is made of `operations`; it goes to `home` if not to `device`.
     """
     home = device if home is None else home
     if str(name) == nano.NAME:
         if patch is not None:
-            raise CheckpointError(f"{nano.NAME} takes no patch {patch}; needed is a folder of Wan 2.1: give it")
+            raise CheckpointError(
+                f"{nano.NAME} takes no patch {patch}; needed is a folder of Wan 2.1 or FlashHead Pro: give it"
+            )
         embedded = nano.open_nano(device, dtype)
         return replace(embedded, load_transformer=lambda: nano.transformer(home, dtype, operations))
     path = Path(name)
@@ -212,27 +234,70 @@ def open_model(
         raise CheckpointError(
             f"no model at {shown(path)}, which {fault}; needed is {nano.NAME!r}, or a folder of weights"
         )
-    folder = path if path.is_dir() else path.parent
-    files = find_all(folder, (*([TRANSFORMER] if path.is_dir() else []), *ENCODERS))
-    transformer = transformer_part(files.get(TRANSFORMER, path), operations, patch)
-    vae, text = vae_part(files[VAE_FILE]), text_encoder_part(files[TEXT_ENCODER])
-    audio, image = audio_encoder_part(files[AUDIO_ENCODER]), image_encoder_part(files[IMAGE_ENCODER])
-    preset = Preset(folder.name, transformer.config, vae.config, audio.config, image.config, text.config)
-    tokenizer = FileTokenizer(files[TOKENIZER])
+    files = files_of(path)
+    transformer = transformer_part(files[TRANSFORMER], operations, patch)
+    vae = vae_part(files[VAE_FILE] if VAE_FILE in files else files[LTX_VAE_FILE])
+    audio = audio_encoder_part(files[AUDIO_ENCODER] if AUDIO_ENCODER in files else files[ENGLISH_AUDIO_ENCODER])
+    text, image = _prompt_parts(files) if transformer.config.prompted else (None, None)
+    check_vae(transformer, vae)
+    preset = _preset(files[TRANSFORMER].resolve().parent.name, transformer, vae, audio, text, image)
     check_widths(preset)
-    check_vocabulary(tokenizer, text)
-    parts = (transformer, vae, text, audio, image)
+    parts = [part for part in (transformer, vae, text, audio, image) if part is not None]
     return Model(
-        name=folder.resolve().name,
-        preset=replace(preset, stream=PRESETS["14b"].stream if patch is None else INFINITETALK),
-        tokenizer=tokenizer,
+        name=preset.name,
+        preset=preset,
+        tokenizer=None if text is None else _tokenizer(files[TOKENIZER], text),
         fingerprint=lambda: fingerprint(file for part in parts for file in part.checkpoint.files),
         load_transformer=lambda: transformer.load(home, dtype),
         load_vae=lambda: vae.load(device, dtype),
         load_audio_encoder=lambda: audio.load(device, torch.float32),
-        load_image_encoder=lambda: image.load(device, dtype),
-        load_text_encoder=lambda: text.load(device, dtype),
+        load_image_encoder=None if image is None else lambda: image.load(device, dtype),
+        load_text_encoder=None if text is None else lambda: text.load(device, dtype),
     )
+
+
+def _prompt_parts(files: Mapping[Place, Path]) -> tuple[Part[TextEncoder], Part[ImageEncoder]]:
+    return text_encoder_part(files[TEXT_ENCODER]), image_encoder_part(files[IMAGE_ENCODER])
+
+
+def _preset(
+    name: str,
+    transformer: Part[Transformer],
+    vae: Part[VAE | LTXVAE],
+    audio: Part[AudioEncoder],
+    text: Part[TextEncoder] | None,
+    image: Part[ImageEncoder] | None,
+) -> Preset:
+    """The parts' widths, and the rest of the family's member that the transformer is."""
+    member = _member(transformer)
+    return replace(
+        member,
+        name=name,
+        transformer=transformer.config,
+        vae=vae.config,
+        audio=replace(audio.config, lufs=member.audio.lufs),
+        image=None if image is None else image.config,
+        text=None if text is None else text.config,
+    )
+
+
+def _member(transformer: Part[Transformer]) -> Preset:
+    """A patch brings its own way of sampling."""
+    if transformer.config.prompted:
+        return replace(PRESETS["14b"], stream=INFINITETALK) if transformer.patched else PRESETS["14b"]
+    if transformer.config.geometry == LTX:
+        return PRESETS["flashhead-lite"]
+    return PRESETS["leaptalk" if transformer.patched else "flashhead-pro"]
+
+
+def check_vae(transformer: Part[Transformer], vae: Part[VAE | LTXVAE]) -> None:
+    """Raise `CheckpointError` where the VAE makes latents that the transformer was not trained on."""
+    if vae.config.geometry != transformer.config.geometry:
+        needed = kinds.LTX_VAE if transformer.config.geometry == LTX else kinds.WAN_VAE
+        raise CheckpointError(
+            f"{vae.checkpoint.path} is {kinds.identify(vae.checkpoint)}; {transformer.checkpoint.path}, "
+            f"{kinds.identify(transformer.checkpoint)}, needs {needed}: use the one that was published with it"
+        )
 
 
 def check_widths(preset: Preset) -> None:
@@ -250,10 +315,12 @@ def check_widths(preset: Preset) -> None:
         )
 
 
-def check_vocabulary(tokenizer: FileTokenizer, text: Part[TextEncoder]) -> None:
-    """Raise `CheckpointError` where the tokenizer gives ids that the text encoder has no row for."""
+def _tokenizer(path: Path, text: Part[TextEncoder]) -> FileTokenizer:
+    """The tokenizer; a `CheckpointError` where it gives ids that the text encoder has no row for."""
+    tokenizer = FileTokenizer(path)
     if tokenizer.vocabulary > text.config.vocab:
         raise CheckpointError(
             f"{tokenizer.path} has {tokenizer.vocabulary:,} tokens and {text.checkpoint.path} {text.config.vocab:,}; "
             "use the tokenizer that was published with the text encoder"
         )
+    return tokenizer

@@ -18,7 +18,7 @@ from ..models.vae import VAE
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """The five parts, each loaded when first used.
+    """The parts, each loaded when first used: five, or three where the model reads no prompt.
 
     Text and vision encoder are loaded for one call and freed again: encode prompts and portrait before you
     touch `transformer`, and the two never share memory with it. `preset` holds every part's widths. `fingerprint`
@@ -27,13 +27,13 @@ class Model:
 
     name: str
     preset: Preset
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | None
     fingerprint: Callable[[], str]
     load_transformer: Callable[[], Transformer]
     load_vae: Callable[[], VAE | LTXVAE]
     load_audio_encoder: Callable[[], AudioEncoder]
-    load_image_encoder: Callable[[], ImageEncoder]
-    load_text_encoder: Callable[[], TextEncoder]
+    load_image_encoder: Callable[[], ImageEncoder] | None
+    load_text_encoder: Callable[[], TextEncoder] | None
 
     def __str__(self) -> str:
         return self.name
@@ -55,12 +55,17 @@ class Model:
 
     @torch.inference_mode()
     def encode_texts(self, *prompts: str) -> list[Tensor]:
-        """Each prompt's tokens [n, text_dim], n <= text_len, in float32 on the CPU."""
+        """Each prompt's tokens [n, text_dim], n <= text_len, in float32 on the CPU; not of a model that reads none."""
+        assert self.load_text_encoder is not None and self.tokenizer is not None, f"{self} reads no prompt"
         encoder, length = self.load_text_encoder(), self.preset.transformer.text_len
         return [encoder.encode(self.tokenizer(prompt, length), length).float().cpu() for prompt in prompts]
 
     @torch.inference_mode()
     def encode_image(self, reference: Tensor) -> Tensor:
-        """Image tokens [1, 1+patches, clip_dim] of a frame [1,3,1,H,W] in -1..1, in float32 on the CPU."""
+        """Image tokens [1, 1+patches, clip_dim] of a frame [1,3,1,H,W] in -1..1, in float32 on the CPU.
+
+        Not of a model that reads no prompt.
+        """
+        assert self.load_image_encoder is not None, f"{self} reads no image tokens"
         encoder = self.load_image_encoder()
         return encoder.embed(encoder.preprocess(reference)).float().cpu()

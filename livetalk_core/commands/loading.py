@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -84,17 +85,36 @@ def load_talker(
     The first of `prompts` holds from the beginning. The encoders are freed before the transformer is loaded.
     """
     by_text = stream.guidance is not None and stream.guidance.text != 1
-    with stage("text encoder"):
-        text, *others = model.encode_texts(*prompts, *[settings.negative_prompt] * by_text)
-    negative = others.pop() if by_text else None
-    with stage("vision encoder"):
-        clip = model.encode_image(reference)
+    tokens = _read(settings, model, by_text, reference, prompts, stage)
     with stage("audio encoder"):
         assert model.audio_encoder
     with stage("workers" if settings.fleet else "transformer and VAE"):
-        engine = engine_of(settings, model, stream, negative)
-        avatar = prepare_avatar(reference, clip, text, engine.encode, stream)
-    return Talker(model, stream, engine, avatar, others)
+        engine = engine_of(settings, model, stream, tokens.negative)
+        avatar = prepare_avatar(reference, tokens.clip, next(iter(tokens.texts), None), engine.encode, stream)
+    return Talker(model, stream, engine, avatar, tokens.texts[1:])
+
+
+class Tokens(NamedTuple):
+    """What a model reads beside the sound: tokens of prompts, of the portrait, and of the negative prompt."""
+
+    texts: list[Tensor]
+    clip: Tensor | None
+    negative: Tensor | None
+
+
+def _read(
+    settings: ModelSettings, model: Model, by_text: bool, reference: Tensor, prompts: Sequence[str], stage: Stage
+) -> Tokens:
+    """Tokens of prompts and portrait, and of the negative prompt where it guides; none for a model that reads none."""
+    if not model.preset.transformer.prompted:
+        if len(prompts) > 1 or by_text:
+            raise InputError(f"{model} reads no prompt; leave further prompts and guidance by text out")
+        return Tokens([], None, None)
+    with stage("text encoder"):
+        texts = model.encode_texts(*prompts, *[settings.negative_prompt] * by_text)
+    with stage("vision encoder"):
+        clip = model.encode_image(reference)
+    return Tokens(texts[: len(prompts)], clip, texts[-1] if by_text else None)
 
 
 def engine_of(settings: ModelSettings, model: Model, stream: StreamConfig, negative: Tensor | None) -> Engine:

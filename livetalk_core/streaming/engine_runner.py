@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ..checkpoints import nano
-from ..checkpoints.folder import TRANSFORMER, VAE_FILE, find
+from ..checkpoints.folder import TRANSFORMER, find, find_vae
 from ..checkpoints.load import transformer_part, vae_part
 from ..config import Guidance, VAEConfig
 from ..errors import InputError
@@ -141,5 +141,4 @@ def load_vae(model: str, dtype: torch.dtype, device: torch.device) -> VAE | LTXV
     """The model's own VAE."""
     if model == nano.NAME:
         return nano.vae(device, dtype)
-    path = Path(model)
-    return vae_part(find(path if path.is_dir() else path.parent, VAE_FILE)).load(device, dtype)
+    return vae_part(find_vae(Path(model))).load(device, dtype)
