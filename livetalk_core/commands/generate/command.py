@@ -19,9 +19,9 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--output", type=Path, default=Path("talk.mp4"), help="the video (default: talk.mp4)")
     command.add_argument("--model", default="nano", help="'nano' (embedded) or a folder of weights (default: nano)")
     command.add_argument(
-        "--patch", type=Path, metavar="FILE",
+        "--patch", type=Path, metavar="PATH",
         help="an InfiniteTalk patch for --model, then a folder of Wan 2.1 I2V 14B; sampled as its makers do: "
-        "40 steps, guided, 81 frames a chunk",
+        "40 steps, guided, 81 frames a chunk; or LeapTalk's folder, for FlashHead Pro: 1 step",
     )  # fmt: skip
     command.add_argument("--prompt", default=DEFAULT_PROMPT, help="what is seen")
     command.add_argument(
@@ -40,7 +40,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
         "--crop", default="center", metavar="PART",
         help="what is kept of a picture of another shape: center, top, or X,Y,W,H in its pixels (default: center)",
     )  # fmt: skip
-    command.add_argument("--steps", type=int, help="sampling steps (default: 4, with --patch 40)")
+    command.add_argument("--steps", type=int, help="sampling steps (default: the model's: 4, with --patch 40 or 1)")
     command.add_argument(
         "--guidance", type=float, nargs=2, metavar=("TEXT", "AUDIO"),
         help="sample weights that are not distilled, guided by prompt and by sound; 1: not (with --patch: 5 4)",
