@@ -77,7 +77,7 @@ def _scaling(lora: Path) -> tuple[int, float]:
     config = lora.with_name(CONFIG_FILE)
     given: dict[str, Any] = json_file(config)
     rank, alpha = given.get("r"), given.get("lora_alpha")
-    if type(rank) is not int or rank < 1 or type(alpha) not in (int, float):
+    if not (isinstance(rank, int) and rank >= 1 and isinstance(alpha, int | float)):
         raise CheckpointError(
             f"{config} says r {rank!r} and lora_alpha {alpha!r}; needed are two numbers: download it again"
         )
