@@ -16,7 +16,7 @@ from ..media.crop import CENTER, Crop, cut_away, shape_of
 from ..media.image import load_image, to_reference
 from ..media.place import OutputPlace
 from ..shapes import FRAMES_PER_SECOND, frames_of_samples
-from ..streaming.features import speech_features
+from ..streaming.features import offset_samples, speech_features
 from ..streaming.plan import ChunkPlan
 from ..streaming.render import Render
 from ..streaming.session import Session
@@ -40,6 +40,8 @@ class Settings(ModelSettings):
     prompts_at: tuple[tuple[float, str], ...] = ()
     seed: int = 0
     audio_mode: str = "window"
+    audio_offset: float = 0.0
+    """Milliseconds by which the lips are ahead of the sound."""
     resume: bool = False
     overwrite: bool = False
 
@@ -50,6 +52,7 @@ def prepare(settings: Settings, stage: Stage = unseen) -> tuple[Render, Model]:
     for path, what in ((settings.image, "the portrait"), (settings.audio, "the sound")):
         place.check_differs(path, what)
     place.check(settings.resume, settings.overwrite)
+    offset = offset_samples(settings.audio_offset)
     portrait, (model, stream) = load_image(settings.image), open_model(settings)
     stream = framed(settings, portrait, stream)
     with stage("reading the sound") as share:
@@ -61,7 +64,7 @@ def prepare(settings: Settings, stage: Stage = unseen) -> tuple[Render, Model]:
     say_what_is_cut(settings, portrait, stream)
     reference = to_reference(portrait, stream.height, stream.width, settings.crop)
     talker = load_talker(settings, model, stream, reference, (settings.prompt, *changes.values()), stage)
-    features = speech_features(sound, model.audio_encoder, plan, settings.audio_mode)
+    features = speech_features(sound, model.audio_encoder, plan, settings.audio_mode, offset)
     session = Session(
         talker.engine, talker.avatar, features, plan, stream, dict(zip(changes, talker.prompts, strict=True)),
         ahead=settings.device.type != "cpu",
@@ -98,6 +101,7 @@ def choices(settings: Settings, stream: StreamConfig) -> dict[str, Any]:
         "prompt": hashlib.sha256(repr((settings.prompt, settings.prompts_at)).encode()).hexdigest(),
         "seed": settings.seed,
         "audio mode": settings.audio_mode,
+        "audio offset": settings.audio_offset,
         "size": f"{stream.width}x{stream.height}",
         "steps": stream.steps,
         "color correction": stream.color_correction,

@@ -7,6 +7,9 @@ import numpy as np
 
 from .timeline import Silence, Trimmed
 
+MISCOUNTED = 8
+"""From so many channels on PyAV counts more planes than there are, and reads from the one too many."""
+
 
 class Blocks:
     """Turns laid out frames into blocks of one rate and one channel layout, those of `like`."""
@@ -60,14 +63,15 @@ class Blocks:
 
 def as_array(frame: av.AudioFrame) -> np.ndarray:
     """float32 [channels, samples] in -1..1 from a frame of any sample format."""
-    channels = frame.layout.nb_channels
-    if frame.format.is_planar and channels > 1:
-        # PyAV miscounts the planes of eight channels or more, and reads from the one too many.
+    channels, planar = frame.layout.nb_channels, frame.format.is_planar
+    if planar and channels >= MISCOUNTED:
         (frame,) = av.AudioResampler(frame.format.packed.name).resample(frame)
-    data = frame.to_ndarray().reshape(-1, channels).T
+        planar = False
+    data = frame.to_ndarray()
+    data = data if planar else data.reshape(-1, channels).T
     if data.dtype.kind == "f":
         with np.errstate(over="ignore"):  # a 64-bit sample beyond float32 becomes inf, which the survey refuses
-            return data.astype(np.float32)
+            return data.astype(np.float32, copy=False)
     half = 2.0 ** (8 * data.itemsize - 1)
     return ((data - half if data.dtype.kind == "u" else data) / half).astype(np.float32)
 

@@ -132,7 +132,7 @@ class Timeline:
     def _ahead(self, frame: av.AudioFrame) -> int:
         """Samples of silence before the frame, or of it that are to be trimmed (below 0)."""
         if self._track.raw:
-            return self._gap(int((self._lost or 0.0) + 0.25) * frame.samples, damaged=True)
+            return self._gap(int(self._lost + 0.25) * frame.samples, damaged=True) if self._lost else 0
         if frame.pts is None or frame.time_base is None:
             return 0
         at = round(frame.pts * frame.time_base.numerator * self._rate / frame.time_base.denominator)

@@ -5,6 +5,9 @@ mean and variance are measured over the whole file first. `stream`: the referenc
 encoded again for every chunk, no look-ahead. `whole`: the reference's file mode, everything at once.
 
 A speech of up to 16 s is one window: its features are the same in `window` and `whole`.
+
+In all modes the lips can be moved against the sound by an offset: they show at each moment what is heard so much later
+(or, below 0, was heard before).
 """
 
 from collections.abc import Sequence
@@ -30,6 +33,7 @@ MARGIN_FRAMES = 4 * FRAMES_PER_SECOND
 """What a window encodes on either side of its own frames."""
 REACH = 2
 """Frames that a chunk's windows look beyond it on either side."""
+MOST_OFFSET_MS = 10_000
 EPSILON = 1e-7
 """Added to the variance, as transformers' Wav2Vec2FeatureExtractor does."""
 
@@ -66,8 +70,8 @@ class Standard(NamedTuple):
 class WindowFeatures:
     """Mode `window`: flat memory at any length, and the same features wherever a render is taken up again."""
 
-    def __init__(self, source: AudioSource, encoder: Encoder, plan: ChunkPlan) -> None:
-        self.source, self.encoder, self.end = source, encoder, plan.end
+    def __init__(self, source: AudioSource, encoder: Encoder, plan: ChunkPlan, offset: int = 0) -> None:
+        self.source, self.encoder, self.end, self.offset = source, encoder, plan.end, offset
         statistics = source.statistics(self.end * SAMPLES_PER_FRAME)
         gain = gain_to(encoder.lufs, statistics.loudness)
         self.standard = Standard.of(gain, statistics.mean, statistics.variance)
@@ -99,7 +103,7 @@ class WindowFeatures:
         first = index * self.size
         last = min(self.end, first + self.size)
         start, stop = max(0, first - MARGIN_FRAMES), min(self.end, last + MARGIN_FRAMES)
-        sound = _read(self.source, start, stop)
+        sound = _read(self.source, start, stop, self.offset)
         waveform = torch.zeros(len(sound)) if is_room_tone(sound) else self.standard.apply(sound)
         return self.encoder.embed(waveform, stop - start)[first - start : last - start].clone()
 
@@ -107,31 +111,31 @@ class WindowFeatures:
 class WholeFeatures:
     """Mode `whole`: one encoding of the whole speech, up to 5 minutes."""
 
-    def __init__(self, source: AudioSource, encoder: Encoder, plan: ChunkPlan) -> None:
+    def __init__(self, source: AudioSource, encoder: Encoder, plan: ChunkPlan, offset: int = 0) -> None:
         if source.seconds > WHOLE_LIMIT_SECONDS:
             raise InputError(
                 f"speech of {source.seconds:.0f} s; audio mode 'whole' takes up to {WHOLE_LIMIT_SECONDS} s: "
                 "use 'window', which has no limit"
             )
-        self.source, self.encoder, self.end = source, encoder, plan.end
+        self.source, self.encoder, self.end, self.offset = source, encoder, plan.end, offset
         self._embedding: Tensor | None = None
 
     def for_chunk(self, chunk: Chunk) -> Tensor:
         """Windows of the chunk's frames: [1, frames, 5, blocks, channels]."""
         if self._embedding is None:
-            self._embedding = _encode(self.encoder, _read(self.source, 0, self.end), self.end)
+            self._embedding = _encode(self.encoder, _read(self.source, 0, self.end, self.offset), self.end)
         return windows(self._embedding, chunk.start, chunk.stop)[None]
 
 
 class LiveFeatures:
     """Mode `stream`: the 8 seconds that end with the chunk, silence before the beginning."""
 
-    def __init__(self, source: AudioSource, encoder: Encoder, plan: ChunkPlan) -> None:
-        self.source, self.encoder = source, encoder
+    def __init__(self, source: AudioSource, encoder: Encoder, plan: ChunkPlan, offset: int = 0) -> None:
+        self.source, self.encoder, self.offset = source, encoder, offset
 
     def for_chunk(self, chunk: Chunk) -> Tensor:
         """Windows of the chunk's frames: [1, frames, 5, blocks, channels]."""
-        sound = _read(self.source, chunk.stop - LIVE_FRAMES, chunk.stop)
+        sound = _read(self.source, chunk.stop - LIVE_FRAMES, chunk.stop, self.offset)
         embedding = _encode(self.encoder, sound, LIVE_FRAMES)
         return windows(embedding, LIVE_FRAMES - chunk.frames, LIVE_FRAMES)[None]
 
@@ -150,19 +154,35 @@ class SpeakersFeatures:
 SpeechFeatures = WindowFeatures | WholeFeatures | LiveFeatures
 
 
-def speech_features(source: AudioSource, encoder: Encoder, plan: ChunkPlan, mode: str) -> SpeechFeatures:
-    """The features of `source` in one of `MODES`; a plan for mode `stream` must be `live`."""
+def speech_features(
+    source: AudioSource, encoder: Encoder, plan: ChunkPlan, mode: str, offset: int = 0
+) -> SpeechFeatures:
+    """The features of `source` in one of `MODES`; a plan for mode `stream` must be `live`.
+
+    `offset`: samples at 16 kHz by which the lips are ahead of the sound; below 0, behind it.
+    """
     kinds = {"window": WindowFeatures, "stream": LiveFeatures, "whole": WholeFeatures}
     if mode not in kinds:
         raise InputError(f"audio mode {mode!r}; choose one of {', '.join(MODES)}")
-    return kinds[mode](source, encoder, plan)
+    return kinds[mode](source, encoder, plan, offset)
 
 
-def _read(source: AudioSource, start: int, stop: int) -> np.ndarray:
-    """16 kHz mono of frames [start, stop), zeros outside the speech: [S] in float64."""
-    first, last = start * SAMPLES_PER_FRAME, stop * SAMPLES_PER_FRAME
-    sound = source.read(max(0, first), last - max(0, first), SAMPLE_RATE, mono=True)[0]
-    return np.pad(sound.astype(np.float64), (max(0, -first), 0))
+def offset_samples(milliseconds: float) -> int:
+    """An offset as `speech_features` takes it; `InputError` where it is no number or beyond `MOST_OFFSET_MS`."""
+    if not abs(milliseconds) <= MOST_OFFSET_MS:
+        raise InputError(
+            f"audio offset of {milliseconds:g} ms; at most {MOST_OFFSET_MS} either way are possible: "
+            "cut the sound itself"
+        )
+    return round(milliseconds * SAMPLE_RATE / 1000)
+
+
+def _read(source: AudioSource, start: int, stop: int, offset: int) -> np.ndarray:
+    """16 kHz mono of frames [start, stop), `offset` samples later, zeros outside the speech: [S] in float64."""
+    first, last = start * SAMPLES_PER_FRAME + offset, stop * SAMPLES_PER_FRAME + offset
+    begin = min(max(0, first), max(0, last))
+    sound = source.read(begin, max(0, last) - begin, SAMPLE_RATE, mono=True)[0]
+    return np.pad(sound.astype(np.float64), (last - first - len(sound), 0))
 
 
 def _encode(encoder: Encoder, sound: np.ndarray, frames: int) -> Tensor:

@@ -11,7 +11,7 @@ from livetalk_core.config import AudioEncoderConfig, StreamConfig
 from livetalk_core.errors import InputError
 from livetalk_core.media.audio import TensorAudio
 from livetalk_core.models.audio_encoder import AudioEncoder
-from livetalk_core.streaming.features import SpeakersFeatures, speech_features
+from livetalk_core.streaming.features import LIVE_FRAMES, SpeakersFeatures, offset_samples, speech_features
 from livetalk_core.streaming.plan import ChunkPlan
 
 STREAM = StreamConfig()
@@ -150,3 +150,50 @@ def test_room_tone_long_after_speech_is_heard_as_silence(encoder, mode):
         for level in (1, 0)
     )
     torch.testing.assert_close(heard, silent, atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("mode", ["window", "whole", "stream"])
+@pytest.mark.parametrize("milliseconds", [200, -200, 37.5])
+def test_an_offset_is_a_shift_of_what_is_heard(encoder, mode, milliseconds):
+    """Exactly, and at both ends: silence comes before the first and behind the last sample, nothing is lost between."""
+    source = speech(5.0)
+    samples = offset_samples(milliseconds)
+    assert samples == milliseconds * 16
+    waveform = source._waveform[0]
+    shifted = np.concatenate([waveform[max(0, samples) :], np.zeros(max(0, samples), np.float32)])
+    shifted = np.concatenate([np.zeros(max(0, -samples), np.float32), shifted])
+    heard = []
+    plan = ChunkPlan.of(125, STREAM, live=mode == "stream")
+    made = speech_features(source, encoder, plan, mode, samples)
+    embed = encoder.embed
+
+    class Recorder:
+        lufs = encoder.lufs
+
+        def embed(self, sound, frames):
+            heard.append(sound)
+            return embed(sound, frames)
+
+    made.encoder = Recorder()
+    made.for_chunk(plan.chunk(0))
+    made.for_chunk(plan.chunk(plan.count - 1))
+    first, last = (0, plan.end * 640) if mode != "stream" else (0, plan.chunk(0).stop * 640)
+    expected = np.pad(shifted, (0, plan.end * 640))[first:last]
+    if mode != "stream" or samples < 0:
+        assert np.corrcoef(heard[0].numpy()[-len(expected) :], expected)[0, 1] > 0.99999
+    else:
+        before = np.pad(waveform, (LIVE_FRAMES * 640, plan.end * 640))
+        expected = before[samples + last : samples + last + LIVE_FRAMES * 640]
+        assert np.corrcoef(heard[0].numpy(), expected)[0, 1] > 0.99999
+
+
+def test_no_offset_changes_no_number(encoder):
+    source, plan = speech(3.0), ChunkPlan.of(75, STREAM)
+    plain, zero = (speech_features(source, encoder, plan, "window", *offset) for offset in ((), (0,)))
+    assert torch.equal(plain.for_chunk(plan.chunk(0)), zero.for_chunk(plan.chunk(0)))
+
+
+@pytest.mark.parametrize("milliseconds", [10_001, -20_000, float("nan"), float("inf")])
+def test_an_offset_beyond_all_sense(milliseconds):
+    with pytest.raises(InputError, match="audio offset of"):
+        offset_samples(milliseconds)

@@ -10,7 +10,7 @@ from livetalk_core.media.image import load_image, to_reference
 from livetalk_core.shapes import frames_of_samples
 from livetalk_core.streaming.avatar import prepare_avatar
 from livetalk_core.streaming.engine import LocalEngine
-from livetalk_core.streaming.features import MODES, speech_features
+from livetalk_core.streaming.features import MODES, offset_samples, speech_features
 from livetalk_core.streaming.plan import ChunkPlan
 from livetalk_core.streaming.session import Frames, Session
 from livetalk_core.training.evaluation.measurer import load_measurer
@@ -31,11 +31,11 @@ class Stage:
         self.avatar = prepare_avatar(portrait, clip, text, self.engine.encode, self.stream)
 
     @torch.inference_mode()
-    def opening(self, source: AudioSource, mode: str = "window") -> np.ndarray:
+    def opening(self, source: AudioSource, mode: str = "window", offset: int = 0) -> np.ndarray:
         """Opening of the mouth in each frame, about 0..1."""
         frames = frames_of_samples(source.samples, source.sample_rate)
         plan = ChunkPlan.of(frames, self.stream, live=mode == "stream")
-        features = speech_features(source, self.model.audio_encoder, plan, mode)
+        features = speech_features(source, self.model.audio_encoder, plan, mode, offset)
         session = Session(self.engine, self.avatar, features, plan, self.stream)
         events = [event for event in session.run(session.start(0)) if isinstance(event, Frames)]
         return torch.cat([self.measurer.measure(event.frames).opening for event in events]).numpy()
@@ -71,3 +71,27 @@ def test_mouth_shuts_when_speech_has_left_the_live_window(stage, demo):
     opening = stage.opening(TensorAudio(torch.from_numpy(sound), 16_000), "stream")
     assert opening[:25].mean() > SPEAKING
     assert opening[40:].mean() < SHUT
+
+
+def test_out_of_phase_stereo_speaks(stage, demo):
+    speech = open_audio(demo / "speech.wav").read(0, 32_000, 16_000, mono=True)
+    waveform = torch.from_numpy(np.concatenate([speech, -speech]))
+    assert stage.opening(TensorAudio(waveform, 16_000)).mean() > SPEAKING
+
+
+@pytest.mark.parametrize("milliseconds", [200, -200])
+def test_an_offset_moves_the_lips(stage, demo, milliseconds):
+    """Above 0 they are early: what is shown at a moment is heard so much later."""
+    source = TensorAudio(torch.from_numpy(open_audio(demo / "speech.wav").read(0, 64_000, 16_000, mono=True)), 16_000)
+    plain, moved = (stage.opening(source, offset=offset_samples(each)) for each in (0, milliseconds))
+    early = _best_lag(moved, plain)
+    assert abs(early * 40 - milliseconds) <= 40
+
+
+def _best_lag(a: np.ndarray, b: np.ndarray, most: int = 12) -> int:
+    """Frames by which a is ahead of b."""
+    fits = {}
+    for lag in range(-most, most + 1):
+        first, second = a[max(0, -lag) : len(a) - max(0, lag)], b[max(0, lag) : len(b) - max(0, -lag)]
+        fits[lag] = np.corrcoef(first, second)[0, 1]
+    return max(fits, key=lambda lag: fits[lag])

@@ -33,6 +33,10 @@ def add_options(command: argparse.ArgumentParser) -> None:
         "--audio-mode", choices=AUDIO_MODES, default="window", help="how speech is encoded (default: window)"
     )
     command.add_argument(
+        "--audio-offset", type=float, default=0, metavar="MS",
+        help="milliseconds by which the lips come before the sound; below 0, after it (default: 0)",
+    )  # fmt: skip
+    command.add_argument(
         "--size", type=_size,
         help="WIDTHxHEIGHT in pixels, multiples of 16; auto: the picture's shape (default: the model's)",
     )  # fmt: skip
