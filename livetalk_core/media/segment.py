@@ -25,7 +25,8 @@ if torch.backends.cpu.get_cpu_capability() == "AVX512":
 # Constant quality keeps the bit rate's history out of the encoder, so that a fresh start soon gives the packets of
 # a running one. About 120 kbit/s for mono speech at 48 kHz; the error is 41 to 49 dB below the speech.
 AAC = {"flags": "+qscale", "global_quality": "236", "aac_coder": "fast"}
-AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
+AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
+"""Sample rates that are kept, in Hz. AAC has higher ones, which many telephones do not play."""
 AAC_OTHER_RATE = 48_000
 AAC_FRAME = 1024
 """Samples of a packet, and of silence that the encoder puts before the first (its priming)."""

@@ -21,15 +21,18 @@ class Source:
         self.sample_rate = sample_rate
 
 
-@given(st.sampled_from([8000, 16_000, 22_050, 44_100, 48_000, 96_000]), st.integers(1, 300_000))
+@given(st.sampled_from([8000, 16_000, 22_050, 44_100, 48_000]), st.integers(1, 300_000))
 def test_packets_cover_the_picture_and_no_more_than_one_beyond(rate, frames):
     covered = (Sound(Source(rate)).packets(frames) - 1) * AAC_FRAME
     wanted = frames * rate / 25
     assert wanted <= covered < wanted + AAC_FRAME
 
 
-@pytest.mark.parametrize(("source", "used"), [(44_100, 44_100), (16_000, 16_000), (192_000, 48_000), (37_800, 48_000)])
-def test_rate_is_the_source_s_own_where_aac_has_it(source, used):
+@pytest.mark.parametrize(
+    ("source", "used"),
+    [(44_100, 44_100), (16_000, 16_000), (192_000, 48_000), (37_800, 48_000), (64_000, 48_000), (96_000, 48_000)],
+)
+def test_rate_is_the_source_s_own_where_telephones_play_it(source, used):
     assert Sound(Source(source)).rate == used
 
 
