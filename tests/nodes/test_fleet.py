@@ -32,7 +32,7 @@ def embedded(nodes):
 def test_without_the_node_comfyui_runs_the_model(nodes, host, fleet):
     model, *_ = nodes["LiveTalkEmbeddedModel"][0].execute().args
     assert type(fleet.engine_for(model)).__name__ == "LocalEngine"
-    assert fleet.name(model) == ""
+    assert fleet.devices_of(model) == ""
 
 
 def test_devices_that_cannot_work_are_refused(embedded, host, pack):
@@ -53,7 +53,7 @@ def test_one_fleet_is_kept_and_ends_with_its_model(embedded, host, fleet):
     model, _ = embedded("cpu x2")
     kept = fleet.engine_for(model).fleet
     assert fleet.engine_for(model.clone()).fleet is kept
-    assert fleet.name(model) == ", cpu, cpu"
+    assert fleet.devices_of(model) == "cpu, cpu"
     other, _ = embedded("cpu")
     assert fleet.engine_for(other).fleet is not kept
     del other
