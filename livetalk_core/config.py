@@ -377,7 +377,7 @@ PRESETS = {
         ),
         image=ImageEncoderConfig(dim=64, num_layers=3, num_heads=4, image_size=112),
         text=TextEncoderConfig(vocab=259, dim=32, dim_attn=32, dim_ffn=64, num_heads=4, num_layers=2),
-        stream=StreamConfig(height=128, width=128, revisions=2),
+        stream=StreamConfig(height=128, width=128),
     ),
 }  # fmt: skip
 
