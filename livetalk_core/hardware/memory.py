@@ -2,6 +2,7 @@
 
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -94,15 +95,27 @@ class _MetaFp8Operations(_MetaOperations):
 @cache
 def memory_of(preset: Preset, height: int, width: int, dtype: torch.dtype, fp8: bool = False) -> dict[str, int]:
     """Bytes that a preset needs at a size: each part's weights, the kept context, and each part's working memory."""
-    transformer, vae = meta_models(preset, dtype, fp8)
-    context = peak_bytes(lambda: _meta_context(transformer, preset))
-    works = meta_works(preset, height, width, dtype, _meta_attend, fp8)
+    transformer, vae = models = meta_models(preset, dtype, fp8)
+    works = meta_works(preset, height, width, dtype, _meta_attend, models)
     return {
         "transformer weights": weight_bytes(transformer),
         "VAE weights": weight_bytes(vae),
-        "context": context,
-        **{part: peak_bytes(work) for part, work in works.items()},
+        "context": peak_bytes(lambda: _meta_context(transformer, preset)),
+        "transformer step": peak_bytes(works["transformer step"]),
+        **_vae_memory(with_layers(preset, 1), height, width, dtype),
     }
+
+
+@cache
+def _vae_memory(preset: Preset, height: int, width: int, dtype: torch.dtype) -> dict[str, int]:
+    """The VAE's working memory, which is the same whatever the transformer is made of."""
+    works = meta_works(preset, height, width, dtype)
+    return {part: peak_bytes(works[part]) for part in ("VAE decode", "VAE encode")}
+
+
+def with_layers(preset: Preset, count: int) -> Preset:
+    """The preset with a transformer of so many blocks."""
+    return replace(preset, transformer=replace(preset.transformer, num_layers=count))
 
 
 def meta_works(
@@ -111,10 +124,13 @@ def meta_works(
     width: int,
     dtype: torch.dtype,
     attention: AttentionFunction = attend,
-    fp8: bool = False,
+    models: "tuple[Transformer, VAE | LTXVAE] | None" = None,
 ) -> dict[str, Callable[[], Any]]:
-    """Each part's work on one chunk, on the meta device: shapes pass through it, and nothing is computed."""
-    transformer, vae = meta_models(preset, dtype, fp8)
+    """Each part's work on one chunk, on the meta device: shapes pass through it, and nothing is computed.
+
+    `models` are the preset's, if `meta_models` has made them already.
+    """
+    transformer, vae = models or meta_models(preset, dtype)
     config, shape = preset.transformer, VideoShape(preset.stream.frame_num, height, width).latent(preset.geometry)
     latent = torch.empty(1, config.out_dim, *shape, device="meta")
     cond = torch.empty(1, config.in_dim - config.out_dim, *shape, device="meta")

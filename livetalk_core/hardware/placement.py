@@ -16,7 +16,7 @@ from ..models.fp8 import quantize
 from ..models.transformer import Transformer
 from ..parallel.offload import staging_bytes, stream_weights, streamed_layers
 from .kernels import fp8_operations
-from .memory import memory_of, meta_models, readable, resident
+from .memory import memory_of, meta_models, readable, resident, with_layers
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def residence(preset: Preset, dtype: torch.dtype, placement: Placement) -> Resid
     whole = resident(needed)
     if placement.memory is None or whole <= placement.memory:
         return Residence(count, count, needed, whole)
-    layers = streamed_layers([meta_models(preset, dtype, placement.fp8)[0].blocks[0]])
+    layers = streamed_layers([meta_models(with_layers(preset, 1), dtype, placement.fp8)[0].blocks[0]])
     block = sum(layer.weight.nbytes for layer in layers)
     least = whole - count * block + staging_bytes(layers)
     kept = (placement.memory - least) // block

@@ -467,6 +467,50 @@ def test_info_names_a_flashhead_and_what_is_never_read(golden, tmp_path, capsys,
     assert "never read: audio_emb (8 tensors), text_embedding (4 tensors)" in out
 
 
+def test_info_knows_the_embedded_models_file(capsys):
+    assert main(["info", str(nano.asset("transformer"))]) == 0
+    out = capsys.readouterr().out
+    assert "6 blocks, 192 wide, 6 heads; 128x128 px" in out
+    assert main(["info", "nano"]) == 0
+    assert counted(out) == counted(capsys.readouterr().out)
+
+
+def counted(report):
+    """What a report counts, without what is free at the moment."""
+    return [line.partition(";")[0] for line in report.splitlines() if line.startswith("  ") and "free" not in line]
+
+
+LONG = "n" * 300
+PATHS = {
+    "image": ["generate", "--audio", "a.wav", "--image", LONG],
+    "model": ["generate", "--image", "face.png", "--audio", "speech.wav", "--model", LONG],
+    "info": ["info", LONG],
+    "convert": ["convert", LONG, "out.safetensors"],
+    "verify": ["verify", LONG],
+    "a folder for verify": ["verify", "."],
+    "a folder as image": ["generate", "--audio", "a.wav", "--image", "."],
+}
+
+
+@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize("fault", ["too long", "forbidden"])
+def test_no_path_ends_in_a_traceback(inputs, tmp_path, monkeypatch, capsys, name, fault):
+    monkeypatch.chdir(tmp_path)
+    if fault == "forbidden":
+        real = Path.stat
+
+        def stat(path, **options):
+            if path.name == LONG:
+                raise PermissionError(13, "Permission denied")
+            return real(path, **options)
+
+        monkeypatch.setattr(Path, "stat", stat)
+    assert main(PATHS[name]) == 1
+    error = capsys.readouterr().err.split("\r")[-1]
+    assert error.startswith("error: ") and error.count("\n") == 1 and len(error) < 1000
+    assert re.search("cannot be opened|is a folder", error)
+
+
 def test_info_reads_the_folder_of_any_model(golden, tmp_path, capsys):
     (tmp_path / "model.safetensors").write_bytes((golden / "color.safetensors").read_bytes())
     assert main(["info", str(tmp_path)]) == 0

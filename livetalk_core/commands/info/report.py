@@ -1,18 +1,18 @@
 """What a checkpoint holds, what this machine can run, the memory needed before it is spent."""
 
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from ...checkpoints.configs import transformer_config
 from ...checkpoints.folder import TRANSFORMER, find
 from ...checkpoints.header import Checkpoint, open_checkpoint
-from ...checkpoints.keys import transformer as transformer_keys
 from ...checkpoints.keys import transformer_name, unread
 from ...checkpoints.kinds import LIVETALK, TRANSFORMERS, identify
-from ...config import PRESETS, Preset
+from ...checkpoints.load import transformer_part
+from ...config import PRESETS, Preset, TransformerConfig
 from ...errors import CheckpointError, InputError
 from ...files import check_readable
 from ...hardware.machine import available_memory, describe
@@ -21,6 +21,9 @@ from ...hardware.placement import Placement, residence
 
 CARDS = (22 * 2**30, 14 * 2**30)
 """What `--memory` may be on cards of 24 and 16 GiB: driver and kernels take the rest."""
+
+UNTOLD = ("num_heads", "text_len", "eps", "audio_blocks", "audio_channels")
+"""Widths that no weight's shape tells."""
 
 
 def inspect(
@@ -38,10 +41,24 @@ def inspect(
         lines += _contents(checkpoint)
         if identify(checkpoint) != LIVETALK:
             return lines
-        header = transformer_keys(checkpoint.header())
-        preset = replace(PRESETS["14b"], name=Path(model).name, transformer=transformer_config(checkpoint, header))
+        preset = replace(_preset_of(checkpoint), name=Path(model).name)
     preset = preset.sized(size)
     return [*lines, *_model(preset), *_memory(preset, device, dtype, placement), *_streamed(preset, dtype, placement)]
+
+
+def _preset_of(checkpoint: Checkpoint) -> Preset:
+    """The preset whose transformer has the shapes in a file, else 14B's around the file's transformer."""
+    config = transformer_part(checkpoint.path).config
+    if "num_heads" not in checkpoint.config(beside=True):
+        for preset in PRESETS.values():
+            if _told_by_shapes(preset.transformer) == _told_by_shapes(config):
+                return preset
+    same = (preset for preset in PRESETS.values() if preset.transformer == config)
+    return next(same, replace(PRESETS["14b"], transformer=config))
+
+
+def _told_by_shapes(config: TransformerConfig) -> dict[str, Any]:
+    return {name: value for name, value in asdict(config).items() if name not in UNTOLD}
 
 
 def _machine() -> list[str]:
