@@ -13,6 +13,8 @@ def latent_to_rgb(avatar: Avatar, geometry: Geometry) -> Tensor:
     added to all. Colours in -1..1.
     """
     latent_Chw = avatar.first_motion(geometry)[:, 0].float().cpu()
-    colors_3hw = F.adaptive_avg_pool2d(avatar.reference[0, :, 0].float().cpu(), latent_Chw.shape[-2:])
+    colors_3hw = F.adaptive_avg_pool2d(
+        avatar.reference[0, :, 0].float().cpu(), (latent_Chw.shape[-2], latent_Chw.shape[-1])
+    )
     points = torch.cat([latent_Chw, torch.ones_like(latent_Chw[:1])]).flatten(1).T
     return torch.linalg.lstsq(points, colors_3hw.flatten(1).T, driver="gelsd").solution
