@@ -240,7 +240,7 @@ def test_stopped_in_the_middle_it_plays_and_resumes_to_the_same_frames(long_inpu
     assert main([*long_inputs, "--output", str(whole)]) == 0
     process = start(long_inputs)
     partial = partial_path(tmp_path / "talk.mp4")
-    wait_for(partial.with_suffix(".json"), process)
+    wait_for(partial.with_suffix(".safetensors"), process)
     process.send_signal(number)
     _, error = process.communicate(timeout=60)
     if number == signal.SIGINT:

@@ -71,7 +71,7 @@ def test_a_full_disk_keeps_the_document(tmp_path, monkeypatch):
     document = tmp_path / "performance.md"
     document.write_text("# Performance\n")
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OutputError, match="No space left on device; free some space"):
+    with pytest.raises(OutputError, match=r"No space left on device\): free some space"):
         update_document(document, table(RECORD))
     assert [file.name for file in tmp_path.iterdir()] == ["performance.md"]
     assert document.read_text() == "# Performance\n"
