@@ -115,5 +115,5 @@ def test_other_files_are_refused(tmp_path):
     text.write_text("hello")
     with pytest.raises(CheckpointError, match="no golden file"):
         Golden(text)
-    with pytest.raises(CheckpointError, match=r"no golden file"):
+    with pytest.raises(CheckpointError, match=r"nowhere.safetensors does not exist"):
         Golden(tmp_path / "nowhere.safetensors")
