@@ -3,7 +3,7 @@
 import queue
 import threading
 
-import pyvirtualcam
+import pyvirtualcam  # pyright: ignore[reportMissingImports]
 
 from ..errors import OutputError
 from ..shapes import FRAMES_PER_SECOND
