@@ -6,6 +6,8 @@ import sys
 from typing import Any, NoReturn
 
 INTERRUPTED = 130
+ALLOCATOR, SETTING = "PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True"
+"""Memory that PyTorch takes can then be given back page by page. It is read when torch is first imported."""
 
 
 def start() -> NoReturn:
@@ -15,6 +17,8 @@ def start() -> NoReturn:
     own handling of it is a traceback or worse, and at the end. A command takes it in hand with `stoppable`.
     """
     signal.signal(signal.SIGINT, _leave)
+    if sys.platform == "linux":  # where PyTorch has it
+        os.environ.setdefault(ALLOCATOR, SETTING)
     if sys.argv[1:2] == ["worker"]:  # starts in a third of the time
         from .commands.worker import main as work
 

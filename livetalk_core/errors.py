@@ -46,6 +46,10 @@ class NumbersError(LiveTalkError):
     """What the model computed is not finite: NaN or infinity."""
 
 
+class DeviceMemoryError(LiveTalkError):
+    """A device has run out of memory."""
+
+
 class Cancelled(BaseException):
     """The user stopped the work. Not an `Exception`, so that no handler swallows it."""
 

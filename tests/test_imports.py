@@ -29,6 +29,7 @@ RANKS = {
     "livetalk_core.parallel": 6,
     "livetalk_core.parallel.fleet": 7,
     "livetalk_core.hardware.placement": 7,
+    "livetalk_core.hardware.fit": 8,
     "livetalk_core.streaming": 8,
     "livetalk_core.live": 9,
     "livetalk_core.training": 9,

@@ -213,12 +213,14 @@ def open_model(
     patch: Path | None = None,
     operations: Any = default_operations,
     home: Device | None = None,
+    text_home: Device | None = None,
 ) -> Model:
     """The embedded model by its name (`nano`), or a folder, or the transformer's file in such a folder.
 
     Everything is found and checked here; weights are read when a part is first used. The audio encoder is
     float32 whatever `dtype` is. `patch` is a file of audio layers for a folder of Wan 2.1, which has none, or an
-    adapter for FlashHead Pro. The transformer is made of `operations`; it goes to `home` if not to `device`.
+    adapter for FlashHead Pro. The transformer is made of `operations`; it goes to `home` if not to `device`, and the
+    text encoder to `text_home`.
     """
     home = device if home is None else home
     if str(name) == nano.NAME:
@@ -252,7 +254,7 @@ def open_model(
         load_vae=lambda: vae.load(device, dtype),
         load_audio_encoder=lambda: audio.load(device, torch.float32),
         load_image_encoder=None if image is None else lambda: image.load(device, dtype),
-        load_text_encoder=None if text is None else lambda: text.load(device, dtype),
+        load_text_encoder=None if text is None else lambda: text.load(text_home or device, dtype),
     )
 
 

@@ -58,7 +58,10 @@ class Model:
         """Each prompt's tokens [n, text_dim], n <= text_len, in float32 on the CPU; not of a model that reads none."""
         assert self.load_text_encoder is not None and self.tokenizer is not None, f"{self} reads no prompt"
         encoder, length = self.load_text_encoder(), self.preset.transformer.text_len
-        return [encoder.encode(self.tokenizer(prompt, length), length).float().cpu() for prompt in prompts]
+        tokens = [encoder.encode(self.tokenizer(prompt, length), length).float().cpu() for prompt in prompts]
+        del encoder
+        _give_back()
+        return tokens
 
     @torch.inference_mode()
     def encode_image(self, reference: Tensor) -> Tensor:
@@ -68,4 +71,12 @@ class Model:
         """
         assert self.load_image_encoder is not None, f"{self} reads no image tokens"
         encoder = self.load_image_encoder()
-        return encoder.embed(encoder.preprocess(reference)).float().cpu()
+        tokens = encoder.embed(encoder.preprocess(reference)).float().cpu()
+        del encoder
+        _give_back()
+        return tokens
+
+
+def _give_back() -> None:
+    """A GPU's memory that a freed encoder took: kept by PyTorch, it would be split by the weights that come next."""
+    torch.cuda.empty_cache()

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..checkpoints.model import Model
 from ..config import DEFAULT_NEGATIVE_PROMPT, CorrectionConfig, Guidance, StreamConfig
 from ..errors import InputError
+from ..hardware.fit import explained
 from ..hardware.kernels import Shape, choose_attention
 from ..hardware.placement import Placement, open_placed
 from ..parallel.fleet import Fleet
@@ -67,8 +68,9 @@ def open_model(settings: ModelSettings) -> tuple[Model, StreamConfig]:
     """The model, its files' headers checked and none of its weights read yet, and its stream with the settings."""
     _check_speed_options(settings)
     model = open_placed(
-        settings.model, settings.device, settings.dtype, settings.placement, settings.size, settings.patch
-    )
+        settings.model, settings.device, settings.dtype, settings.placement, settings.size, settings.patch,
+        whole=settings.compiled,
+    )  # fmt: skip
     return model, stream_of(model.preset.stream, settings)
 
 
@@ -82,8 +84,16 @@ def load_talker(
 ) -> Talker:
     """Load the model's parts, one after the other, and make the avatar of `reference`, [1,3,1,H,W] in -1..1.
 
-    The first of `prompts` holds from the beginning. The encoders are freed before the transformer is loaded.
+    The first of `prompts` holds from the beginning. The encoders are freed before the transformer is loaded. Raises
+    `DeviceMemoryError` where the device has not enough.
     """
+    with explained(replace(model.preset, stream=stream), settings.dtype, settings.device):
+        return _load_talker(settings, model, stream, reference, prompts, stage)
+
+
+def _load_talker(
+    settings: ModelSettings, model: Model, stream: StreamConfig, reference: Tensor, prompts: Sequence[str], stage: Stage
+) -> Talker:
     by_text = stream.guidance is not None and stream.guidance.text != 1
     tokens = _read(settings, model, by_text, reference, prompts, stage)
     with stage("audio encoder"):

@@ -62,6 +62,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LiveTalkError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's: not imported for this
+            raise
+        reason = str(error).splitlines()[0].rstrip(".")
+        print(
+            f"error: out of memory ({reason}); --fp8, --memory or a smaller --size need less: see `info`",
+            file=sys.stderr,
+        )
+        return 1
     except ModuleNotFoundError as error:
         if error.name not in REMEDIES:
             raise

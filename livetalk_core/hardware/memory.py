@@ -1,6 +1,7 @@
 """Memory that a computation needs, found without spending it: run on the meta device and counted."""
 
 import weakref
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -16,11 +17,16 @@ from ..config import Preset
 from ..models import fp8 as fp8_layers
 from ..models import operations
 from ..models.attention import AttentionFunction, attend
+from ..models.audio_encoder import AudioEncoder
 from ..models.codec import build_vae, decode_streamed
 from ..models.ltx_vae import LTXVAE
+from ..models.text_encoder import TextEncoder
 from ..models.transformer import AudioContext, Context, Transformer
 from ..models.vae import VAE
 from ..shapes import VideoShape
+
+MARGIN = 1 / 8
+"""Of the largest working set: what kernels take beside tensors, and what the allocator cannot use of its own."""
 
 
 class PeakMemory(TorchDispatchMode):
@@ -94,15 +100,24 @@ class _MetaFp8Operations(_MetaOperations):
 
 @cache
 def memory_of(preset: Preset, height: int, width: int, dtype: torch.dtype, fp8: bool = False) -> dict[str, int]:
-    """Bytes that a preset needs at a size: each part's weights, the kept context, and each part's working memory."""
+    """Bytes that a preset needs at a size: each part's weights, the kept context, each part's working memory, and a
+    margin (`MARGIN`) for what is not counted. The text encoder, alone on the device and then freed, is not among it.
+    """
     transformer, vae = models = meta_models(preset, dtype, fp8)
     works = meta_works(preset, height, width, dtype, _meta_attend, models)
+    working = {
+        "transformer step": peak_bytes(works["transformer step"]),
+        **_vae_memory(with_layers(preset, 1), height, width, dtype),
+    }
+    with torch.device("meta"):
+        sound = weight_bytes(AudioEncoder(preset.audio), torch.float32)
     return {
         "transformer weights": weight_bytes(transformer),
         "VAE weights": weight_bytes(vae),
-        "context": peak_bytes(lambda: _meta_context(transformer, preset)),
-        "transformer step": peak_bytes(works["transformer step"]),
-        **_vae_memory(with_layers(preset, 1), height, width, dtype),
+        "audio encoder weights": sound,
+        "context": peak_bytes(lambda: _meta_kept(transformer, preset, height, width)),
+        **working,
+        "margin": int(MARGIN * max(working.values())),
     }
 
 
@@ -116,6 +131,17 @@ def _vae_memory(preset: Preset, height: int, width: int, dtype: torch.dtype) -> 
 def with_layers(preset: Preset, count: int) -> Preset:
     """The preset with a transformer of so many blocks."""
     return replace(preset, transformer=replace(preset.transformer, num_layers=count))
+
+
+@cache
+def text_encoder_bytes(preset: Preset, dtype: torch.dtype) -> int:
+    """Bytes of the text encoder's weights: it is on the device before the others, and no longer with them. Members
+    that read no prompt have none.
+    """
+    if preset.text is None:
+        return 0
+    with torch.device("meta"):
+        return weight_bytes(TextEncoder(preset.text), dtype)
 
 
 def meta_works(
@@ -140,7 +166,7 @@ def meta_works(
         time, scene = transformer.embed_timestep(torch.empty(1, device="meta")), transformer.embed_scene(cond)
     return {
         "transformer step": lambda: transformer.evaluate(latent, time, scene, text, sound, attention),
-        "VAE decode": lambda: list(decode_streamed(vae, latent)),
+        "VAE decode": lambda: deque(decode_streamed(vae, latent), maxlen=1),
         "VAE encode": lambda: vae.encode(tail),
     }
 
@@ -168,9 +194,19 @@ def meta_models(preset: Preset, dtype: torch.dtype, fp8: bool = False) -> tuple[
 
 
 def resident(needed: dict[str, int]) -> int:
-    """Bytes held at once: all weights and the context, and the largest working set."""
-    kept = sum(size for part, size in needed.items() if part == "context" or "weights" in part)
-    return kept + max(size for part, size in needed.items() if part != "context" and "weights" not in part)
+    """Bytes held at once: all weights, the context and the margin, and the largest working set."""
+    kept = {part for part in needed if part in ("context", "margin") or "weights" in part}
+    return sum(needed[part] for part in kept) + max(needed[part] for part in needed.keys() - kept)
+
+
+def _meta_kept(transformer: Transformer, preset: Preset, height: int, width: int) -> Any:
+    """All that is kept from step to step: contexts, the scene, each timestep's modulation, and the chunk's noise."""
+    config, stream = preset.transformer, preset.stream
+    shape = VideoShape(stream.frame_num, height, width).latent(preset.geometry)
+    cond = torch.empty(1, config.in_dim - config.out_dim, *shape, device="meta")
+    noise = torch.empty(stream.steps, config.out_dim, *shape, device="meta")
+    times = [transformer.embed_timestep(torch.empty(1, device="meta")) for _ in range(stream.steps)]
+    return _meta_context(transformer, preset), transformer.embed_scene(cond), cond, noise, times
 
 
 def _meta_context(transformer: Transformer, preset: Preset) -> tuple[Context, AudioContext]:

@@ -1,5 +1,6 @@
 """How a transformer's weights are kept: in FP8 or not, all of them on the device or some blocks in main memory."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,12 +17,18 @@ from ..models.fp8 import quantize
 from ..models.transformer import Transformer
 from ..parallel.offload import staging_bytes, stream_weights, streamed_layers
 from .kernels import fp8_operations
-from .memory import memory_of, meta_models, readable, resident, with_layers
+from .machine import available_memory
+from .memory import memory_of, meta_models, readable, resident, text_encoder_bytes, with_layers
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Placement:
-    """`fp8`: the blocks' linear layers are quantised. `memory`: most bytes on the device; blocks beyond it stream."""
+    """`fp8`: the blocks' linear layers are quantised. `memory`: most bytes on the device; blocks beyond it stream.
+
+    Without `memory` it is all that is free on a GPU.
+    """
 
     fp8: bool = False
     memory: int | None = None
@@ -62,9 +69,10 @@ def residence(preset: Preset, dtype: torch.dtype, placement: Placement) -> Resid
     least = whole - count * block + staging_bytes(layers)
     kept = (placement.memory - least) // block
     if kept < 0:
+        less = "a smaller --size" if placement.fp8 else "--fp8, or a smaller --size"
         raise InputError(
-            f"--memory {readable(placement.memory)}; {preset.name} at {width}x{height} needs at least "
-            f"{readable(least)}, with all blocks streamed: give more, or a smaller --size"
+            f"--memory {readable(placement.memory)} (or what is free); {preset.name} at {width}x{height} needs at "
+            f"least {readable(least)}, with all blocks streamed: give more, or {less}"
         )
     return Residence(kept, count, needed, least + kept * block)
 
@@ -80,7 +88,9 @@ def place(transformer: Transformer, device: torch.device, fp8: bool, streamed: S
         block.to("cpu" if index in streamed else device)
     if streamed:
         stream_weights([transformer.blocks[index] for index in streamed], device)
-    return transformer.to(device)
+    placed = transformer.to(device)
+    torch.cuda.empty_cache()  # of blocks that were there before they were quantised
+    return placed
 
 
 def layers_of(placement: Placement, device: torch.device) -> Any:
@@ -95,10 +105,29 @@ def open_placed(
     placement: Placement,
     size: tuple[int, int] | None = None,
     patch: Path | None = None,
+    whole: bool = False,
 ) -> Model:
-    """As `open_model`, its transformer placed; `size` is (height, width) in pixels if not the model's."""
-    if not placement:
+    """As `open_model`, its transformer placed; `size` is (height, width) in pixels if not the model's.
+
+    On a GPU, `placement.memory` is what is free there unless it says less: blocks beyond it are streamed, and a text
+    encoder that is larger runs on the CPU. Raises `InputError`, before any weight is read, where even that is too much,
+    or where blocks are streamed although `whole`.
+    """
+    if device.type == "cpu" and not placement:
         return open_model(name, device, dtype, patch)
-    model = open_model(name, device, dtype, patch, layers_of(placement, device), home="cpu")
-    streamed = residence(model.preset.sized(size), dtype, placement).streamed
+    layers = layers_of(placement, device)
+    model = open_model(name, device, dtype, patch, layers, home="cpu")
+    preset, budget = model.preset.sized(size), placement.memory
+    if device.type != "cpu":
+        free = available_memory(device)
+        budget = free if budget is None else min(budget, free)
+    streamed = residence(preset, dtype, Placement(placement.fp8, budget)).streamed
+    if whole and streamed:
+        raise InputError(
+            f"{len(streamed)} blocks of {preset.name} would have to be streamed into what is free on {device}, and "
+            "--compile makes a graph of blocks that stay: give --fp8 or a smaller --size, or leave --compile out"
+        )
+    if budget is not None and text_encoder_bytes(preset, dtype) > budget:
+        logger.warning("the text encoder does not fit on %s: it runs on the CPU, once, slowly", device)
+        model = open_model(name, device, dtype, patch, layers, home="cpu", text_home="cpu")
     return replace(model, load_transformer=lambda: place(model.load_transformer(), device, placement.fp8, streamed))

@@ -43,10 +43,10 @@ class Share(Tokens):
         self.start = mesh.rank * self.size
 
     def split(self, x: Tensor) -> Tensor:
-        """See `Tokens.split`; past the last token come zeros."""
+        """See `Tokens.split`; past the last token come zeros. A copy, so that the whole need not be kept."""
         held = x[:, self.start : self.start + self.size]
         missing = self.size - held.shape[1]
-        return torch.cat([held, held.new_zeros(x.shape[0], missing, *x.shape[2:])], dim=1) if missing else held
+        return torch.cat([held, held.new_zeros(x.shape[0], missing, *x.shape[2:])], dim=1) if missing else held.clone()
 
     def join(self, x: Tensor) -> Tensor:
         """See `Tokens.join`; the padding is dropped."""

@@ -71,6 +71,8 @@ class Seam:
         new one with others behind it."""
         if self.shown is None or first > self.place + SEAM_FRAMES:
             return frames
+        if self.shown.device != frames.device:
+            self.shown = self.shown.to(frames, non_blocking=True)  # once a chunk, and not waited for
         shown, begin = self.shown.to(frames), self.place + 1 - first
         if 0 <= begin < frames.shape[1]:
             new = frames[:, begin : begin + SEAM_FRAMES]

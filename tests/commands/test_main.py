@@ -155,7 +155,7 @@ BAD_INPUTS = {
     "a prompt after the end": (None, ["--prompt-at", "9", "x"], "lasts 1.52 s"),
     "a prompt at no time": (None, ["--prompt-at", "nan", "x"], "a prompt at nan s; the speech lasts 1.52 s"),
     "a prompt at the end of time": (None, ["--prompt-at", "inf", "x"], "a prompt at inf s"),
-    "too little memory": (None, ["--memory", "1M"], r"--memory 1\.0 MiB; nano at 64x64 needs at least \d+\.\d MiB"),
+    "too little memory": (None, ["--memory", "1M"], r"--memory 1\.0 MiB .*; nano at 64x64 needs at least \d+\.\d MiB"),
     "compiled and streamed": (None, ["--memory", "1G", "--compile"], "leave one out"),
     "FP8 on several devices": (None, ["--fp8", "--devices", "cpu x2"], "--fp8 and --memory are for one device"),
     "a URL as image": (None, ["--image", "https://127.0.0.1/face.png"], "does not exist"),
@@ -445,8 +445,9 @@ def test_info_counts_before_anything_is_spent(capsys):
     assert main(["info", "14b", "--dtype", "bfloat16"]) == 0
     out = capsys.readouterr().out
     assert re.search(r"transformer weights\s+35\.17 GiB", out)
-    kept = [int(count) for count in re.findall(r"(\d+) of 40, \d+\.\d+ GiB in bfloat16", out)]
-    assert len(kept) == 4 and kept[1] > kept[0] > kept[2] and kept[1] > kept[3] > kept[2]
+    kept = [int(count) for count in re.findall(r"(\d+) of 40 blocks stay", out)]
+    assert kept == sorted(kept) and kept[-1] == 40 > kept[0], "a line for each card, the smallest first"
+    assert re.search(r"^ +24  --fp8 +40 of 40", out, re.MULTILINE)
     assert main(["info"]) == 0
     assert "nano" in capsys.readouterr().out
 

@@ -73,7 +73,7 @@ def scaled_weights(path: Path) -> list[str]:
 def test_a_weight_scaled_by_a_twentieth_fails(path, monkeypatch):
     """Each weight tensor in turn; the few that cannot be felt are listed above."""
     golden = Golden(path)
-    monkeypatch.setattr("livetalk_core.commands.verify.golden.Golden", lambda _: golden)
+    monkeypatch.setattr("livetalk_core.commands.verify.golden.Golden", lambda *_: golden)
     unnoticed = []
     for name in scaled_weights(path):
         original = golden.tensors[name]

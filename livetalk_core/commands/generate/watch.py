@@ -3,12 +3,14 @@
 import argparse
 import sys
 from contextlib import nullcontext
+from dataclasses import replace
 
 from tqdm import tqdm
 
 from ...config import DEFAULT_NEGATIVE_PROMPT, CorrectionConfig, Guidance
 from ...errors import Cancelled, InputError, ResumeError, TakenError
 from ...files import check_place
+from ...hardware.fit import explained
 from ...media.crop import Crop
 from ...media.place import OutputPlace
 from ...parallel.fleet import Fleet
@@ -56,8 +58,10 @@ def _render(settings: Settings, fleet: Fleet | None) -> int:
     if settings.negative_prompt != DEFAULT_NEGATIVE_PROMPT and (guidance is None or guidance.text == 1):
         print("--negative-prompt is not heeded: there is no guidance by text (see --guidance)", file=sys.stderr)
     print(f"model {model}, {length} on {fleet or settings.device}", file=sys.stderr)
+    preset = replace(model.preset, stream=render.session.stream)
     try:
-        _watch(render)
+        with explained(preset, settings.dtype, settings.device):
+            _watch(render)
     except BaseException as error:
         if not place.finished:
             _say_where_the_partial_is(place, error)

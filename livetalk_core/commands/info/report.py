@@ -15,12 +15,10 @@ from ...checkpoints.load import transformer_part
 from ...config import PRESETS, Preset, TransformerConfig
 from ...errors import CheckpointError, InputError
 from ...files import check_readable
+from ...hardware.fit import CARDS, advice, fitting, usable
 from ...hardware.machine import available_memory, describe
-from ...hardware.memory import readable
+from ...hardware.memory import readable, text_encoder_bytes
 from ...hardware.placement import Placement, residence
-
-CARDS = (22 * 2**30, 14 * 2**30)
-"""What `--memory` may be on cards of 24 and 16 GiB: driver and kernels take the rest."""
 
 UNTOLD = ("num_heads", "text_len", "eps", "audio_blocks", "audio_channels")
 """Widths that no weight's shape tells."""
@@ -107,23 +105,38 @@ def _model(preset: Preset) -> list[str]:
 def _memory(preset: Preset, device: torch.device, dtype: torch.dtype, placement: Placement) -> list[str]:
     """Each part's need, and whether the sum fits: weights and context stay, the largest working set comes on top."""
     found = residence(preset, dtype, Placement(placement.fp8))
-    free = available_memory(device)
-    verdict = "fits" if found.total <= free else "does not fit: --fp8, --memory, a smaller --size or nano need less"
+    free, text = available_memory(device), text_encoder_bytes(preset, dtype)
+    verdict = "fits" if found.total <= free else advice(preset, dtype, free)
     return [
-        f"memory in {placement.dtype_name(dtype)}, counted, without the kernels' own workspaces:",
-        *(f"  {part:<20}{readable(size):>12}" for part, size in found.needed.items()),
-        f"  {'at once':<20}{readable(found.total):>12}; {readable(free)} are free on {device}: {verdict}",
+        f"memory in {placement.dtype_name(dtype)}, counted, with a margin for the kernels' own workspaces:",
+        *(f"  {part:<22}{readable(size):>12}" for part, size in found.needed.items()),
+        f"  {'at once':<22}{readable(found.total):>12}; {readable(free)} are free on {device}: {verdict}",
+        f"  {'text encoder, before':<22}{readable(text):>12}; on the CPU where that is more than there is",
     ]
 
 
 def _streamed(preset: Preset, dtype: torch.dtype, placement: Placement) -> list[str]:
-    """Blocks that stay on the device, and all that is there at once, for what may be given to `--memory`."""
-    budgets = (placement.memory,) if placement.memory else CARDS
-    choices = [Placement(fp8, budget) for budget in budgets for fp8 in (False, True)]
-    return [
-        "with --memory, blocks that stay on the device, the others streamed, and bytes there at once:",
-        *(f"  {readable(choice.memory or 0):<12}{_kept(preset, dtype, choice)}" for choice in choices),
-    ]
+    """What `--memory` comes to, or else which options fit which card."""
+    if placement.memory:
+        choices = [Placement(fp8, placement.memory) for fp8 in (False, True)]
+        lines = [f"  {readable(placement.memory):<12}{_kept(preset, dtype, choice)}" for choice in choices]
+        return ["with --memory, blocks that stay on the device, the others streamed, and bytes there at once:", *lines]
+    return ["on cards of so many GB, the options that fit:", *(f"  {row}" for row in cards(preset, dtype))]
+
+
+def cards(preset: Preset, dtype: torch.dtype) -> list[str]:
+    """A line for each size of card: the options, blocks that stay, bytes at once, where the text encoder runs."""
+    rows = []
+    for card in CARDS:
+        found = fitting(preset, dtype, usable(card))
+        if found is None:
+            rows.append(f"{card:>4}  does not fit: a smaller --size")
+            continue
+        kept, where = found.residence, ", text encoder on the CPU" if found.text_on_cpu else ""
+        rows.append(
+            f"{card:>4}  {found.flags:<22}{kept.blocks:>3} of {kept.of} blocks stay, {readable(kept.total)}{where}"
+        )
+    return rows
 
 
 def _kept(preset: Preset, dtype: torch.dtype, placement: Placement) -> str:

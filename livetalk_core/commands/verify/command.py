@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..options import stoppable
+from ...errors import InputError
+from ..options import device_and_dtype, stoppable
 
 if TYPE_CHECKING:
     from .golden import Row
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
 def add_options(command: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     command.add_argument("files", type=Path, nargs="+", metavar="FILE", help="golden files")
+    command.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ... or auto (default: cpu)")
+    command.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), default="float32",
+        help="of the weights; in 16 bits errors are root mean squares, relative to the output (default: float32)",
+    )  # fmt: skip
     command.add_argument(
         "--ranks", type=int, help="split the models over so many processes, in every way (ulysses x ring) that fits"
     )
@@ -24,11 +30,14 @@ def run(options: argparse.Namespace) -> int:
     """Check the models against golden files of the reference."""
     from ...parallel.devices import parse_devices
     from ...parallel.fleet import Limits, local_fleet
-    from .golden import verify, verify_split
+    from .golden import Where, verify, verify_split
 
     if options.ranks is None:
+        where = Where(*device_and_dtype(options))
         with stoppable():
-            return _print_rows(options.files, verify)
+            return _print_rows(options.files, lambda path: verify(path, where=where))
+    if (options.device, options.dtype) != ("cpu", "float32"):
+        raise InputError("--ranks checks on CPU processes in float32; leave out --device and --dtype, or --ranks")
     devices = parse_devices(f"cpu x{options.ranks}")
     limits = Limits(silence=60)  # several workers on one core are slow, and not lost
     with stoppable(), local_fleet(devices, "verify", limits=limits) as fleet:

@@ -31,7 +31,7 @@ from ...parallel.collectives import greatest
 from ...parallel.fleet import Fleet
 from ...parallel.mesh import degrees
 from ...parallel.worker import Job
-from .file import Golden, Row, Shares, Splitter, Whole, loaded, spoken
+from .file import Golden, Row, Shares, Splitter, Where, Whole, loaded, spoken
 from .stream import check_stream
 
 VAES = ("vae", "ltx_vae")
@@ -82,7 +82,7 @@ def check_ltx_vae(golden: Golden, splitter: Splitter) -> Iterator[Row]:
 
 def check_audio(golden: Golden, _: Splitter) -> Iterator[Row]:
     """Loudness where the member of the family sets it, then the audio encoder and its windows."""
-    waveform, frames = golden.io("waveform").double(), golden.metadata["frames"]
+    waveform, frames = golden.io("waveform").double().cpu(), golden.metadata["frames"]
     normalized = waveform * gain_to(golden.metadata["lufs"], integrated_loudness(waveform.numpy()))
     standardized = AudioEncoder.standardize(normalized)
     if golden.metadata["lufs"] is None:
@@ -91,7 +91,7 @@ def check_audio(golden: Golden, _: Splitter) -> Iterator[Row]:
         yield golden.row("normalized", normalized, 1e-6)
     config = AudioEncoderConfig(**{**golden.metadata["config"], "lufs": golden.metadata["lufs"]})
     encoder = loaded(AudioEncoder(config), keys.audio_encoder(golden.weights()))
-    embedding = encoder.embed(standardized, frames)
+    embedding = encoder.embed(standardized.to(golden.where.device), frames)
     yield golden.row("embedding", embedding, 1e-4)
     yield golden.row("windows_first8", windows(embedding, 0, 8), 1e-4)
     yield golden.row("windows_last8", windows(embedding, frames - 8, frames), 1e-4)
@@ -135,18 +135,21 @@ CHECKS: dict[str, Callable[[Golden, Splitter], Iterator[Row]]] = {
 }
 
 
-def open_golden(path: Path) -> Golden:
+def open_golden(path: Path, where: Where = Where()) -> Golden:  # noqa: B008 - frozen
     """The file; a `CheckpointError` where it is of no kind that can be checked."""
-    golden = Golden(path)
+    golden = Golden(path, where)
     if (kind := golden.metadata.get("kind")) not in CHECKS:
         raise CheckpointError(f"{path} is of kind {kind!r}; the kinds that can be checked: {', '.join(CHECKS)}")
     return golden
 
 
-def verify(path: Path, splitter: Splitter | None = None) -> Iterator[Row]:
-    """Compare every output in a golden file with what our models compute, in float32 on the CPU."""
-    golden = open_golden(path)
-    with torch.inference_mode():
+def verify(path: Path, splitter: Splitter | None = None, where: Where = Where()) -> Iterator[Row]:  # noqa: B008
+    """Compare every output in a golden file with what our models compute, on a device and in a dtype.
+
+    Without TF32, which rounds float32 on a GPU to 10 bits.
+    """
+    golden = open_golden(path, where)
+    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         yield from CHECKS[golden.metadata["kind"]](golden, splitter or Whole())
 
 

@@ -81,10 +81,14 @@ def _golden_session(golden: Golden, splitter: Splitter) -> Session:
     member = PRESETS[metadata.get("family", FIRST_MEMBER)].stream
     transformer = loaded(Transformer(config), _transformer_weights(golden))
     engine = LocalEngine(
-        splitter.transformer(transformer), _vae(golden, splitter), shift=metadata["shift"], bridge=member.bridge
+        splitter.transformer(transformer),
+        _vae(golden, splitter),
+        golden.where.device,
+        shift=metadata["shift"],
+        bridge=member.bridge,
     )
     stream = replace(member, geometry=config.geometry, **{name: metadata[name] for name in STREAM})
-    reference = to_reference(Image.fromarray(golden.io("image").numpy()), stream.height, stream.width)
+    reference = to_reference(Image.fromarray(golden.io("image").cpu().numpy()), stream.height, stream.width)
     posterior = _recorded(golden, "posterior", 1)
     tokens = golden.find("clip"), golden.find("text")
     avatar = prepare_avatar(
