@@ -163,6 +163,7 @@ def train(stage: str, settings: Settings, folder: Path) -> Path:
     if accelerator.num_processes > 1 and stage in ALONE:
         raise InputError(f"train {stage} runs in one process; {accelerator.num_processes} were started")
     Trainer(TASKS[stage](Run(settings)), settings.schedule, folder, accelerator).run()
+    accelerator.end_training()  # a process that ends with its group standing may be aborted
     plot_record(folder)
     return folder
 

@@ -30,6 +30,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from livetalk_core.checkpoints import load, nano
 from livetalk_core.checkpoints.convert import convert
 from livetalk_core.errors import LiveTalkError
+from livetalk_core.hardware.machine import peak_memory
 from livetalk_core.media.image import load_image
 from livetalk_core.models.text_encoder import FileTokenizer
 
@@ -274,10 +275,7 @@ def main() -> None:
     logging.disable()
     with tempfile.TemporaryDirectory() as folder:
         count = run(options.target, options.seed, options.seconds, options.case, Path(folder))
-    import resource  # not on Windows
-
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    sys.stdout.write(json.dumps({"cases": count, "bytes": most}) + "\n")
+    sys.stdout.write(json.dumps({"cases": count, "bytes": peak_memory(torch.device("cpu"))}) + "\n")
 
 
 if __name__ == "__main__":

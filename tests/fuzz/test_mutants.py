@@ -18,7 +18,6 @@ MOST_BYTES = 1.5 * 2**30
 LEAST_CASES = 5
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="memory is measured with getrusage")
 @pytest.mark.parametrize("target", ["pictures", "weights", "configs", "pickles", "tokenizers"])
 def test_damaged_files_end_in_a_message(target):
     process = subprocess.run(

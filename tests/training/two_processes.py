@@ -8,4 +8,6 @@ from test_trainer import Line, schedule
 from livetalk_core.training.trainer import Trainer
 
 if __name__ == "__main__":
-    Trainer(Line(), schedule(int(sys.argv[2]), final_rate=1.0, warmup=0), Path(sys.argv[1])).run()
+    trainer = Trainer(Line(), schedule(int(sys.argv[2]), final_rate=1.0, warmup=0), Path(sys.argv[1]))
+    trainer.run()
+    trainer.accelerator.end_training()
