@@ -6,7 +6,6 @@ Runners import what they need when they are made: many workers start at once, on
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config import SECRET_VARIABLE
@@ -43,7 +42,6 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", help="cpu, cuda:1 ... (default: the GPU of torchrun's local rank, or the CPU)")
     command.add_argument("--rank", type=int, help="this worker's number (default: torchrun's)")
     command.add_argument("--ranks", type=int, help="how many workers there are (default: torchrun's)")
-    command.add_argument("--store", type=Path, help="a file where the workers of one host meet (default: as torchrun)")
     command.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's own choice)")
 
 

@@ -9,6 +9,7 @@ import torch
 
 from ..errors import InputError
 
+MOST_PORT = 65535
 FORMS = "write auto, cuda:0,cuda:1, cuda x2 or cpu x2"
 
 
@@ -55,6 +56,6 @@ def _check(devices: Sequence[str], gpus: int) -> None:
 def address(text: str) -> tuple[str, int]:
     """`HOST:PORT` -> (host, port)."""
     host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:
+    if not host or not port.isdigit() or int(port) > MOST_PORT:
         raise InputError(f"address {text!r}; write HOST:PORT, such as 192.168.1.5:29700")
     return host.strip("[]"), int(port)

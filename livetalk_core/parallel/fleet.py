@@ -185,7 +185,8 @@ class Fleet:
         self._crew = Crew(source, members)
         self.sent = {}
         try:
-            for _ in self._run("setup", SETUP, *self._setup):
+            fields, tensors = self._setup
+            for _ in self._run("setup", SETUP, {**fields, **source.meet()}, tensors):
                 pass
         except BaseException:
             self._end(politely=False)

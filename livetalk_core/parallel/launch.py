@@ -3,17 +3,14 @@
 import logging
 import queue
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +18,8 @@ import torch
 from .. import __version__
 from ..errors import InputError, WorkerError
 from ..hardware.machine import ROOT
+from .devices import MOST_PORT
+from .meeting import Meeting
 from .protocol import Connection, Message, welcome
 
 LOOPBACK = "127.0.0.1"
@@ -50,13 +49,13 @@ class Member(NamedTuple):
 
 
 class LocalWorkers:
-    """Worker processes of this machine, one a device; a context, since they and their files must go."""
+    """Worker processes of this machine, one a device; `close` ends them."""
 
     def __init__(self, devices: Sequence[str], program: Sequence[str] = PROGRAM) -> None:
         self.devices, self.ranks = devices, len(devices)
         self.secret = secrets.token_hex(32).encode()
         self._program, self._processes = program, list[subprocess.Popen[bytes]]()
-        self._folder = tempfile.mkdtemp(prefix="livetalk-")
+        self._meeting: Meeting | None = None
         self._ended = threading.Event()
 
     @contextmanager
@@ -65,6 +64,11 @@ class LocalWorkers:
         with socket.create_server((LOOPBACK, 0)) as server:
             self._start(server.getsockname()[1])
             yield server
+
+    def meet(self) -> dict[str, Any]:
+        """Open what these workers find each other by; the set-up's fields that say so."""
+        self._meeting = Meeting(LOOPBACK)
+        return {"meeting port": self._meeting.port, "one host": True}
 
     def fate(self, rank: int) -> str | None:
         """What became of a process that has ended; None while it runs."""
@@ -94,7 +98,8 @@ class LocalWorkers:
                 process.kill()
                 process.wait()
         self._ended.set()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._meeting is not None:
+            self._meeting.close()
 
     def _start(self, port: int) -> None:
         """Start the processes from a thread that lives as long as they: Linux ends them with the one that did."""
@@ -117,7 +122,7 @@ class LocalWorkers:
         threads = max(1, torch.get_num_threads() // self.ranks)
         options = {
             "connect": f"{LOOPBACK}:{port}", "rank": rank, "ranks": self.ranks, "device": self.devices[rank],
-            "store": Path(self._folder) / "store", "threads": threads, "secret-file": "-",
+            "threads": threads, "secret-file": "-",
         }  # fmt: skip
         command = [*self._program, *(str(word) for name, value in options.items() for word in (f"--{name}", value))]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, cwd=ROOT)
@@ -132,6 +137,7 @@ class RemoteWorkers:
 
     def __init__(self, address: tuple[str, int], ranks: int, secret: bytes) -> None:
         self.ranks, self.secret, self._address = ranks, secret, address
+        self._meeting: Meeting | None = None
 
     @contextmanager
     def listen(self) -> Iterator[socket.socket]:
@@ -145,6 +151,12 @@ class RemoteWorkers:
             logging.info("waiting for %d workers at %s", self.ranks, name)
             yield server
 
+    def meet(self) -> dict[str, Any]:
+        """See `LocalWorkers.meet`: at the port behind the one that is listened at, for the sake of firewalls."""
+        host, port = self._address
+        self._meeting = Meeting(host, port + 1 if port < MOST_PORT else 0)
+        return {"meeting port": self._meeting.port, "one host": False}
+
     def fate(self, rank: int) -> str | None:
         """Not known from here."""
         return None
@@ -154,6 +166,8 @@ class RemoteWorkers:
 
     def close(self) -> None:
         """They end with their connection."""
+        if self._meeting is not None:
+            self._meeting.close()
 
 
 Source = LocalWorkers | RemoteWorkers

@@ -14,6 +14,7 @@ import torch.distributed as dist
 
 from ..errors import InputError
 from .collectives import Group
+from .meeting import COLLECTIVE_TIMEOUT
 
 
 def degrees(ranks: int, heads: int) -> list[tuple[int, int]]:
@@ -84,4 +85,4 @@ def group_of(members: Iterable[int]) -> Group:
 
 @cache
 def _new_group(ranks: tuple[int, ...]) -> Group:
-    return cast(Group, dist.new_group(list(ranks)))
+    return cast(Group, dist.new_group(list(ranks), timeout=COLLECTIVE_TIMEOUT))

@@ -20,7 +20,6 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -35,13 +34,12 @@ from ..errors import Cancelled, InputError, LiveTalkError, WorkerError
 from ..hardware.machine import available_memory, choose_device
 from . import collectives
 from .devices import address
+from .meeting import join
 from .protocol import Connection, Disconnected, Message, introduce
 
 HEARTBEAT_SECONDS = 1
 CONNECT_SECONDS = 300
 """How long a worker looks for its controller."""
-COLLECTIVE_TIMEOUT = timedelta(hours=2)
-"""Beyond every limit of the controller's, who can tell a wedged rank from one that waits for it."""
 PR_SET_PDEATHSIG = 1
 PACK = Path(__file__).parents[1]
 SECRET_BYTES, MOST_SECRET = 16, 4096
@@ -55,17 +53,13 @@ Runners = Mapping[str, Callable[["Job"], Runner]]
 
 @dataclass(frozen=True)
 class Place:
-    """Where a worker stands among the others, and where it connects to.
-
-    `store` is a file that the workers of one host meet at; without one they meet as torchrun's environment says.
-    """
+    """Where a worker stands among the others, and where it connects to."""
 
     controller: tuple[str, int]
     secret: bytes
     rank: int
     ranks: int
     device: torch.device
-    store: Path | None
 
 
 class Job:
@@ -127,13 +121,10 @@ class Worker:
         return Message("done", message.job)
 
     def _set_up(self, message: Message) -> None:
-        place = self.place
-        method = "env://" if place.store is None else f"file://{place.store}"
-        # NCCL's communicators are made when first used (no `device_id`): on the device that `serve` has chosen.
-        backend = "gloo" if place.device.type == "cpu" else f"cpu:gloo,{place.device.type}:nccl"
-        dist.init_process_group(
-            backend, init_method=method, timeout=COLLECTIVE_TIMEOUT, rank=place.rank, world_size=place.ranks
-        )
+        place, port = self.place, message.fields["meeting port"]
+        if message.fields["one host"]:
+            keep_to_this_host()
+        join(place.controller[0], port, place.rank, place.ranks, place.device)
         self._runner = self._runners[message.fields["runner"]](Job(self, message))
 
     def _describe(self) -> dict[str, Any]:
@@ -206,7 +197,6 @@ def place_of(
     device: str | None = None,
     rank: int | None = None,
     ranks: int | None = None,
-    store: Path | None = None,
     threads: int | None = None,
 ) -> Place:
     """A worker's place from its options; what is not given comes from torchrun's environment."""
@@ -219,7 +209,7 @@ def place_of(
         if "RANK" not in environment:
             raise InputError("no --rank and --ranks, and no torchrun that gives them; start workers with torchrun")
         rank, ranks = int(environment["RANK"]), int(environment["WORLD_SIZE"])
-    return Place(address(connect), read_secret(secret_file), rank, ranks, choose_device(device), store)
+    return Place(address(connect), read_secret(secret_file), rank, ranks, choose_device(device))
 
 
 def read_secret(file: str | None) -> bytes:
@@ -273,8 +263,6 @@ def serve(place: Place, runners: Runners) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the controller decides
     if place.device.type == "cuda":
         torch.cuda.set_device(place.device)
-    if place.store is not None:
-        keep_to_this_host()
     return Worker(place, connect(place.controller, place.secret), runners).serve()
 
 

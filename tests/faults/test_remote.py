@@ -2,6 +2,7 @@
 
 import os
 import queue
+import signal
 import socket
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import time
 
 import pytest
 import torch
-from faulty_fleets import LIMITS, PROGRAM, Button, count
+from faulty_fleets import LIMITS, PROGRAM, Button, count, processes_of
 
 from livetalk_core import __version__
 from livetalk_core.errors import Cancelled, InputError, WorkerError
@@ -31,6 +32,7 @@ def torchrun(node: int, meeting: int, controller: int, secret: bytes) -> subproc
     command = [
         sys.executable, "-m", "torch.distributed.run",
         "--nnodes", "2", "--node-rank", str(node), "--nproc-per-node", "1",
+        "--max-restarts", "9", "--monitor-interval", "0.2",
         "--master-addr", ADDRESSES[0], "--master-port", str(meeting), "--local-addr", ADDRESSES[node],
         PROGRAM[1], "--connect", f"{ADDRESSES[0]}:{controller}",
     ]  # fmt: skip
@@ -38,12 +40,17 @@ def torchrun(node: int, meeting: int, controller: int, secret: bytes) -> subproc
     return subprocess.Popen(command, env=environment)
 
 
-def test_two_nodes_are_one_fleet_and_end_in_peace():
+def test_two_nodes_are_one_fleet_after_each_failure_and_end_in_peace():
     meeting, controller = free_port(), free_port()
     nodes = [torchrun(node, meeting, controller, SECRET) for node in (0, 1)]
     try:
         with remote_fleet((ADDRESSES[0], controller), 2, SECRET, "faulty", limits=LIMITS) as fleet:
             assert count(fleet) == [0, 1, 2]
+            for rank in (1, 0, 1):
+                os.kill(processes_of(fleet)[rank], signal.SIGKILL)
+                with pytest.raises(WorkerError, match=rf"worker {rank} .*during count"):
+                    count(fleet, steps=1000, seconds=0.1)
+                assert count(fleet) == [0, 1, 2]
         assert [node.wait(300) for node in nodes] == [0, 0]
     finally:
         for node in nodes:
@@ -87,7 +94,7 @@ def test_a_worker_that_is_refused_says_why():
         connected = socket.create_connection(server.getsockname())
         theirs, _ = server.accept()
     with connected, theirs:
-        place = Place(("", 0), SECRET, 0, 1, torch.device("cpu"), None)
+        place = Place(("", 0), SECRET, 0, 1, torch.device("cpu"))
         worker = Worker(place, Connection(connected), {})
         controller = Connection(theirs)
         controller.send(Message("goodbye", fields={"fault": "runs LiveTalk 0.0.1"}))

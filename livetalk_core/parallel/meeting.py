@@ -1,0 +1,48 @@
+"""Where the workers of one start find each other: a store of torch.distributed that the controller opens for them.
+
+Each start has a store of its own: one that outlives its workers, as torchrun's does, would give the next ones the
+addresses of the dead.
+"""
+
+import logging
+import socket
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+COLLECTIVE_TIMEOUT = timedelta(hours=2)
+"""Beyond every limit of the controller's, who can tell a wedged rank from one that waits for it."""
+MEETING_SECONDS = 60
+
+
+class Meeting:
+    """The controller's side: a store that listens at `host`, at `port` if that is free, until `close`."""
+
+    def __init__(self, host: str, port: int = 0) -> None:
+        with _listen(host, port) as server:
+            self.port: int = server.getsockname()[1]
+            self._store: dist.TCPStore | None = dist.TCPStore(
+                host, self.port, None, True, timedelta(seconds=MEETING_SECONDS), False, master_listen_fd=server.detach()
+            )
+
+    def close(self) -> None:
+        """Close the port and what is connected to it."""
+        self._store = None
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port))
+    except OSError as error:
+        server = socket.create_server((host, 0))
+        logging.warning("port %d is not free (%s): workers meet at %d", port, error.strerror, server.getsockname()[1])
+        return server
+
+
+def join(host: str, port: int, rank: int, ranks: int, device: torch.device) -> None:
+    """A worker's side: make the process group of all workers, by the store that the controller has opened."""
+    store = dist.TCPStore(host, port, None, False, timedelta(seconds=MEETING_SECONDS), False)
+    # NCCL's communicators are made when first used (no `device_id`): on the device that `serve` has chosen.
+    backend = "gloo" if device.type == "cpu" else f"cpu:gloo,{device.type}:nccl"
+    dist.init_process_group(backend, store=store, timeout=COLLECTIVE_TIMEOUT, rank=rank, world_size=ranks)
