@@ -19,7 +19,7 @@ SOURCES := livetalk_core nodes
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint typecheck pytest chromium workflows format clean
+.PHONY: help install demo test lint typecheck pytest chromium workflows gpu format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do \
@@ -55,6 +55,10 @@ chromium:
 workflows: $(DEV)  ## have the frontend save the example workflows and picture the nodes (needs Chromium)
 	@$(BIN)/python -m tests.browser.save_workflows
 	@$(BIN)/python -m tests.browser.picture_nodes
+
+# Nothing is set up for it: the machine's own PyTorch is what is to be measured.
+gpu:  ## measure this machine's GPU with the 14B model's shape, in eight minutes (random weights, no download)
+	@$(PYTHON) -m benchmarks.first_gpu
 
 format: $(DEV)  ## let ruff mend what it can
 	@$(BIN)/ruff check --fix-only .

@@ -20,6 +20,7 @@ from ...hardware.placement import Placement, layers_of, place, residence
 from ...models import operations
 from ...models.audio_encoder import AudioEncoder
 from ...models.codec import build_vae
+from ...models.fp8 import quantize
 from ...models.transformer import Transformer
 from ...shapes import SAMPLES_PER_FRAME, VideoShape
 from ...streaming.avatar import Avatar
@@ -58,9 +59,9 @@ def bench(
     check_fit(preset, device, placement.dtype_name(dtype), found.total)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    transformer = _transformer(preset, device, dtype, placement, found.streamed)
-    models = _models(preset, transformer, device, dtype, attention, compiled)
-    parts = {part: _time(work, device, repeats) for part, work in _works(preset, models, device).items()}
+    transformer = build_transformer(preset, device, dtype, placement, found.streamed)
+    models = build_models(preset, transformer, device, dtype, attention, compiled)
+    parts = {part: time_work(work, device, repeats) for part, work in works_of(preset, models, device).items()}
     iteration = _iteration(preset, models, device, repeats)
     return {
         "preset": preset.name,
@@ -95,16 +96,16 @@ def check_fit(preset: Preset, device: torch.device, dtype: str, total: int) -> N
     )
 
 
-class _Models(NamedTuple):
+class Models(NamedTuple):
     """What computes a stream, with random weights."""
 
     engine: LocalEngine
     encoder: Any
 
 
-def _models(
+def build_models(
     preset: Preset, transformer: Transformer, device: torch.device, dtype: torch.dtype, attention: str, compiled: bool
-) -> _Models:
+) -> Models:
     kernel = choose_attention(attention, Shape.of(preset, device, dtype))
     engine = LocalEngine(
         transformer,
@@ -115,10 +116,10 @@ def _models(
         compiled,
         bridge=preset.stream.bridge,
     )
-    return _Models(engine, randomize(AudioEncoder(preset.audio).to(device)))
+    return Models(engine, randomize(AudioEncoder(preset.audio).to(device)))
 
 
-def _works(preset: Preset, models: _Models, device: torch.device) -> dict[str, Callable[[], Any]]:
+def works_of(preset: Preset, models: Models, device: torch.device) -> dict[str, Callable[[], Any]]:
     """What is timed alone: each part as the stream calls it."""
     config, stream, (engine, encoder) = preset.transformer, preset.stream, models
     shape = VideoShape(stream.frame_num, stream.height, stream.width)
@@ -140,13 +141,21 @@ def _works(preset: Preset, models: _Models, device: torch.device) -> dict[str, C
     }
 
 
-def _transformer(
+def build_transformer(
     preset: Preset, device: torch.device, dtype: torch.dtype, placement: Placement, streamed: Sequence[int]
 ) -> Transformer:
-    """Random weights, placed; made in main memory where the device would not hold them all."""
-    layers, home = layers_of(placement, device), "cpu" if placement else device
-    model: Any = randomize(Transformer(preset.transformer, layers, home, dtype))
-    return place(model, device, placement.fp8, streamed)
+    """Random weights, placed; made on the device block by block, since it need not hold them all."""
+    model: Any = Transformer(preset.transformer, layers_of(placement, device), "meta", dtype)
+    for index, block in enumerate(model.blocks):
+        randomize(block.to_empty(device=device), index)
+        if placement.fp8:
+            quantize(block)
+        if index in streamed:
+            block.cpu()
+    for name, part in model.named_children():
+        if name != "blocks":
+            randomize(part.to_empty(device=device))
+    return place(model.eval(), device, placement.fp8, streamed)
 
 
 def random_avatar(preset: Preset, shape: VideoShape) -> Avatar:
@@ -161,7 +170,7 @@ def random_avatar(preset: Preset, shape: VideoShape) -> Avatar:
     )
 
 
-def _time(work: Callable[[], Any], device: torch.device, repeats: int) -> dict[str, float]:
+def time_work(work: Callable[[], Any], device: torch.device, repeats: int) -> dict[str, float]:
     def once() -> float:
         _wait(device)
         start = time.perf_counter()
@@ -193,14 +202,14 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
     """Operations a second of a large matrix product, the fastest of a few runs."""
     side = 8192 if device.type == "cuda" else 1024
     matrix = torch.randn(side, side, device=device, dtype=dtype)
-    return 2 * side**3 / _time(lambda: matrix @ matrix, device, RATE_RUNS)["least"]
+    return 2 * side**3 / time_work(lambda: matrix @ matrix, device, RATE_RUNS)["least"]
 
 
 def copy_rate(device: torch.device) -> float:
     """Bytes a second read, and as many written, when a large tensor is copied."""
     source = torch.empty(2**30 if device.type == "cuda" else 2**27, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    return source.nbytes / _time(lambda: target.copy_(source), device, RATE_RUNS)["least"]
+    return source.nbytes / time_work(lambda: target.copy_(source), device, RATE_RUNS)["least"]
 
 
 def _wait(device: torch.device) -> None:
@@ -208,7 +217,7 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-class _Noise:
+class Noise:
     """Sound without end."""
 
     def read(self, _start: int, count: int, _rate: int, mono: bool) -> np.ndarray:
@@ -216,7 +225,7 @@ class _Noise:
         return np.random.default_rng(0).standard_normal((1, count)).astype(np.float32) / 8
 
 
-def _iteration(preset: Preset, models: _Models, device: torch.device, repeats: int) -> dict[str, Any]:
+def _iteration(preset: Preset, models: Models, device: torch.device, repeats: int) -> dict[str, Any]:
     """Whole chunks, from sound to a video file, as `generate` makes them; one more is made before, to warm up.
 
     Of each: its seconds, those until its first new frame is handed on, and those outside transformer and VAE.
@@ -224,7 +233,7 @@ def _iteration(preset: Preset, models: _Models, device: torch.device, repeats: i
     stream, watch = preset.stream, Stopwatch(device)
     plan = ChunkPlan.of((1 + repeats) * stream.new_frames, stream, live=True)
     avatar = random_avatar(preset, VideoShape(stream.frame_num, stream.height, stream.width))
-    features = LiveFeatures(_Noise(), models.encoder, plan)  # pyright: ignore[reportArgumentType]
+    features = LiveFeatures(Noise(), models.encoder, plan)  # pyright: ignore[reportArgumentType]
     timed, ahead = TimedEngine(models.engine, watch), device.type != "cpu"
     session = Session(timed, avatar, features, plan, stream, ahead=ahead)
     rows: list[tuple[float, float, float]] = []
