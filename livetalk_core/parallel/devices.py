@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import sys
 from collections.abc import Sequence
 
 import torch
@@ -10,11 +11,17 @@ import torch
 from ..errors import InputError
 
 MOST_PORT = 65535
+HAS_BFLOAT16 = 8
+"""The first major compute capability that multiplies bfloat16."""
 FORMS = "write auto, cuda:0,cuda:1, cuda x2 or cpu x2"
 
 
 def parse_devices(text: str) -> list[str]:
-    """One device a worker. `auto`: every GPU, or the CPU where there is none. No GPU is touched to find out."""
+    """One device a worker. `auto`: the GPUs that are fastest together, or the CPU where there is none."""
+    if sys.platform == "win32":
+        raise InputError(
+            f"devices {text!r} on Windows; several are for Linux and WSL, since NCCL has no Windows version: use one"
+        )
     devices = [device for part in text.split(",") for device in _devices(part.strip().lower())]
     _check(devices, torch.cuda.device_count())
     return devices
@@ -22,7 +29,7 @@ def parse_devices(text: str) -> list[str]:
 
 def _devices(part: str) -> list[str]:
     if part == "auto":
-        return [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["cpu"]
+        return [f"cuda:{index}" for index in fastest_together(torch.cuda.device_count())] or ["cpu"]
     found = re.fullmatch(r"(cpu|cuda)(?::(\d+))?(?:\s*x\s*(\d+))?", part)
     if found is None or (found[2] and (found[1] == "cpu" or found[3])):
         raise InputError(f"devices {part!r}; {FORMS}")
@@ -32,6 +39,26 @@ def _devices(part: str) -> list[str]:
     if kind == "cpu":
         return ["cpu"] * count
     return [f"cuda:{index}"] if index else [f"cuda:{number}" for number in range(count)]
+
+
+def fastest_together(gpus: int) -> list[int]:
+    """Those of so many GPUs that are soonest done: work is split equally, so the slowest one sets the pace.
+
+    A GPU without bfloat16 (before compute capability 8) is left out beside one that has it.
+    """
+    found = [torch.cuda.get_device_properties(index) for index in range(gpus)]
+    newest = max((gpu.major for gpu in found), default=0)
+    speeds = {
+        index: gpu.multi_processor_count
+        for index, gpu in enumerate(found)
+        if gpu.major >= HAS_BFLOAT16 or newest < HAS_BFLOAT16
+    }
+    ranked = sorted(speeds, key=lambda index: (-speeds[index], index))
+    most = max(range(len(ranked)), key=lambda last: ((last + 1) * speeds[ranked[last]], last), default=-1)
+    taken = sorted(ranked[: most + 1])
+    for index in sorted(set(range(gpus)) - set(taken)):
+        logging.warning("cuda:%d (%s) is left out: the others are sooner done without it", index, found[index].name)
+    return taken
 
 
 def _check(devices: Sequence[str], gpus: int) -> None:

@@ -1,5 +1,7 @@
 """What users write for devices, on machines with and without GPUs."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from livetalk_core.errors import InputError
@@ -9,6 +11,11 @@ from livetalk_core.parallel.devices import address, parse_devices
 @pytest.fixture(autouse=True)
 def gpus(monkeypatch, request):
     monkeypatch.setattr("torch.cuda.device_count", lambda: getattr(request, "param", 2))
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: gpu())
+
+
+def gpu(processors=128, major=8, name="a card"):
+    return SimpleNamespace(multi_processor_count=processors, major=major, name=name)
 
 
 @pytest.mark.parametrize(
@@ -58,3 +65,27 @@ def test_addresses():
     for text in ("10.0.0.1", "host:", ":5", "host:x", "host:70000"):
         with pytest.raises(InputError, match="write HOST:PORT"):
             address(text)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "devices"),
+    [
+        ([gpu(128), gpu(128), gpu(20, 7, "a display card")], ["cuda:0", "cuda:1"]),
+        ([gpu(20, 8, "a display card"), gpu(128)], ["cuda:1"]),
+        ([gpu(82), gpu(128), gpu(128)], ["cuda:1", "cuda:2"]),
+        ([gpu(100), gpu(128), gpu(128)], ["cuda:0", "cuda:1", "cuda:2"]),
+        ([gpu(68, 7), gpu(68, 7)], ["cuda:0", "cuda:1"]),
+        ([gpu(300, 7, "an old one"), gpu(128)], ["cuda:1"]),
+    ],
+)
+def test_auto_takes_those_that_are_fastest_together(monkeypatch, caplog, gpus, devices):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: len(gpus))
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda index: gpus[index])
+    assert parse_devices("auto") == devices
+    assert caplog.text.count("is left out") == len(gpus) - len(devices)
+
+
+def test_windows_is_refused_before_anything_is_started(monkeypatch):
+    monkeypatch.setattr("sys.platform", "win32")
+    with pytest.raises(InputError, match="on Windows; several are for Linux and WSL"):
+        parse_devices("cuda:0,cuda:1")
