@@ -86,15 +86,18 @@ class Part(Generic[M]):
                 )
         return model
 
-    def load(self, device: Device, dtype: torch.dtype) -> M:
-        """The model with its weights, as `dtype` (FP8 weights that the layers multiply out stay FP8), for inference."""
-        model = self._empty(dtype)
+    def load(self, device: Device, dtype: torch.dtype | None) -> M:
+        """The model with its weights, as `dtype` (FP8 weights that the layers multiply out stay FP8), for inference.
+
+        None leaves each weight in the file's own dtype: on the CPU it is then mapped from there, and copied nowhere.
+        """
+        model = self._empty(dtype or torch.float32)
         weights = self._rename(self.checkpoint)
         model.load_state_dict({n: self._place(n, weights[n], device, dtype) for n in list(weights)}, assign=True)
         assert not any(t.is_meta for t in (*model.parameters(), *model.buffers())), "a weight was not loaded"
         return model.eval().requires_grad_(False)
 
-    def _place(self, name: str, tensor: Tensor, device: Device, dtype: torch.dtype) -> Tensor:
+    def _place(self, name: str, tensor: Tensor, device: Device, dtype: torch.dtype | None) -> Tensor:
         kept = self._keeps_fp8 and (tensor.dtype in keys.FP8 or keys.base_of_scale(name) is not None)
         return tensor.to(device) if kept or not tensor.is_floating_point() else tensor.to(device, dtype)
 

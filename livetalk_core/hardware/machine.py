@@ -1,5 +1,6 @@
 """What this machine is: for `info`, and for the record that `bench` keeps."""
 
+import gc
 import os
 import platform
 from pathlib import Path
@@ -57,6 +58,13 @@ def available_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return psutil.virtual_memory().available
+
+
+def give_back_memory() -> None:
+    """Give back what PyTorch keeps of the GPUs' memory for later: other processes are about to ask for it."""
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def peak_memory(device: torch.device) -> int:

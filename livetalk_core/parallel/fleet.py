@@ -2,25 +2,27 @@
 
 A fleet starts its workers with the first job and keeps them warm. An error that all ranks raise alike (a bad input)
 leaves them running. Anything else ends them, since ranks that no longer agree wait for each other for ever: a worker
-that died, one that gives no sign of life, one that raised alone, no progress for far longer than was ever measured.
+that died, one that gives no sign of life, one that raised alone, no progress for far longer than its work takes.
 The next job then starts new ones.
 """
 
 import itertools
 import logging
 import queue
-import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor
 
 from .. import errors
 from ..errors import LiveTalkError, WorkerError
-from .launch import EXIT_SECONDS, POLL_SECONDS, LocalWorkers, Member, RemoteWorkers, Source, gather_members
-from .protocol import Disconnected, Message, pack
+from ..hardware.machine import give_back_memory
+from .crew import Crew, Event
+from .launch import POLL_SECONDS, LocalWorkers, Member, RemoteWorkers, Source, gather_members
+from .meeting import unreachable
+from .protocol import Message, pack
 
 SETUP = "set-up"
 
@@ -29,12 +31,15 @@ SETUP = "set-up"
 class Limits:
     """Seconds after which something is wrong.
 
-    Between two messages of a job: `floor` plus `factor` times the longest time that this verb has ever taken, or
-    `patience` where it has not been measured yet (`loading` for the set-up, which reads the weights).
+    Between two reports of a job: `floor` plus `factor` times what the operations counted for it took at the slowest
+    rate that these workers have shown with this verb. `patience` where nothing is measured yet, and where no rank waits
+    for another one; `loading` for the set-up, which reads the weights. Each exchange between ranks begins it anew.
     """
 
     start: float = 300
     silence: float = 10
+    meeting: float = 60
+    """From when all ranks look for each other until they have exchanged something, in each group."""
     patience: float = 600
     loading: float = 3600
     floor: float = 20
@@ -43,88 +48,26 @@ class Limits:
     """How long the other ranks are listened to after one has failed: the cause may come after its effects."""
 
 
-class Event(NamedTuple):
-    """A message that a worker sent; None when its connection is lost."""
-
-    rank: int
-    message: Message | None
-
-
-class Crew:
-    """Connected workers, each read by a thread of its own, so that none can hold up the controller."""
-
-    def __init__(self, source: Source, members: Sequence[Member]) -> None:
-        self.source, self.members = source, members
-        self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self.seen = [time.monotonic() for _ in members]
-        self.places: list[Mapping[str, Any]] = [{} for _ in members]
-        self._lost: set[int] = set()
-        self._readers = [threading.Thread(target=self._read, args=(member,), daemon=True) for member in members]
-        for reader in self._readers:
-            reader.start()
-
-    def send(self, message: Message) -> None:
-        """To all workers. One that is gone is found out by its reader."""
-        data = pack(message)
-        for member in self.members:
-            try:
-                member.connection.send_packed(data)
-            except Disconnected:
-                self.events.put(Event(member.rank, None))
-
-    def silent(self, seconds: float) -> list[Member]:
-        """Those that have given no sign of life for so long."""
-        now = time.monotonic()
-        return [member for member in self.members if now - self.seen[member.rank] > seconds]
-
-    def gone(self, seconds: float) -> list[Member]:
-        """The same, and those whose connection is lost."""
-        lost = [member for member in self.members if member.rank in self._lost]
-        return lost or self.silent(seconds)
-
-    def close(self, politely: bool) -> None:
-        """End the workers and the readers."""
-        if politely:
-            self.send(Message("goodbye"))
-            for reader in self._readers:
-                reader.join(EXIT_SECONDS)
-        for member in self.members:
-            member.connection.close()
-        self.source.close()
-        for reader in self._readers:
-            reader.join()
-
-    def _read(self, member: Member) -> None:
-        try:
-            while True:
-                message = member.connection.receive()
-                self.seen[member.rank] = time.monotonic()
-                if message.kind == "alive":
-                    self.places[member.rank] = message.fields
-                else:
-                    self.events.put(Event(member.rank, message))
-        except WorkerError as error:
-            if not isinstance(error, Disconnected):
-                logging.error("%s: %s", member, error)
-            self._lost.add(member.rank)
-            self.events.put(Event(member.rank, None))
-
-
 @dataclass
 class Progress:
-    """One job under way: which ranks still work, and when it was last heard of."""
+    """One job under way: which ranks still work, and when it was last heard of.
+
+    `work` are the operations from one report to the next, 1 where they are not counted.
+    """
 
     job: int
     verb: str
     working: set[int]
-    last: float = field(default_factory=time.monotonic)
-    longest: float = 0.0
+    last: float
+    work: float = 1.0
+    slowest: float = 0.0
+    meeting: set[int] = field(default_factory=set)
+    """The ranks that look for others."""
     failures: dict[int, Mapping[str, Any]] = field(default_factory=dict)
 
-    def heard(self) -> None:
+    def heard(self, now: float) -> None:
         """Something came: note how long it took."""
-        now = time.monotonic()
-        self.longest, self.last = max(self.longest, now - self.last), now
+        self.slowest, self.last = max(self.slowest, (now - self.last) / self.work), now
 
 
 class Fleet:
@@ -147,7 +90,6 @@ class Fleet:
         self._setup = {"runner": runner, **(fields or {})}, tensors or {}
         self._crew: Crew | None = None
         self._jobs = itertools.count(1)
-        self._longest: dict[str, float] = {}
         self.busy = False
         """Whether a job is under way."""
         self.sent: dict[str, Any] = {}
@@ -176,6 +118,7 @@ class Fleet:
             names = ", ".join(str(member) for member in gone)
             logging.warning("%s ended or stopped between two jobs; starting new workers", names)
             self._end(politely=False)
+        give_back_memory()
         source = self._source()
         try:
             members = gather_members(source, self._limits.start, self.poll)
@@ -220,10 +163,12 @@ class Fleet:
     def _run(self, kind: str, verb: str, fields: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Iterator[Message]:
         crew = self._crew
         assert crew is not None, "started before"
-        progress = Progress(next(self._jobs), verb, set(range(len(crew.members))))
+        job = next(self._jobs)
+        data = pack(Message(kind, job, fields, tensors))  # what cannot be packed is no job that could be stopped
+        progress = Progress(job, verb, set(range(len(crew.members))), crew.clock.now())
         self.busy = True
         try:
-            crew.send(Message(kind, progress.job, fields, tensors))
+            crew.post(data)
             yield from self._follow(crew, progress, self.poll)
         except LiveTalkError:
             raise  # the workers' own, and dealt with
@@ -232,7 +177,7 @@ class Fleet:
             raise
         finally:
             self.busy = False
-        self._longest[verb] = max(self._longest.get(verb, 0.0), progress.longest)
+        crew.rates[verb] = max(crew.rates.get(verb, 0.0), progress.slowest)
 
     def _follow(self, crew: Crew, progress: Progress, poll: Callable[[], None]) -> Iterator[Message]:
         """What the job reports, until all ranks have done with it."""
@@ -243,10 +188,14 @@ class Fleet:
                 continue
             if event.message is None or event.message.kind == "failed":
                 raise self._failure(crew, progress, event)
-            progress.heard()
+            progress.heard(crew.clock.now())
             if event.message.kind == "item":
                 yield event.message
-                progress.last = time.monotonic()  # the consumer's time is not the workers'
+                progress.last = crew.clock.now()  # the consumer's time is not the workers'
+            elif event.message.kind == "expects":
+                progress.work = event.message.fields["operations"]
+            elif event.message.kind == "meets":
+                (progress.meeting.add if event.message.fields["begins"] else progress.meeting.discard)(event.rank)
             else:
                 progress.working.discard(event.rank)
 
@@ -259,20 +208,25 @@ class Fleet:
 
     def _check_life(self, crew: Crew, progress: Progress) -> None:
         """Raise `WorkerError`, and end the workers, where one is silent or none gets on."""
-        now = time.monotonic()
         if silent := crew.silent(self._limits.silence):
             names = ", ".join(str(member) for member in silent)
             raise self._loss(
                 f"{names} gave no sign of life for {self._limits.silence:.0f} s: stopped, or its host is gone"
             )
-        limit = self._limit(progress.verb)
-        if now - progress.last > limit:
+        waited = crew.clock.now() - progress.last
+        if progress.meeting >= progress.working and waited > self._limits.meeting:
+            raise self._loss(f"workers have not reached each other in {waited:.0f} s: {unreachable(crew.members)}")
+        limit = self._limit(crew, progress)
+        if crew.clock.now() - max(progress.last, crew.moved) > limit:
             raise self._loss(f"no progress for {limit:.0f} s: {_blame(crew, progress)}")
 
-    def _limit(self, verb: str) -> float:
-        if verb in self._longest:
-            return self._limits.floor + self._limits.factor * self._longest[verb]
-        return self._limits.loading if verb == SETUP else self._limits.patience
+    def _limit(self, crew: Crew, progress: Progress) -> float:
+        limits, rate = self._limits, crew.rates.get(progress.verb)
+        if progress.verb == SETUP:
+            return limits.loading
+        if rate is None or not any(crew.links[rank].place.get("waits") for rank in progress.working):
+            return max(limits.patience, limits.factor * (rate or 0) * progress.work)
+        return limits.floor + limits.factor * rate * progress.work
 
     def _loss(self, what: str) -> WorkerError:
         """End the workers; the error to raise."""
@@ -333,11 +287,14 @@ def _is_common(failures: Sequence[Mapping[str, Any]]) -> bool:
 
 def _blame(crew: Crew, progress: Progress) -> str:
     """Who holds up the others: a rank that works on, or is somewhere else than in waiting for other ranks."""
-    working = [member for member in crew.members if member.rank in progress.working]
-    busy = [member for member in working if not crew.places[member.rank].get("waits")]
-    culprits = busy or working
-    places = [f"{member} is at {crew.places[member.rank].get('at', 'its start')}" for member in culprits]
-    return ", ".join(places) + (", and others wait for it" if len(culprits) < len(crew.members) else "")
+    places = {rank: crew.links[rank].place for rank in progress.working}
+    busy = [rank for rank, place in places.items() if not place.get("waits")]
+    done = [str(member) for member in crew.members if member.rank not in places]
+    if not busy and done:
+        return f"{', '.join(done)} ended its part before the others, which wait for it"
+    culprits = busy or list(places)
+    where = [f"{crew.members[rank]} is at {places[rank].get('at', 'its start')}" for rank in culprits]
+    return ", ".join(where) + (", and others wait for it" if len(culprits) < len(crew.members) else "")
 
 
 def local_fleet(devices: Sequence[str], runner: str, **options: Any) -> Fleet:

@@ -6,10 +6,17 @@ addresses of the dead.
 
 import logging
 import socket
+from collections.abc import Sequence
 from datetime import timedelta
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.distributed as dist
+
+from .collectives import Group, exchange, finish
+
+if TYPE_CHECKING:
+    from .launch import Member
 
 COLLECTIVE_TIMEOUT = timedelta(hours=2)
 """Beyond every limit of the controller's, who can tell a wedged rank from one that waits for it."""
@@ -46,3 +53,28 @@ def join(host: str, port: int, rank: int, ranks: int, device: torch.device) -> N
     # NCCL's communicators are made when first used (no `device_id`): on the device that `serve` has chosen.
     backend = "gloo" if device.type == "cpu" else f"cpu:gloo,{device.type}:nccl"
     dist.init_process_group(backend, store=store, timeout=COLLECTIVE_TIMEOUT, rank=rank, world_size=ranks)
+    try_out(cast(Group, dist.group.WORLD), device)
+
+
+def try_out(group: Group, device: torch.device) -> None:
+    """Exchange a number in a new group, so that a link that does not work is found before the work begins."""
+    for place in {torch.device("cpu"), device}:  # by gloo, and by NCCL where there are GPUs
+        exchange(torch.zeros(group.size(), 1, device=place), group)
+        finish(place)
+
+
+def unreachable(members: "Sequence[Member]") -> str:
+    """What may be wrong where connected workers do not reach each other, and what to do."""
+    if len({member.about["host"] for member in members}) == 1:
+        if members[0].about["device"] == "cpu":
+            return "is the loopback interface up?"
+        return (
+            "data does not pass between these GPUs; with NCCL_P2P_DISABLE=1 in the environment it goes through main "
+            "memory, and NCCL_DEBUG=INFO has NCCL say more"
+        )
+    networks = [member.about.get("networks") or "the first network that is found" for member in members]
+    hosts = ", ".join(f"{member.about['host']} by {network}" for member, network in zip(members, networks, strict=True))
+    return (
+        f"{hosts}; ranks connect to each other at any port of those that systems give out (net.ipv4.ip_local_port_range"
+        "): open them between the hosts, or name another network in GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME"
+    )

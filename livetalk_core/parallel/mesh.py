@@ -8,13 +8,16 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
-from typing import cast
+from typing import Any, cast
 
+import torch
 import torch.distributed as dist
 
 from ..errors import InputError
 from .collectives import Group
-from .meeting import COLLECTIVE_TIMEOUT
+from .meeting import COLLECTIVE_TIMEOUT, try_out
+
+CPU = torch.device("cpu")
 
 
 def degrees(ranks: int, heads: int) -> list[tuple[int, int]]:
@@ -37,8 +40,11 @@ class Mesh:
     ring_group: Group
 
     @classmethod
-    def of(cls, heads: int, ulysses: int | None = None) -> "Mesh":
-        """The mesh of all processes, made by all of them together; `ulysses` as given or the default."""
+    def of(cls, heads: int, ulysses: int | None = None, device: torch.device = CPU) -> "Mesh":
+        """The mesh of all processes, made by all of them together; `ulysses` as given or the default.
+
+        Each group exchanges something on `device`, so that it is known to work.
+        """
         ranks, rank = dist.get_world_size(), dist.get_rank()
         fitting = degrees(ranks, heads)
         wide = fitting[0][0] if ulysses is None else ulysses
@@ -47,7 +53,7 @@ class Mesh:
             raise InputError(f"Ulysses degree {wide} on {ranks} ranks with {heads} heads; possible: {names}")
         neighbours = [range(start, start + wide) for start in range(0, ranks, wide)]
         rings = [range(place, ranks, wide) for place in range(wide)]
-        return cls(
+        mesh = cls(
             wide,
             ranks // wide,
             rank,
@@ -55,6 +61,9 @@ class Mesh:
             [group_of(each) for each in neighbours][rank // wide],
             [group_of(each) for each in rings][rank % wide],
         )
+        for group in (mesh.ulysses_group, mesh.ring_group):
+            try_out(group, device)
+        return mesh
 
     @property
     def ranks(self) -> int:
@@ -85,4 +94,18 @@ def group_of(members: Iterable[int]) -> Group:
 
 @cache
 def _new_group(ranks: tuple[int, ...]) -> Group:
-    return cast(Group, dist.new_group(list(ranks), timeout=COLLECTIVE_TIMEOUT))
+    group = cast(Group, dist.new_group(list(ranks), timeout=COLLECTIVE_TIMEOUT))
+    if dist.get_rank() in ranks:
+        _made.append(group)
+    return group
+
+
+def exchanges() -> int:
+    """How many exchanges this process has begun, in all of its groups: as long as it grows, ranks get on."""
+    if not dist.is_initialized():
+        return 0
+    groups: list[Any] = [dist.group.WORLD, *_made]
+    return sum(group._get_sequence_number_for_group() for group in groups)
+
+
+_made: list[Group] = []

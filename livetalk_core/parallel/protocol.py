@@ -10,8 +10,9 @@ import json
 import secrets
 import socket
 import struct
+import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -23,8 +24,8 @@ from ..errors import WorkerError
 
 VERSION = 1
 HANDSHAKE_SECONDS = 10
-SEND_SECONDS = 15
-"""How long the other side may leave its socket unread."""
+TCP_INFO, UNANSWERED, LAST_ANSWER = 11, 24, 56
+"""Linux's `struct tcp_info`; where it has the packets not acknowledged, and the milliseconds since the last one was."""
 NONCE_BYTES = PROOF_BYTES = 32
 MOST_HEADER, MOST_BODY = 2**24, 2**36
 """Bytes beyond which a length is not believed."""
@@ -83,9 +84,6 @@ class Connection:
         self._socket.settimeout(None)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", SEND_SECONDS, 0))
-        if hasattr(socket, "TCP_USER_TIMEOUT"):  # the other side's host may go without a word
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * SEND_SECONDS)
 
     def send(self, message: Message) -> None:
         """Send a message; raises `Disconnected`."""
@@ -99,12 +97,20 @@ class Connection:
         except OSError as error:
             raise Disconnected(f"the connection is lost ({error})") from None
 
-    def receive(self) -> Message:
-        """Wait for the next message; raises `Disconnected` when the other side is gone."""
-        header, body = _LENGTHS.unpack(_read(self._socket, _LENGTHS.size))
+    def receive(self, heard: Callable[[], None] = lambda: None) -> Message:
+        """Wait for the next message; `heard` is called for every piece. Raises `Disconnected` without a sender."""
+        header, body = _LENGTHS.unpack(_read(self._socket, _LENGTHS.size, heard))
         if header > MOST_HEADER or body > MOST_BODY:
             raise WorkerError(f"a message of {header + body} bytes; {STRANGER}")
-        return unpack(_read(self._socket, header), _read(self._socket, body))
+        return unpack(_read(self._socket, header, heard), _read(self._socket, body, heard))
+
+    def is_unanswered(self, seconds: float) -> bool:
+        """Whether the other side's host has not answered for so long to what was sent; its process may sleep."""
+        if sys.platform != "linux":
+            return False
+        info = self._socket.getsockopt(socket.IPPROTO_TCP, TCP_INFO, 64)
+        unanswered, since = (struct.unpack_from("I", info, place)[0] for place in (UNANSWERED, LAST_ANSWER))
+        return bool(unanswered) and since > 1000 * seconds
 
     def close(self) -> None:
         """Close; a thread that waits in `receive` is woken by `Disconnected`."""
@@ -113,7 +119,7 @@ class Connection:
         self._socket.close()
 
 
-def _read(connected: socket.socket, count: int) -> bytes:
+def _read(connected: socket.socket, count: int, heard: Callable[[], None] = lambda: None) -> bytes:
     data = bytearray(count)
     view, done = memoryview(data), 0
     try:
@@ -122,6 +128,7 @@ def _read(connected: socket.socket, count: int) -> bytes:
             if not received:
                 raise Disconnected("the other side has closed the connection")
             done += received
+            heard()
     except OSError as error:
         raise Disconnected(f"the connection is lost ({error})") from None
     return bytes(data)

@@ -13,10 +13,10 @@ from typing import TypeGuard
 import torch
 from torch import Tensor, nn
 
-from ..hardware.memory import weight_bytes
 from .collectives import Group, gather_soon
 from .prefetch import Arrival, Prefetcher, fetch_weight
 
+FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 SMALLEST = 1024
 """Linear weights of fewer elements stay whole on every rank, as all that is no linear layer's weight does."""
 
@@ -24,12 +24,12 @@ SMALLEST = 1024
 class Layer:
     """One layer's weight: this rank's part of it, as bytes, so that every dtype is sent alike."""
 
-    def __init__(self, weight: Tensor, device: torch.device, group: Group) -> None:
+    def __init__(self, weight: Tensor, device: torch.device, group: Group, dtype: torch.dtype | None = None) -> None:
         ranks, rank = group.size(), group.rank()
-        self.shape, self.dtype, self._group = weight.shape, weight.dtype, group
+        self.shape, self.dtype, self._group = weight.shape, kept_dtype(weight, dtype), group
         elements = -(-weight.numel() // ranks)
         own = weight.detach().flatten()[rank * elements : (rank + 1) * elements]
-        self.part = torch.zeros(elements, dtype=weight.dtype, device=device)
+        self.part = torch.zeros(elements, dtype=self.dtype, device=device)
         self.part[: len(own)] = own
 
     def fetch(self) -> Arrival:
@@ -43,16 +43,50 @@ def is_sharded(module: nn.Module) -> TypeGuard[nn.Linear]:
     return isinstance(module, nn.Linear) and module.weight.numel() >= SMALLEST
 
 
-def sharded_bytes(model: nn.Module, ranks: int) -> tuple[int, int]:
+def bytes_as(tensor: Tensor, dtype: torch.dtype | None) -> int:
+    """Bytes of a weight once it is placed as `dtype`."""
+    return tensor.numel() * kept_dtype(tensor, dtype).itemsize
+
+
+def whole_bytes(model: nn.Module, dtype: torch.dtype | None = None) -> int:
+    """Bytes of all weights of a model, placed as `dtype`."""
+    return sum(bytes_as(weight, dtype) for weight in model.parameters())
+
+
+def sharded_bytes(model: nn.Module, ranks: int, dtype: torch.dtype | None = None) -> tuple[int, int]:
     """Bytes of a whole model's weights that each of so many ranks would hold: at rest, and at most gathered beside."""
     split = [module.weight for module in model.modules() if is_sharded(module)]
-    whole = weight_bytes(model) - sum(weight.nbytes for weight in split)
-    parts = sum(-(-weight.numel() // ranks) * weight.itemsize for weight in split)
-    return whole + parts, sum(sorted(weight.nbytes for weight in split)[-2:])
+    sizes = [bytes_as(weight, dtype) for weight in split]
+    parts = sum(-(-weight.numel() // ranks) * kept_dtype(weight, dtype).itemsize for weight in split)
+    return whole_bytes(model, dtype) - sum(sizes) + parts, sum(sorted(sizes)[-2:])
 
 
-def shard_weights(model: nn.Module, device: torch.device, group: Group) -> nn.Module:
-    """Leave each rank of `group` its part of the linear weights of `model`, and put everything on `device`.
+def kept_dtype(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
+    """What a weight is kept as where `dtype` is asked for, the file's own without: FP8 and integers stay."""
+    if dtype is None or not tensor.is_floating_point() or tensor.dtype in FP8:
+        return tensor.dtype
+    return dtype
+
+
+def place_weights(model: nn.Module, device: torch.device, dtype: torch.dtype | None = None) -> nn.Module:
+    """Put a model on `device` as `dtype`, tensor by tensor: one mapped from its file is never copied whole on the way.
+
+    FP8 weights stay what they are, and their scales with them.
+    """
+    for module in model.modules():
+        for name, weight in module._parameters.items():
+            if weight is not None:
+                placed = weight.detach().to(device, kept_dtype(weight, dtype))
+                module._parameters[name] = nn.Parameter(placed, requires_grad=False)
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                kept = buffer.dtype if name == "scale_weight" else kept_dtype(buffer, dtype)
+                module._buffers[name] = buffer.to(device, kept)
+    return model
+
+
+def shard_weights(model: nn.Module, device: torch.device, group: Group, dtype: torch.dtype | None = None) -> nn.Module:
+    """Leave each rank of `group` its part of the linear weights of `model`, and put everything on `device` as `dtype`.
 
     `model` may lie in main memory, mapped from its file: no more than the part is copied. Its layers must be called
     (not their functions), and in the same order on all ranks.
@@ -60,5 +94,5 @@ def shard_weights(model: nn.Module, device: torch.device, group: Group) -> nn.Mo
     prefetcher = Prefetcher()
     for module in model.modules():
         if is_sharded(module):
-            fetch_weight(module, Layer(module.weight, device, group), prefetcher)
-    return model.to(device)
+            fetch_weight(module, Layer(module.weight, device, group, dtype), prefetcher)
+    return place_weights(model, device, dtype)

@@ -18,7 +18,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -35,11 +36,16 @@ from ..hardware.machine import available_memory, choose_device
 from . import collectives
 from .devices import address
 from .meeting import join
+from .mesh import exchanges
 from .protocol import Connection, Disconnected, Message, introduce
 
 HEARTBEAT_SECONDS = 1
+UNANSWERED_SECONDS = 15
+"""After so long without an acknowledgement the controller's host is gone. One that is stopped does acknowledge."""
 CONNECT_SECONDS = 300
 """How long a worker looks for its controller."""
+NETWORKS = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+"""What tells torch.distributed by which network to reach other hosts."""
 PR_SET_PDEATHSIG = 1
 PACK = Path(__file__).parents[1]
 SECRET_BYTES, MOST_SECRET = 16, 4096
@@ -68,6 +74,21 @@ class Job:
     def __init__(self, worker: "Worker", message: Message) -> None:
         self.fields, self.tensors, self.device = message.fields, message.tensors, worker.place.device
         self._worker, self._number = worker, message.job
+
+    def expect(self, operations: float) -> None:
+        """Say how many operations there are from one report to the next, on all ranks together."""
+        if self._worker.place.rank == 0:
+            self._worker.connection.send(Message("expects", self._number, {"operations": operations}))
+
+    @contextmanager
+    def meeting(self) -> Iterator[None]:
+        """Within it this rank only looks for the others: the controller says what may be wrong where that lasts."""
+        self._meets(True)
+        yield
+        self._meets(False)
+
+    def _meets(self, begins: bool) -> None:
+        self._worker.connection.send(Message("meets", self._number, {"begins": begins}))
 
     def report(self, fields: Mapping[str, Any] | None = None, tensors: Mapping[str, Tensor] | None = None) -> None:
         """Give the controller something (rank 0's is sent); raises `Cancelled` on all ranks when the user stops.
@@ -124,8 +145,10 @@ class Worker:
         place, port = self.place, message.fields["meeting port"]
         if message.fields["one host"]:
             keep_to_this_host()
-        join(place.controller[0], port, place.rank, place.ranks, place.device)
-        self._runner = self._runners[message.fields["runner"]](Job(self, message))
+        job = Job(self, message)
+        with job.meeting():
+            join(place.controller[0], port, place.rank, place.ranks, place.device)
+        self._runner = self._runners[message.fields["runner"]](job)
 
     def _describe(self) -> dict[str, Any]:
         place = self.place
@@ -135,6 +158,7 @@ class Worker:
             "device": str(place.device),
             "memory": available_memory(place.device),
             "host": socket.gethostname(),
+            "networks": {name: os.environ[name] for name in NETWORKS if name in os.environ},
             "process": os.getpid(),
             "release": __version__,
             "torch": torch.__version__,
@@ -158,12 +182,17 @@ class Worker:
             os._exit(1)
 
     def _beat(self) -> None:
-        """Say again and again that this process lives, and where it is."""
+        """Say again and again that this process lives, and where it is; end it when the controller's host is gone."""
+        unanswered = 0
         while True:
             time.sleep(HEARTBEAT_SECONDS)
             try:
-                self.connection.send(Message("alive", fields=whereabouts(sys._current_frames().get(self._main))))
-            except WorkerError:
+                unanswered = unanswered + 1 if self.connection.is_unanswered(UNANSWERED_SECONDS) else 0
+                if unanswered > 1:  # not just sent, after a long stop of this process
+                    os._exit(1)
+                place = whereabouts(sys._current_frames().get(self._main))
+                self.connection.send(Message("alive", fields={**place, "exchanges": exchanges()}))
+            except (WorkerError, OSError):
                 return
 
 
@@ -180,7 +209,8 @@ def whereabouts(frame: FrameType | None) -> dict[str, Any]:
 
 
 def _describe_error(error: Exception) -> dict[str, Any]:
-    traceback.print_exc()
+    if not isinstance(error, LiveTalkError):  # which the controller says, in one line
+        traceback.print_exc()
     out_of_memory = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
     return {
         "error": type(error).__name__,

@@ -1,6 +1,7 @@
 """What a worker runs for `FleetEngine`: an engine on this rank's share of the models."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,10 +12,9 @@ from torch import Tensor
 from ..checkpoints import nano
 from ..checkpoints.folder import TRANSFORMER, find, find_vae
 from ..checkpoints.load import transformer_part, vae_part
-from ..config import Guidance, VAEConfig
+from ..config import Guidance, TransformerConfig, VAEConfig
 from ..errors import InputError
 from ..hardware.machine import available_memory
-from ..hardware.memory import weight_bytes
 from ..models.ltx_vae import LTXVAE
 from ..models.transformer import Transformer
 from ..models.vae import VAE
@@ -22,7 +22,7 @@ from ..parallel.mesh import Mesh, group_of
 from ..parallel.patches import patch_weights, patches_of
 from ..parallel.sequence import split_sequence
 from ..parallel.vae import SplitVAE, split_vae
-from ..parallel.weights import shard_weights, sharded_bytes
+from ..parallel.weights import place_weights, shard_weights, sharded_bytes, whole_bytes
 from ..parallel.worker import Job
 from .avatar import Avatar
 from .engine import LocalEngine
@@ -47,7 +47,9 @@ class EngineRunner:
         fields, device = setup.fields, setup.device
         dtype = getattr(torch, fields["dtype"])
         transformer = load_transformer(fields["model"], dtype, device, fields["sharded"], fields["patch"])
-        split = split_sequence(transformer, Mesh.of(transformer.config.num_heads), fields["send_fp8"])
+        with setup.meeting():
+            mesh = Mesh.of(transformer.config.num_heads, device=device)
+        split = split_sequence(transformer, mesh, fields["send_fp8"])
         runner = cls(LocalEngine(split, NO_VAE, device), dtype)
         if fields["own_vae"]:
             runner.engine.vae = split_vae(load_vae(fields["model"], dtype, device))
@@ -82,17 +84,28 @@ class EngineRunner:
         self.engine.negative = self._negative = same(job.tensors.get("negative"), self._negative)
         audio, motion, noise = (job.tensors[name] for name in ("audio", "motion", "noise"))
         noise = noise.expand(job.fields["steps"], *noise.shape[1:])  # one alone where all steps have the same
+        job.expect(step_operations(self.engine.transformer.config, noise.shape[2:], self.engine.guidance))
         latent = self.engine.denoise(self._avatar, audio, motion, noise, lambda step: job.report({"step": step}))
         job.report(tensors={"latent": latent})
 
     def decode(self, job: Job) -> None:
         """Reports frames as they are decoded."""
+        job.expect(job.tensors["latent"][0, 0].numel())
         for frames in self.engine.decode(job.tensors["latent"]):
             job.report(tensors={"frames": frames})
 
     def encode(self, job: Job) -> None:
         """Reports the latent."""
+        job.expect(job.tensors["frames"].numel())
         job.report(tensors={"latent": self.engine.encode(job.tensors["frames"], job.tensors.get("noise"))})
+
+
+def step_operations(config: TransformerConfig, latent: Sequence[int], guidance: Guidance | None) -> float:
+    """About how many operations a step on a latent of so many frames, rows and columns is, for all ranks together."""
+    tokens = prod(latent) / config.geometry.patch**2
+    products = 2 * tokens * (6 * config.dim**2 + 2 * config.dim * config.ffn_dim)
+    evaluations = 1 if guidance is None else 1 + (guidance.text != 1) + (guidance.audio != 1)
+    return evaluations * config.num_layers * (products + 4 * tokens**2 * config.dim)
 
 
 def same(new: Tensor | None, kept: Tensor | None) -> Tensor | None:
@@ -110,26 +123,28 @@ def load_transformer(
 ) -> Transformer:
     """The transformer on this rank's device, whole or this rank's share of its weights.
 
-    Weights of the dtype asked for are mapped from the file: all processes of a host read the one copy in its memory.
+    Weights are mapped from the file: all processes of a host read the one copy in its memory. Those of another dtype
+    than `dtype` are converted on their way to the device, one by one, of a share no more than that.
     """
     if model == nano.NAME:
         transformer = nano.transformer("cpu", dtype)
     else:
         path = Path(model)
         file, added = find(path, TRANSFORMER) if path.is_dir() else path, None if patch is None else Path(patch)
-        transformer = transformer_part(file, patch=added).load("cpu", dtype)
-    _check_fit(transformer, device, dist.get_world_size() if sharded else 1)
+        transformer = transformer_part(file, patch=added).load("cpu", None)
+    _check_fit(transformer, device, dist.get_world_size() if sharded else 1, dtype)
     if not sharded:
-        return transformer.to(device)
-    shard_weights(transformer, device, group_of(range(dist.get_world_size())))
+        place_weights(transformer, device, dtype)
+        return transformer
+    shard_weights(transformer, device, group_of(range(dist.get_world_size())), dtype)
     return transformer
 
 
-def _check_fit(transformer: Transformer, device: torch.device, ranks: int) -> None:
+def _check_fit(transformer: Transformer, device: torch.device, ranks: int, dtype: torch.dtype) -> None:
     """Raise `InputError` where a device cannot hold its share of the weights, over `ranks` of them if more than one."""
     if device.type == "cpu":
         return  # mapped weights are no one's memory
-    needed = sum(sharded_bytes(transformer, ranks)) if ranks > 1 else weight_bytes(transformer)
+    needed = sum(sharded_bytes(transformer, ranks, dtype)) if ranks > 1 else whole_bytes(transformer, dtype)
     if needed > (free := available_memory(device)):
         advice = "free memory, or leave this device out" if ranks > 1 else "shard the weights, or leave it out"
         raise InputError(

@@ -31,11 +31,12 @@ def engine_setup(
 ) -> dict[str, Any]:
     """The set-up's fields of a fleet that runs an engine on a model: the embedded one's name, or a path of weights.
 
+    A path is not followed through links: they may lead to a file of another name, in a folder without the other parts.
     Without `own_vae` the engine brings another. `patch` is a file of audio layers for a model that has none. With
     `send_fp8` ranks exchange FP8: fewer bytes, other numbers.
     """
-    path = model if model == nano.NAME else str(Path(model).resolve())
-    added = None if patch is None else str(Path(patch).resolve())
+    path = model if model == nano.NAME else str(Path(model).absolute())
+    added = None if patch is None else str(Path(patch).absolute())
     choices = {"patch": added, "sharded": sharded, "own_vae": own_vae, "send_fp8": send_fp8}
     return {"model": path, "dtype": str(dtype).removeprefix("torch."), **choices}
 

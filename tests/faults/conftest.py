@@ -10,6 +10,7 @@ import pytest
 from livetalk_core.commands.prepare import Settings
 from livetalk_core.parallel.fleet import Fleet
 from livetalk_core.parallel.launch import LocalWorkers
+from livetalk_core.parallel.meeting import Meeting
 
 sys.path.insert(0, str(Path(__file__).parent))  # the tests import the helpers by name
 
@@ -35,6 +36,7 @@ def faulty():
         fleets.append(fleet)
         return fleet
 
+    Meeting("127.0.0.1").close()  # the first one in a process opens a pipe for all that follow
     before = len(list(Path("/proc/self/fd").iterdir()))
     yield make
     for fleet in fleets:

@@ -55,13 +55,14 @@ def test_a_wedged_rank_is_named_by_a_deadline_from_measured_times(faulty):
     assert count(fleet) == [0, 1, 2]
 
 
-def test_an_error_of_all_ranks_keeps_them(faulty):
+def test_an_error_of_all_ranks_keeps_them(faulty, capfd):
     fleet = faulty(2)
     fleet.start()
     processes = processes_of(fleet)
     with pytest.raises(InputError, match=r"^too many masks$"):
         count(fleet, fault="refuse", at=1)
     assert count(fleet) == [0, 1, 2] and processes_of(fleet) == processes
+    assert "Traceback" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -28,11 +28,12 @@ count(fleet, steps=100_000, seconds=0.1)
 
 
 @pytest.fixture
-def parent():
+def parent(tmp_path):
     """A process with two workers at work; gives it and their process numbers."""
     here = Path(__file__).parent
     source = PARENT.format(here=str(here), root=str(here.parents[1]))
-    process = subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE, text=True)
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    process = subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout
     yield process, [int(number) for number in process.stdout.readline().split()]
     process.kill()
@@ -41,12 +42,12 @@ def parent():
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
-def test_workers_end_with_their_parent(parent, end):
+def test_workers_end_with_their_parent(parent, end, tmp_path):
     process, workers = parent
     assert len(workers) == 2
     process.send_signal(end)
     process.wait()
-    assert wait_until_gone(workers) == []
+    assert wait_until_gone(workers) == [] and not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a stopped process with its parent")

@@ -22,5 +22,5 @@ if __name__ == "__main__":
     describe, check = worker.Worker._describe, engine_runner._check_fit
     worker.available_memory = engine_runner.available_memory = lambda _: free
     worker.Worker._describe = lambda self: describe(self) | {"device": str(gpu)}
-    engine_runner._check_fit = lambda transformer, _, ranks: check(transformer, gpu, ranks)
+    engine_runner._check_fit = lambda transformer, _, *others: check(transformer, gpu, *others)
     sys.exit(worker.serve(place, RUNNERS))

@@ -9,7 +9,12 @@ import torch
 from safetensors.torch import save_file
 
 from livetalk_core.checkpoints import nano
-from livetalk_core.streaming.engine_runner import load_transformer
+from livetalk_core.config import Guidance, TransformerConfig
+from livetalk_core.models.operations import Linear
+from livetalk_core.parallel import weights
+from livetalk_core.streaming import engine_runner
+from livetalk_core.streaming.engine_runner import load_transformer, step_operations
+from livetalk_core.streaming.fleet_engine import engine_setup
 
 
 def mapped(path) -> list[range]:
@@ -18,12 +23,66 @@ def mapped(path) -> list[range]:
     return [range(*(int(bound, 16) for bound in re.split("-", fields[0]))) for fields in lines]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize(("dtype", "shared"), [(torch.float32, True), (torch.bfloat16, False)])
-def test_weights_are_mapped_from_their_file_where_the_dtype_allows(tmp_path, dtype, shared):
+@pytest.fixture
+def path(tmp_path):
+    """A file of float32 weights."""
     path = tmp_path / "transformer.safetensors"
     save_file(nano.transformer("cpu", torch.float32).state_dict(), path, {"config": '{"num_heads": 6}'})
-    model = load_transformer(str(path), dtype, torch.device("cpu"), sharded=False)
+    return path
+
+
+def shares_of(model, path) -> list[bool]:
     places = mapped(path)
-    inside = [any(weight.data_ptr() in place for place in places) for weight in model.parameters()]
-    assert all(inside) if shared else not any(inside)
+    return [any(weight.data_ptr() in place for place in places) for weight in model.parameters()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(("dtype", "shared"), [(torch.float32, True), (torch.bfloat16, False)])
+def test_weights_are_mapped_from_their_file_where_the_dtype_allows(path, dtype, shared):
+    model = load_transformer(str(path), dtype, torch.device("cpu"), sharded=False)
+    assert {weight.dtype for weight in model.parameters()} == {dtype}
+    assert all(shares_of(model, path)) if shared else not any(shares_of(model, path))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_weights_of_another_dtype_are_converted_one_by_one_on_their_way(path, monkeypatch):
+    """No copy of the whole model in main memory: until a weight is placed it is a part of the file."""
+    placed = []
+
+    def note(model, device, dtype):
+        placed.append((shares_of(model, path), dtype))
+        return weights.place_weights(model, device, dtype)
+
+    monkeypatch.setattr(engine_runner, "place_weights", note)
+    load_transformer(str(path), torch.bfloat16, torch.device("cpu"), sharded=False)
+    ((shared, dtype),) = placed
+    assert all(shared) and dtype == torch.bfloat16
+
+
+def test_weights_that_are_converted_on_their_way_are_those_of_a_plain_load(path):
+    placed = load_transformer(str(path), torch.bfloat16, torch.device("cpu"), sharded=False).state_dict()
+    plain = nano.transformer("cpu", torch.bfloat16).state_dict()
+    assert placed.keys() == plain.keys() and all(torch.equal(placed[name], plain[name]) for name in plain)
+
+
+def test_fp8_weights_and_their_scales_stay():
+    layer = Linear(4, 4, dtype=torch.bfloat16)
+    layer.weight.data, layer.scale_weight = layer.weight.data.to(torch.float8_e4m3fn), torch.tensor(0.123456789)
+    weights.place_weights(layer, torch.device("cpu"), torch.bfloat16)
+    assert layer.weight.dtype == torch.float8_e4m3fn and layer.bias.dtype == torch.bfloat16
+    assert layer.scale_weight.item() == pytest.approx(0.123456789, rel=1e-7)
+
+
+def test_a_model_that_is_a_link_is_found_beside_its_other_parts(tmp_path):
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / "0a1b").write_bytes(b"")
+    link = tmp_path / "model.safetensors"
+    link.symlink_to(tmp_path / "blobs" / "0a1b")
+    setup = engine_setup(str(link), torch.float32, patch=link)
+    assert setup["model"] == setup["patch"] == str(link)
+
+
+def test_a_larger_picture_is_more_work():
+    small, large = (step_operations(TransformerConfig(), (9, size, size), None) for size in (8, 96))
+    assert large > 144 * small
+    assert step_operations(TransformerConfig(), (9, 8, 8), Guidance(5.0, 4.0)) == 3 * small
