@@ -11,8 +11,8 @@ from ..files import check_readable
 
 # Containers that hold their own data. Playlists and scripts (hls, dash, concat, sdp ...) name other files and URLs.
 FORMATS = (
-    "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dts,eac3,flac,flv,gsm,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,mp3,mpc,mpc8,"
-    "mpeg,mpegts,ogg,tak,tta,voc,w64,wav,wv"
+    "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dsf,dts,dv,eac3,flac,flv,gsm,ircam,loas,matroska,webm,mlp,mov,mp4,m4a,3gp,3g2,"
+    "mj2,mp3,mpc,mpc8,mpeg,mpegts,mxf,nistsphere,nut,ogg,sox,tak,truehd,tta,voc,w64,wav,wtv,wv"
 )
 WHITELIST = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
 

@@ -16,20 +16,28 @@ from av.error import FFmpegError
 from av.stream import Disposition, Stream
 
 from ..errors import InputError
+from . import ogg
 from .containers import WHITELIST, opening, unreadable
 from .wav import Part, PartFile
 
 BUFFER = 2**18
 MOST_FAILED_READS = 32
 """Times in a row that a container may fail to give a packet before the rest counts as lost."""
-RAW = {"mp3", "aac", "ac3", "eac3", "dts", "amr", "amrnb", "amrwb", "gsm", "wav", "w64", "au", "aiff", "voc", "tta"}
+RAW = {
+    "mp3", "aac", "ac3", "eac3", "dts", "amr", "amrnb", "amrwb", "gsm", "wav", "w64", "au", "aiff", "voc", "tta",
+    "loas", "mlp", "truehd", "sox", "nistsphere", "ircam", "dsf",
+}  # fmt: skip
 """Formats without timestamps: FFmpeg counts the packets, those that hold no sound too."""
+SYNC_BYTES, LEAST_SYNC_BYTES = 4, 2
+"""Of each packet's beginning, how many are compared, and how many must be the same in all to be a sync word."""
 TAGS = (b"ID3", b"TAG", b"APETAG", b"LYRICS")
 LENGTH_IN_HEADER = {"flac", "tta", "wv", "ape", "caf", "ogg", "mov,mp4,m4a,3gp,3g2,mj2"}
 """Formats whose headers, or last page, say how long each track is. Many an MP3 has such a header, too."""
 MATROSKA = "matroska,webm"
-OGG_PAGE, OGG_LAST = 65_307, 4
-"""Bytes of the largest page, and the flag of a stream's last one."""
+LOST_START_SECONDS = 5.0
+"""A first page of Ogg holds about a second; a file that begins later was cut out of a stream, and has lost nothing."""
+OGG_SLACK_SECONDS = 0.1
+"""By which the last page may count more than there is to hear: the encoder's delay."""
 XING_SLACK = 4096
 """Bytes that an MP3 may have behind those its header counts: tags."""
 CLOCK = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
@@ -46,7 +54,7 @@ class Track(NamedTuple):
 
     `raw`: it has no timestamps. `origin`: second, in the track's own time, at which a file with a picture begins;
     None without one. `promised`: seconds that the headers say it lasts, None where they do not. `cut`: the file lacks
-    its end.
+    its end. `latest_start`: sample from which on a first one means that the start is lost; None where nothing tells.
     """
 
     container: InputContainer
@@ -55,6 +63,7 @@ class Track(NamedTuple):
     origin: float | None
     promised: float | None
     cut: bool
+    latest_start: int | None
 
 
 class Choice(NamedTuple):
@@ -110,7 +119,11 @@ def track(path: Path, part: Part | None, index: int) -> Iterator[Track]:
         stream: Any = container.streams[index]
         name = container.format.name
         promised = part.seconds if part else _promised(path, container, stream, name)
-        yield Track(container, stream, name in RAW, _origin(container), promised, name == "ogg" and _ogg_is_cut(path))
+        ends = ogg.ends(path) if name == "ogg" else None
+        if ends and promised is not None and 0 < ends.latest_start < LOST_START_SECONDS * stream.sample_rate:
+            promised = max(promised, ends.length / stream.sample_rate - OGG_SLACK_SECONDS)
+        cut, latest = (ends.cut, ends.latest_start) if ends else (False, None)
+        yield Track(container, stream, name in RAW, _origin(container), promised, cut, latest)
 
 
 def _origin(container: InputContainer) -> float | None:
@@ -150,20 +163,9 @@ def _whole_by_its_tag(path: Path) -> bool:
     return place >= 0 and flags & 3 == 3 and path.stat().st_size - begin <= size + XING_SLACK
 
 
-def _ogg_is_cut(path: Path) -> bool:
-    """Whether the last page is not marked as the last, or is not all there (RFC 3533, section 6)."""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - OGG_PAGE))
-        tail = file.read()
-    page = tail[tail.rfind(b"OggS") :]
-    segments = page[27 : 27 + page[26]] if len(page) > 26 else b""
-    whole = len(segments) > 0 and len(page) >= 27 + len(segments) + sum(segments)
-    return not (whole and page[5] & OGG_LAST)
-
-
 def decoded(path: Path, source: Track) -> Iterator[av.AudioFrame | Fault]:
     """The track's frames from the beginning, and its faults between them. `InputError` where there is no frame."""
-    size, good, first_error, any_frame = 0, 0, None, False
+    good, first_error, any_frame = _Good(), None, False
     for packet in _packets(source):
         if isinstance(packet, FFmpegError):
             first_error = first_error or packet
@@ -174,9 +176,9 @@ def decoded(path: Path, source: Track) -> Iterator[av.AudioFrame | Fault]:
             if isinstance(error, EndOfFile):
                 continue
             first_error = first_error or error
-            yield Fault(_worth(packet, size / good if good else packet.size))
+            yield Fault(good.worth(packet))
             continue
-        size, good = size + packet.size, good + bool(packet.size)
+        good.add(packet)
         for frame in frames:
             any_frame = True
             yield frame
@@ -184,9 +186,35 @@ def decoded(path: Path, source: Track) -> Iterator[av.AudioFrame | Fault]:
         raise unreadable(path, first_error)
 
 
-def _worth(packet: av.Packet, usual: float) -> float:
-    """How many packets' worth of bytes there are, 0 in a tag."""
-    return 0.0 if bytes(packet)[:6].startswith(TAGS) else packet.size / max(1.0, usual)
+class _Good:
+    """What the packets have in common that could be decoded: their size, and how they begin (a sync word)."""
+
+    def __init__(self) -> None:
+        self._size = self._count = 0
+        self._start: bytes | None = None
+
+    def add(self, packet: av.Packet) -> None:
+        """One more; the last of a file is empty."""
+        if packet.size:
+            self._size, self._count = self._size + packet.size, self._count + 1
+            if self._start != b"":
+                start = bytes(packet)[:SYNC_BYTES]
+                self._start = start if self._start is None else _common(self._start, start)
+
+    def worth(self, packet: av.Packet) -> float:
+        """How many packets there were in a bad one, by its sync words or its bytes; 0 in a tag."""
+        data = bytes(packet)
+        if data[:6].startswith(TAGS):
+            return 0.0
+        by_size = len(data) * self._count / max(1, self._size) if self._count else 1.0
+        start = self._start or b""
+        words = data.count(start) if len(start) >= LEAST_SYNC_BYTES else 0
+        return max(by_size, float(words))
+
+
+def _common(one: bytes, other: bytes) -> bytes:
+    """How both begin."""
+    return bytes(a for number, a in enumerate(one) if other[: number + 1] == one[: number + 1])
 
 
 def _packets(source: Track) -> Iterator[Any]:

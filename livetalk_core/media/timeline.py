@@ -3,16 +3,22 @@
 Positions are samples of the sound as it is given out, from 0.
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from statistics import median_low
+from typing import NamedTuple, TypeVar
 
 import av
 
-from .decoding import Fault, Track
+from .decoding import LOST_START_SECONDS, Fault, Track
 
 SLACK_SECONDS = 0.04
 """How far timestamps may be off before they are followed: recorders' clocks jitter, and a frame of video is as long."""
 LATE_SECONDS = 0.001
+WITHOUT_HOLES = ("ogg", "flac")
+"""Formats whose sound has no pauses: what their timestamps leave out was there."""
+AHEAD = 4
+"""Frames behind a gap in Ogg whose times are asked: those where a page begins may have their neighbours'."""
 OVERLAP_SECONDS = 1.0
 """A step back by more is no overlap: another recording was joined to the first, with a clock of its own."""
 MOST_FILLED = 2 * 48_000 * 3600
@@ -21,6 +27,9 @@ LEAST_LOST = 0.2
 """Part of a packet that must be left over at the end for the end to count as missing: some writers pad with a byte."""
 NEGLIGIBLE_SECONDS = 0.1
 """What the end may lack of the length that the headers give before it counts as cut off."""
+
+
+Item = TypeVar("Item")
 
 
 class Silence(NamedTuple):
@@ -90,12 +99,24 @@ def clock(seconds: float) -> str:
     return f"{int(seconds) // 3600:02}:{int(seconds) // 60 % 60:02}:{int(seconds) % 60:02}"
 
 
+def _followed(items: Iterable[Item]) -> Iterator[tuple[Item, list[Item]]]:
+    """Each item with the next few."""
+    held: deque[Item] = deque()
+    for item in items:
+        held.append(item)
+        if len(held) > AHEAD:
+            yield held.popleft(), list(held)
+    while held:
+        yield held.popleft(), list(held)
+
+
 class Timeline:
     """Lays out the frames of one track, behind what is in the report from earlier parts of the file."""
 
     def __init__(self, track: Track, report: Report) -> None:
         self._track, self._report = track, report
         self._begin = report.read + sum(gap.seconds for gap in report.gaps)
+        self._name = track.container.format.name
         self._rate = 0
         self._position = 0
         self._shift: int | None = None
@@ -104,19 +125,18 @@ class Timeline:
 
     def lay_out(self, items: Iterable[av.AudioFrame | Fault]) -> Iterator[av.AudioFrame | Silence | Trimmed]:
         """The frames in their places, silence between them, and behind the last up to the promised length."""
-        for item in items:
+        for item, following in _followed(items):
             if isinstance(item, Fault):
                 self._lost = (self._lost or 0.0) + item.packets
                 continue
             self._rate = self._rate or item.sample_rate
-            yield from self._placed(item)
+            yield from self._placed(item, [frame for frame in following if isinstance(frame, av.AudioFrame)])
         yield from self._end()
 
-    def _placed(self, frame: av.AudioFrame) -> Iterator[av.AudioFrame | Silence | Trimmed]:
-        ahead = self._ahead(frame)
-        length = frame.samples
-        if frame.sample_rate != self._rate:
-            length = round(length * self._rate / frame.sample_rate)
+    def _placed(
+        self, frame: av.AudioFrame, following: list[av.AudioFrame]
+    ) -> Iterator[av.AudioFrame | Silence | Trimmed]:
+        ahead, length = self._ahead(frame, following), self._length(frame)
         self._lost = None
         if ahead > 0:
             yield Silence(ahead)
@@ -129,29 +149,54 @@ class Timeline:
         elif skip < length:
             yield Trimmed(frame, round(skip * frame.samples / length))
 
-    def _ahead(self, frame: av.AudioFrame) -> int:
+    def _length(self, frame: av.AudioFrame) -> int:
+        same = frame.sample_rate == self._rate
+        return frame.samples if same else round(frame.samples * self._rate / frame.sample_rate)
+
+    def _ahead(self, frame: av.AudioFrame, following: list[av.AudioFrame]) -> int:
         """Samples of silence before the frame, or of it that are to be trimmed (below 0)."""
         if self._track.raw:
             return self._gap(int(self._lost + 0.25) * frame.samples, damaged=True) if self._lost else 0
-        if frame.pts is None or frame.time_base is None:
+        at = self._at(frame)
+        if at is None:
             return 0
-        at = round(frame.pts * frame.time_base.numerator * self._rate / frame.time_base.denominator)
         if self._shift is None:
             return self._first(at)
         ahead = at - self._shift - self._position
+        if ahead > SLACK_SECONDS * self._rate and self._name == "ogg":
+            ahead = self._agreed([frame, *following]) - self._shift - self._position
         slack = 0 if self._lost is not None and ahead > 0 else SLACK_SECONDS * self._rate
         if abs(ahead) <= slack:
             return 0
         if ahead > 0:
-            damaged = self._lost is not None or self._track.container.format.name == "ogg"
+            damaged = self._lost is not None or self._name in WITHOUT_HOLES
             filled = self._gap(ahead, damaged)
         else:
             filled = ahead if -ahead <= OVERLAP_SECONDS * self._rate else 0
         self._shift += ahead - filled
         return filled
 
+    def _at(self, frame: av.AudioFrame) -> int | None:
+        """A frame's time in samples; None where it has none."""
+        if frame.pts is None or frame.time_base is None:
+            return None
+        return round(frame.pts * frame.time_base.numerator * self._rate / frame.time_base.denominator)
+
+    def _agreed(self, frames: list[av.AudioFrame]) -> int:
+        """When the first of these frames begins, by the times of most of them."""
+        starts, length = [], 0
+        for frame in frames:
+            at = self._at(frame)
+            starts += [] if at is None else [at - length]
+            length += self._length(frame)
+        return median_low(starts)
+
     def _first(self, at: int) -> int:
-        """Silence before the first frame: how much later it is than the file's picture."""
+        """Silence before the first frame: how much later it is than the file's picture, or what is lost before it."""
+        latest = self._track.latest_start
+        if latest is not None and max(latest, LATE_SECONDS * self._rate) <= at <= LOST_START_SECONDS * self._rate:
+            self._shift = 0
+            return self._gap(at, damaged=True)
         origin = self._track.origin
         late = 0 if origin is None else at - round(origin * self._rate)
         late = late if LATE_SECONDS * self._rate <= late <= self._left else 0
@@ -174,7 +219,8 @@ class Timeline:
 
     def _end(self) -> Iterator[Silence]:
         promised = self._track.promised
-        missing = 0 if promised is None else round(promised * self._rate) - self._position
+        skipped = (self._shift or 0) if self._name == "ogg" else 0  # its length counts from the stream's beginning
+        missing = 0 if promised is None else round(promised * self._rate) - self._position - skipped
         if missing > NEGLIGIBLE_SECONDS * self._rate:
             filled = self._gap(missing, damaged=True)
             self._position += filled

@@ -18,7 +18,8 @@ KINDS = {
     "avi": ("pcm_s16le", "stereo", 8_000), "ac3": ("ac3", "5.1", 48_000), "aiff": ("pcm_s16be", "mono", 22_050),
     "au": ("pcm_mulaw", "mono", 8_000), "mov": ("alac", "stereo", 44_100), "wv": ("wavpack", "7.1", 44_100),
     "caf": ("pcm_s16be", "mono", 44_100), "w64": ("pcm_s24le", "stereo", 96_000), "asf": ("wmav2", "mono", 22_050),
-    "flv": ("aac", "mono", 44_100), "3gp": ("aac", "mono", 32_000),
+    "flv": ("aac", "mono", 44_100), "3gp": ("aac", "mono", 32_000), "nut": ("flac", "stereo", 44_100),
+    "loas": ("aac", "mono", 44_100), "sox": ("pcm_s32le", "mono", 44_100),
 }  # fmt: skip
 SECONDS = 1.5
 
@@ -51,7 +52,7 @@ def _made(kind: str) -> bytes:
     time = np.arange(round(SECONDS * rate)) / rate
     bursts = np.random.default_rng(1).normal(0, 0.1, (len(time), channels)) * np.clip(np.sin(20 * time), 0, 1)[:, None]
     memory = BytesIO()
-    names = {"m4a": "ipod", "aac": "adts", "mkv": "matroska", "ts": "mpegts"}
+    names = {"loas": "latm", "m4a": "ipod", "aac": "adts", "mkv": "matroska", "ts": "mpegts"}
     with av.open(memory, "w", format=names.get(kind, kind)) as container:
         stream = container.add_stream(codec, rate=rate)
         stream.codec_context.layout = layout

@@ -31,8 +31,9 @@ def silent(source, start: float, stop: float) -> bool:
         ("c71.opus", 75, ""),
         ("joined_id3.mp3", 151, ""),
         ("junk_mid.mp3", 76, "0.03 s at 00:00:01 unreadable"),
-        ("raw_junk.aac", 76, "s at 00:00:01 unreadable"),
+        ("raw_junk.aac", 77, "s at 00:00:01 unreadable"),
         ("frag_trunc.m4a", 51, "cut off at 00:00:02"),
+        ("pages.ogg", 75, ""),
         ("w_gsm.wav", 75, ""),
         ("gap.mp4", 76, "0.58 s at 00:00:01 without sound"),
         ("late07.mp4", 93, ""),
@@ -94,6 +95,40 @@ def test_surround_weights():
     assert weights["FL"] == (1, 0) and weights["FRC"] == weights["WR"] == (0, 1) and weights["LFE2"] == (0, 0)
     assert weights["FC"] == pytest.approx((0.5**0.5,) * 2) and weights["BC"] == (half, half)
     assert weights["SL"][0] ** 2 == weights["TFL"][0] ** 2 == weights["BR"][1] ** 2 == half
+
+
+def test_nist_sphere(tmp_path, media):
+    """The speech corpora's own format."""
+    sound = media.speech(1, 16_000)
+    fields = "sample_count -i 16000\nsample_rate -i 16000\nchannel_count -i 1\nsample_n_bytes -i 2\n"
+    fields += "sample_byte_format -s2 01\nsample_sig_bits -i 16\nsample_coding -s3 pcm\nend_head\n"
+    path = tmp_path / "a.sph"
+    samples = (sound * 32767).astype("<i2").tobytes()
+    path.write_bytes(f"NIST_1A\n   1024\n{fields}".encode().ljust(1024) + samples)
+    np.testing.assert_allclose(open_audio(path).read(0, 16_000, 16_000, mono=True), sound, atol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.mxf", "pcm_s16le"), ("a.nut", "flac")])
+def test_containers_of_cameras_and_archives(tmp_path, media, name, codec):
+    sound = media.speech(2, RATE)
+    path = tmp_path / name
+    with av.open(str(path), "w") as container:
+        picture, stream = container.add_stream("mpeg2video", rate=25), container.add_stream(codec, rate=RATE)
+        picture.width = picture.height = 64
+        stream.codec_context.layout = "mono"
+        for index in range(50):
+            image = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8))
+            image.pts = index
+            container.mux(picture.encode(image))
+        container.mux(picture.encode(None))
+        for start in range(0, sound.shape[1], 1920):
+            block = np.ascontiguousarray((sound[:, start : start + 1920] * 32767).astype(np.int16))
+            frame = av.AudioFrame.from_ndarray(block, format="s16", layout="mono")
+            frame.sample_rate, frame.pts = RATE, start
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    source = open_audio(path)
+    np.testing.assert_allclose(source.read(0, RATE, RATE, mono=True), sound[:, :RATE], atol=1e-4)
 
 
 # Cut off
@@ -202,6 +237,48 @@ def test_sample_rate_and_channels_may_change(tmp_path, media):
     source = open_audio(path)
     assert (source.sample_rate, source.channels) == (44_100, 1) and source.seconds == pytest.approx(4, abs=0.2)
     assert np.abs(source.read(3 * 44_100, 22_050, 44_100, mono=True)).max() > 0.05
+
+
+# Pages of Ogg
+
+
+def _without_page(data: bytes, number: int) -> bytes:
+    pages = data.split(b"OggS")[1:]
+    return b"".join(b"OggS" + page for page in pages[:number] + pages[number + 1 :])
+
+
+def test_a_lost_page_costs_its_own_time_alone(tmp_path):
+    """The first one with sound, too. Vorbis gives some frames beside a page's border a time that is not theirs."""
+    undamaged, path = open_audio(INPUTS / "pages.ogg"), tmp_path / "a.ogg"
+    data = (INPUTS / "pages.ogg").read_bytes()
+    for number in range(2, 13):
+        path.write_bytes(_without_page(data, number))
+        source = open_audio(path)
+        assert abs(source.samples - undamaged.samples) <= 128, number
+        assert "s at 00:00:0" in source.notes[0] and "unreadable" in source.notes[0]
+        later = [each.read(round(2.4 * RATE), RATE // 2, RATE, mono=True)[0] for each in (undamaged, source)]
+        assert _lag(*later) == 0, number
+
+
+def test_an_ogg_cut_out_of_a_stream_begins_at_its_beginning(tmp_path, media):
+    path = tmp_path / "a.opus"
+    media.write_sound(path, media.speech(12, RATE), RATE, "libopus", "mono", frame=960, page_duration="500000")
+    data = path.read_bytes()
+    for _ in range(15):
+        data = _without_page(data, 2)
+    path.write_bytes(data)
+    source = open_audio(path)
+    assert source.seconds == pytest.approx(4.5, abs=0.2) and not silent(source, 0, 0.5)
+
+
+def test_an_ogg_that_the_demuxer_gives_up_keeps_its_length(tmp_path):
+    """A page's head that claims more than the file holds."""
+    data, path = bytearray((INPUTS / "pages.ogg").read_bytes()), tmp_path / "a.ogg"
+    page = [place for place in range(len(data)) if data[place : place + 4] == b"OggS"][6]
+    data[page + 26 : page + 290] = b"\xff" * 264
+    path.write_bytes(data)
+    source = open_audio(path)
+    assert source.seconds == pytest.approx(3, abs=0.2) and "unreadable" in source.notes[0]
 
 
 # WAV headers
