@@ -1,11 +1,11 @@
-"""What each part of retrospective correction gives, on a model that is disturbed in a stated way.
+"""What each part of retrospection gives, on a model that is disturbed in a stated way.
 
     python -m benchmarks.correction [--model nano,disturbance=0.3,color=0] [--seconds 100] [--faces 4] [--seeds 1]
         [--strength 0.5] [--workers 2] [--json FILE]
 
 All variants play the same held-out people from the same noise (`evaluate`): without correction; with its means,
-contrast or sharpness alone; with all three, but chunks not joined; with everything. First and last: the first and the
-last 50 s (halves of a shorter stream).
+contrast, sharpness or regions alone; with all, but chunks not joined; with everything. First and last: the first and
+the last 50 s (halves of a shorter stream).
 """
 
 import argparse
@@ -23,7 +23,7 @@ import torch
 
 from livetalk_core.files import check_place, write_durably
 from livetalk_core.hardware.machine import describe
-from livetalk_core.streaming import correction
+from livetalk_core.streaming import correction, joining
 from livetalk_core.training.evaluation.command import Settings
 from livetalk_core.training.evaluation.entrants import Entrant
 from livetalk_core.training.evaluation.evaluate import Protocol, Row, texture_scale
@@ -34,38 +34,40 @@ WHOLE = ("lip_sync", "head_motion", "picture", "border_motion")
 
 
 class Variant(NamedTuple):
-    """Which statistics are corrected (means, contrast, sharpness), and whether chunks are joined."""
+    """Which parts of drift are corrected (means, contrast, sharpness, regions), and whether chunks are joined."""
 
     name: str
-    statistics: tuple[bool, bool, bool]
+    parts: tuple[bool, bool, bool, bool]
     joined: bool
 
 
-OFF = Variant("off", (False, False, False), False)
+OFF = Variant("off", (False, False, False, False), False)
 VARIANTS = (
     OFF,
-    Variant("means", (True, False, False), True),
-    Variant("contrast", (False, True, False), True),
-    Variant("sharpness", (False, False, True), True),
-    Variant("joined", (False, False, False), True),
-    Variant("not joined", (True, True, True), False),
-    Variant("all", (True, True, True), True),
+    Variant("means", (True, False, False, False), True),
+    Variant("contrast", (False, True, False, False), True),
+    Variant("sharpness", (False, False, True, False), True),
+    Variant("regions", (False, False, False, True), True),
+    Variant("joined", (False, False, False, False), True),
+    Variant("not joined", (True, True, True, True), False),
+    Variant("all", (True, True, True, True), True),
 )
 
 
 @contextmanager
 def only(variant: Variant) -> Iterator[None]:
     """Correction as the variant has it."""
-    whole, corrected = correction.restore, torch.tensor(variant.statistics)
+    passed = correction.passed
+    corrected = torch.tensor(variant.parts).repeat_interleave(torch.tensor([1, 1, 1, correction.REGIONS**2]))
 
-    def restore(motion: torch.Tensor, found: torch.Tensor, anchor: torch.Tensor, strength: float) -> torch.Tensor:
-        return whole(motion, found, torch.where(corrected, anchor, found), strength)
+    def chosen(drift: torch.Tensor, threshold: float) -> torch.Tensor:
+        return passed(drift, threshold) & corrected
 
-    def close(seam: correction.Seam, frames: torch.Tensor, first: int) -> torch.Tensor:
+    def close(seam: joining.Seam, frames: torch.Tensor, first: int) -> torch.Tensor:
         return frames
 
-    joining = correction.Seam.close if variant.joined else close
-    with patch.object(correction, "restore", restore), patch.object(correction.Seam, "close", joining):
+    joined = joining.Seam.close if variant.joined else close
+    with patch.object(correction, "passed", chosen), patch.object(joining.Seam, "close", joined):
         yield
 
 

@@ -202,10 +202,10 @@ class TextEncoderConfig:
 
 @dataclass(frozen=True)
 class CorrectionConfig:
-    """Retrospective correction (streaming/correction.py): every `interval` chunks the last `lookback` are reviewed.
+    """Retrospection (streaming/correction.py): every `interval` chunks the last `lookback` are reviewed.
 
-    Drift beyond `threshold` (0.1 is about a tenth of the picture's own contrast) is undone by `strength` in 0..1.
-    Each chunk is also joined to the last frame shown.
+    Drift beyond `threshold` (0.1 is about a tenth of the picture's own contrast) is undone by `strength` in 0..1. It
+    settles for all settings.
     """
 
     interval: int = 2
@@ -243,7 +243,8 @@ class StreamConfig:
 
     A chunk has `frame_num` frames, of which the first `motion_frames` repeat the end of the chunk
     before. `shift` stretches the timesteps; `color_correction` in 0..1 pulls every frame's Lab
-    mean and deviation towards the reference image. `correction` is off where it is None. `guidance`
+    mean and deviation towards the reference image. `correction` is off where it is None. `joins`:
+    whether a chunk's first frames are joined to the last one shown; None: where there is correction. `guidance`
     is for weights that are not distilled: they go along the flow by Euler's steps, from the first
     noise alone; where it is None, every step takes fresh noise, as the distilled weights do.
     `revisions`: so often the latents that a chunk hands on are decoded and encoded once more, and what
@@ -268,6 +269,7 @@ class StreamConfig:
     draws_latents: bool = False
     geometry: Geometry = WAN
     revisions: int = 0
+    joins: bool | None = None
 
     def __post_init__(self) -> None:
         self.geometry.check_size(self.height, self.width)
@@ -284,6 +286,11 @@ class StreamConfig:
             )
         if not 0 <= self.color_correction <= 1:
             raise InputError(f"color correction {self.color_correction}; needs 0 (off) to 1 (full)")
+
+    @property
+    def joined(self) -> bool:
+        """Whether chunks are joined."""
+        return self.correction is not None if self.joins is None else self.joins
 
     @property
     def new_frames(self) -> int:

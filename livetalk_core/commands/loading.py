@@ -43,6 +43,7 @@ class ModelSettings:
     steps: int | None = None
     color_correction: float | None = None
     correction: CorrectionConfig | None = None
+    joins: bool | None = None
     guidance: Guidance | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32
@@ -144,7 +145,7 @@ def engine_of(settings: ModelSettings, model: Model, stream: StreamConfig, negat
 def stream_of(default: StreamConfig, settings: ModelSettings) -> StreamConfig:
     """The model's stream with the settings that were given."""
     height, width = settings.size or (default.height, default.width)
-    names = ("steps", "color_correction", "correction", "guidance")
+    names = ("steps", "color_correction", "correction", "guidance", "joins")
     changes = {name: value for name in names if (value := getattr(settings, name)) is not None}
     return replace(default, height=height, width=width, **changes)
 

@@ -66,6 +66,15 @@ def speed_options(command: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def join_option(command: argparse.ArgumentParser) -> None:
+    """Add the option for joining chunks."""
+    command.add_argument(
+        "--join", action=argparse.BooleanOptionalAction, default=None,
+        help="lead each chunk's first frames from the last one shown to where the chunk goes on (default: where "
+        "--correction is on)",
+    )  # fmt: skip
+
+
 def placement_options(command: argparse.ArgumentParser) -> None:
     """Add --fp8 and --memory."""
     command.add_argument(

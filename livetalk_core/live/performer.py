@@ -92,6 +92,7 @@ class Performer:
         """Tokens [L,text_dim] of the prompt from the next chunk on."""
         for session in self._sessions.values():
             session.avatar = session.avatar.with_text(text)
+            session.prompts = {self._state.next_chunk: text}
 
     def make(self, order: Order, last: Sequence[Tensor], sound: np.ndarray) -> Generator[Frames, None, None]:
         """The new frames of a chunk, as they are decoded, to `sound` [frames*640].
@@ -118,7 +119,7 @@ class Performer:
             return replace(self._state, motion=self.cast.avatar.first_motion(self.cast.stream.geometry), shown=None)
         missing = self.cast.stream.motion_frames - len(last)
         frames = torch.cat([*[last[0]] * missing, *last], dim=1)
-        shown = None if session.stream.correction is None else frames[:, -1:].cpu()
+        shown = frames[:, -1:].cpu() if session.stream.joined else None
         motion = session.encode(frames, self._state.seed, self._state.next_chunk).cpu()
         return replace(self._state, motion=motion, shown=shown)
 

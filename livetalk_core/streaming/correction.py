@@ -1,115 +1,216 @@
-"""Retrospective correction: the stream looks back at its last chunks and pulls what has drifted towards the avatar.
+"""Retrospection: the stream looks back at its last chunks and undoes what has drifted since it began.
 
-What chunks hand on, the motion latents, is measured: for every channel its mean, and the deviations of its smooth part
-(contrast) and of its fine part (sharpness). The anchor is the portrait itself, held still for as many frames. Single
-chunks differ with pose and speech, so drift is what the last `lookback` chunks have in common.
+This step at inference is the project's own. What the paper calls retrospective self-correction is in the training:
+rollouts over several chunks on the student's own motion frames (training/distill.py).
 
-Where it passes the threshold, the next chunk starts from corrected latents: each part's statistics moved towards the
-anchor's by `strength`. It does so gradually: its first denoising step, which decides on pose and movement, sees the
-latents as they were, the last one, which decides on texture and colour, the corrected ones. The chunk's first new frame
-should follow the last one shown as its own next frames follow it: by what it is off, the first frames are moved, less
-and less. So no seam shows.
+Drift is told from pose by comparing only what pose leaves alone. The portrait is bent to how the head is held in a
+chunk's last frame (models/displacement.py), held still and encoded as those frames were; so a head that has come nearer
+or turned away is compared with itself. A reading is how the motion latents, which chunks hand on, differ from that: for
+every channel the contrast of its smooth part, the strength of its fine part (sharpness), and the means of regions. The
+model's own constant error is no drift: readings are taken against those of the first `lookback` chunks, and after a
+prompt has changed against the first `lookback` of that, less what had drifted before. Single chunks differ, so drift is
+the mean of the last `lookback` readings. A channel's mean is the median of what its regions have drifted by; how they
+differ from that (features, hair) says whether it is still the same person.
+
+What passes the threshold is undone by `strength`, and taken off the remembered readings at the same time. So nothing is
+corrected twice. With C what has been corrected so far and z(i) the drift without any correction, of which a correction
+takes a share `a` away in truth, the next correction makes of C
+
+    (1 - s) C + s mean(z(i) + (1 - a) C(i)),   s = strength in 0..1, or 0 where nothing is due, i: the last `lookback`.
+
+The absolute values of its coefficients for C and C(i) add up to 1 - s + s |1 - a|, less than 1 for every 0 < a < 2: it
+settles for any interval, lookback and strength. For a <= 1 none is negative: a C stays between the least and the
+greatest drift so far, and does not swing.
+
+A correction comes in gradually: the next chunk's first denoising step, which decides on pose and movement, sees the
+latents as they were, the last one, which decides on texture and colour, the corrected ones.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..config import CorrectionConfig
+from ..models.displacement import displacement, moved
 
-STATISTICS = 3
-"""Mean, smooth deviation, fine deviation."""
-SEAM_FRAMES = 4
-"""Over which what a chunk's beginning is off by is faded out. Longer, and the mouth is late where it opens fast."""
+REGIONS = 4
+"""Along each side of the picture."""
+STATISTICS = 2 + REGIONS**2
+"""Of a channel in a reading: contrast, sharpness, regions."""
+MEAN, CONTRAST, SHARPNESS = 0, 1, 2
+PARTS = 1 + STATISTICS
+"""Of a channel's drift: mean, contrast, sharpness, what regions differ from the mean."""
+MEMORY = 2
+"""Rows of a review before its readings: what the model does by itself, and the drift before the last prompt."""
+TELLING = 3.0
+"""Sharpness of all channels together differs three times less between poses than other statistics do, so it counts as
+much more (measured by benchmarks/drift.py)."""
+ALONE = 0.5
+"""Contrast and sharpness of one channel, and all regions together, differ twice as much as means do."""
+
+
+class Drift(NamedTuple):
+    """How far each kind of statistics is off, in the threshold's unit: 0.1 is about a tenth of the picture's own
+    contrast."""
+
+    mean: float
+    contrast: float
+    sharpness: float
+    likeness: float
 
 
 def split(motion: Tensor) -> tuple[Tensor, Tensor]:
-    """The smooth and the fine part of latents [16,k,h,w]; they add up to it."""
+    """The smooth and the fine part of latents [C,k,h,w]; they add up to it."""
     smooth = F.avg_pool2d(motion.transpose(0, 1), 3, 1, 1, count_include_pad=False).transpose(0, 1)
     return smooth, motion - smooth
 
 
-def measure(motion: Tensor) -> Tensor:
-    """Statistics of latents [16,k,h,w]: [16,k,3]."""
-    smooth, fine = split(motion.float())
-    return torch.stack([smooth.mean((2, 3)), smooth.std((2, 3)), fine.square().mean((2, 3)).sqrt()], dim=-1)
+def bent(portrait: Tensor, frame: Tensor) -> Tensor:
+    """The portrait [3,1,H,W] in -1..1 as it looks in the pose of a frame [3,1,H,W]."""
+    here, there = portrait.transpose(0, 1), frame.transpose(0, 1)
+    return moved(here, displacement(there, here)).clamp(-1, 1).transpose(0, 1)
 
 
-def distance(found: Tensor, anchor: Tensor) -> float:
-    """How far statistics are from the anchor's: 0 is equal, 1 means off by a deviation (or by a factor of e)."""
-    means = (found[..., 0] - anchor[..., 0]).abs() / anchor[..., 1].clamp_min(1e-3)
-    spreads = (found[..., 1:].clamp_min(1e-3) / anchor[..., 1:].clamp_min(1e-3)).log().abs()
-    return float(torch.cat([means[..., None], spreads], dim=-1).mean())
+def read(motion: Tensor, like: Tensor, contrast: Tensor) -> Tensor:
+    """A reading [C,STATISTICS]: how latents [C,k,h,w] differ from those `like` they should be.
 
-
-def restore(motion: Tensor, found: Tensor, anchor: Tensor, strength: float) -> Tensor:
-    """Latents [16,k,h,w] whose drift, from `anchor` to `found` statistics, is undone by `strength` in 0..1."""
-    aim = torch.lerp(found, anchor, strength)
-    mean, smooth_ratio, fine_ratio = (
-        (value[..., None, None]).to(motion)
-        for value in (found[..., 0], *(aim / found.clamp_min(1e-3))[..., 1:].unbind(-1))
-    )
-    smooth, fine = split(motion)
-    return (smooth - mean) * smooth_ratio + aim[..., 0, None, None].to(motion) + fine * fine_ratio
-
-
-@dataclass
-class Seam:
-    """Joins one chunk's frames to `shown` [3,1,H,W], the last frame of the chunk before (None in the first chunk).
-
-    The chunk makes that frame anew as its frame `place`; it is replaced by the one shown.
+    Means are in units of `contrast` [C], the deviation of each channel's smooth part in the portrait; the others are
+    logarithms of ratios.
     """
+    (smooth, fine), (smooth_like, fine_like) = split(motion.float()), split(like.float())
+    off = (smooth.mean(1) - smooth_like.mean(1)) / contrast[:, None, None]
+    regions = F.adaptive_avg_pool2d(off[None], REGIONS)[0].flatten(1)
+    contrasts = _ratio(smooth.mean(1).flatten(1).std(1), smooth_like.mean(1).flatten(1).std(1))
+    sharpness = _ratio(_strength(fine), _strength(fine_like))
+    return torch.cat([contrasts[:, None], sharpness[:, None], regions], dim=1)
 
-    shown: Tensor | None
-    place: int
-    _gap: Tensor | None = None
 
-    def close(self, frames: Tensor, first: int) -> Tensor:
-        """Frames [3,n,H,W] in -1..1, of which the first is the chunk's frame `first`. They come in order, and the first
-        new one with others behind it."""
-        if self.shown is None or first > self.place + SEAM_FRAMES:
-            return frames
-        if self.shown.device != frames.device:
-            self.shown = self.shown.to(frames, non_blocking=True)  # once a chunk, and not waited for
-        shown, begin = self.shown.to(frames), self.place + 1 - first
-        if 0 <= begin < frames.shape[1]:
-            new = frames[:, begin : begin + SEAM_FRAMES]
-            self._gap = shown + new.diff(dim=1).mean(1, keepdim=True) - new[:, :1]
-        since = torch.arange(first, first + frames.shape[1], device=frames.device)[:, None, None] - self.place
-        if self._gap is not None:
-            share = torch.where(since < 1, 0.0, (1 - since / SEAM_FRAMES).clamp_min(0))
-            frames = (frames + share * self._gap).clamp(-1, 1)
-        return torch.where(since == 0, shown, frames)
+def parted(difference: Tensor) -> Tensor:
+    """A difference of readings [C,STATISTICS] as drift [C,PARTS]."""
+    mean = difference[:, 2:].median(1, keepdim=True).values
+    return torch.cat([mean, difference[:, :2], difference[:, 2:] - mean], dim=1)
+
+
+def whole(drift: Tensor) -> Tensor:
+    """What drift [C,PARTS] makes of a reading: [C,STATISTICS]."""
+    return torch.cat([drift[:, CONTRAST : SHARPNESS + 1], drift[:, 3:] + drift[:, :1]], dim=1)
+
+
+def deviations(latent: Tensor) -> Tensor:
+    """The deviation [C] of each channel's smooth part, of latents [C,k,h,w]."""
+    return split(latent.float())[0].mean(1).flatten(1).std(1).clamp_min(1e-3)
+
+
+def _ratio(one: Tensor, other: Tensor) -> Tensor:
+    return (one.clamp_min(1e-3) / other.clamp_min(1e-3)).log()
+
+
+def _strength(fine: Tensor) -> Tensor:
+    return fine.square().mean((1, 2, 3)).sqrt()
+
+
+def undone(motion: Tensor, amount: Tensor, contrast: Tensor) -> Tensor:
+    """Latents [C,k,h,w] with `amount` [C,PARTS] of drift taken off."""
+    smooth, fine = split(motion)
+    amount, contrast = amount.to(motion), contrast.to(motion)[:, None, None, None]
+    middle = smooth.mean((2, 3), keepdim=True)
+    regions = amount[:, 3:].unflatten(1, (REGIONS, REGIONS))[None]
+    field = F.interpolate(regions, size=motion.shape[-2:], mode="bilinear", align_corners=False)[0][:, None]
+    factors = (-amount[:, 1:3]).exp()[:, :, None, None, None]
+    off = (amount[:, MEAN, None, None, None] + field) * contrast
+    return (smooth - middle) * factors[:, 0] + middle - off + fine * factors[:, 1]
 
 
 @dataclass(frozen=True)
 class Corrector:
-    """Reviews the chunks of one stream against `anchor`, the statistics [16,k,3] of the portrait held still."""
+    """Reviews the chunks of one stream; `contrast` [C] is the portrait's.
+
+    A review [MEMORY + n,C,STATISTICS] is what is remembered: n <= lookback readings after two rows. While there are
+    fewer than `lookback`, the stream is still learning what the model does by itself.
+    """
 
     config: CorrectionConfig
-    anchor: Tensor
+    contrast: Tensor
     steps: int
 
     @classmethod
     def of(cls, config: CorrectionConfig, held_portrait: Tensor, steps: int) -> "Corrector":
-        """From the latents [16,k,h,w] of the portrait held for as many frames as a chunk hands on."""
-        return cls(config, measure(held_portrait), steps)
+        """From the latents [C,k,h,w] of the portrait held for as many frames as a chunk hands on."""
+        return cls(config, deviations(held_portrait), steps)
 
-    def review(self, past: Tensor | None, motion: Tensor) -> Tensor:
-        """The statistics [n,16,k,3] of the last chunks, n <= lookback, with those of the newest added."""
-        newest = measure(motion).cpu()[None]
-        return newest if past is None else torch.cat([past, newest])[-self.config.lookback :]
+    def review(self, chunk: int, past: Tensor | None, motion: Tensor, like: Tensor, new_prompt: bool) -> Tensor:
+        """What is remembered once chunk number `chunk` has ended in `motion`, which should be `like` the bent portrait.
+
+        `past` is what was remembered when it began. With `new_prompt` it was the first one of another prompt.
+        """
+        newest = read(motion.cpu(), like.cpu(), self.contrast)[None]
+        if past is None:
+            past = newest.new_zeros(MEMORY, *newest.shape[1:])
+        own, before, readings = past[:1], past[1:MEMORY], past[MEMORY:] - whole(self.due(chunk, past))
+        if new_prompt:
+            if self._knows(past):
+                before = readings.mean(0, keepdim=True) - own
+            readings = readings[:0]
+        readings = torch.cat([readings, newest])
+        if len(readings) == self.config.lookback:
+            own = readings.mean(0, keepdim=True) - before if not self._knows(past) or new_prompt else own
+        return torch.cat([own, before, readings[-self.config.lookback :]])
+
+    def drift(self, past: Tensor | None) -> Tensor | None:
+        """What the last chunks have drifted by, [C,PARTS]; None while that is not known."""
+        if past is None or not self._knows(past):
+            return None
+        return parted(past[MEMORY:].mean(0) - past[0])
+
+    def due(self, chunk: int, past: Tensor | None) -> Tensor:
+        """What chunk number `chunk` is to undo, [C,PARTS]: 0 where a part has not drifted far enough."""
+        found = self.drift(past) if chunk % self.config.interval == 0 else None
+        if found is None:
+            return torch.zeros(len(self.contrast), PARTS)
+        return self.config.strength * torch.where(passed(found, self.config.threshold), found, 0.0)
 
     def motion(self, chunk: int, motion: Tensor, past: Tensor | None) -> Tensor:
-        """What chunk number `chunk` starts from: `motion` [16,k,h,w] as it is, or corrected for each step
-        [steps,16,k,h,w]."""
-        if past is None or chunk % self.config.interval or len(past) < self.config.lookback:
+        """What chunk number `chunk` starts from: `motion` [C,k,h,w] as it is, or corrected for each step
+        [steps,C,k,h,w]."""
+        amount = self.due(chunk, past)
+        if not amount.any():
             return motion
-        found = past.mean(0)
-        if distance(found, self.anchor) < self.config.threshold:
-            return motion
-        corrected = restore(motion, found, self.anchor, self.config.strength)
+        corrected = undone(motion, amount, self.contrast)
         shares = torch.linspace(0, 1, self.steps) if self.steps > 1 else torch.ones(1)
         return torch.stack([torch.lerp(motion, corrected, float(share)) for share in shares])
+
+    def _knows(self, past: Tensor) -> bool:
+        return len(past) == MEMORY + self.config.lookback
+
+
+def extent(drift: Tensor) -> Drift:
+    """How far each kind of statistics of a drift [C,PARTS] is off."""
+    size = drift.abs()
+    together = drift[:, CONTRAST : SHARPNESS + 1].median(0).values.abs().tolist()
+    alone = (ALONE * size[:, CONTRAST : SHARPNESS + 1].amax(0)).tolist()
+    return Drift(
+        mean=float(size[:, MEAN].max()),
+        contrast=max(together[0], alone[0]),
+        sharpness=max(TELLING * together[1], alone[1]),
+        likeness=ALONE * float(drift[:, 3:].square().mean().sqrt()),
+    )
+
+
+def passed(drift: Tensor, threshold: float) -> Tensor:
+    """Which parts [C,PARTS] have drifted beyond the threshold: means one by one; contrast and sharpness of
+    all channels where they have changed together, else one by one; regions all together."""
+    size = drift.abs()
+    contrast, sharpness = drift[:, CONTRAST : SHARPNESS + 1].median(0).values.abs()
+    regions = ALONE * drift[:, 3:].square().mean().sqrt() > threshold
+    return torch.cat(
+        [
+            size[:, MEAN : MEAN + 1] > threshold,
+            (ALONE * size[:, CONTRAST : CONTRAST + 1] > threshold) | (contrast > threshold),
+            (ALONE * size[:, SHARPNESS : SHARPNESS + 1] > threshold) | (TELLING * sharpness > threshold),
+            regions.expand(len(drift), REGIONS**2),
+        ],
+        dim=1,
+    )

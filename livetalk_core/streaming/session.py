@@ -15,9 +15,10 @@ from ..models.color import ColorStatistics, match_color
 from ..sampling.chunk import NoiseSource, seeded_noise
 from ..shapes import VideoShape
 from .avatar import Avatar, encode_for, posterior_noise
-from .correction import Corrector, Seam
+from .correction import Corrector, bent
 from .engine import Engine
 from .finite import END, FRAMES, LATENTS, SOUND, START, Watch
+from .joining import Seam
 from .plan import Chunk, ChunkPlan
 from .state import StreamState
 
@@ -106,7 +107,7 @@ class Session:
         """The state before the first chunk."""
         if self.before is None:
             return StreamState(0, seed, self.avatar.first_motion(self.stream.geometry))
-        shown = None if self._corrector is None else self.before[:, -1:].cpu()
+        shown = self.before[:, -1:].cpu() if self.stream.joined else None
         return StreamState(0, seed, self.encode(self.before, seed, 0).cpu(), shown=shown)
 
     def run(self, state: StreamState) -> Iterator[Frames | ChunkEnd]:
@@ -181,7 +182,7 @@ class Session:
         chunk = self.plan.chunk(state.next_chunk)
         begin = max(0, chunk.skip - lead)
         done, tail = 0, torch.empty(0)
-        seam = None if self._corrector is None else Seam(state.shown, chunk.skip - 1)
+        seam = Seam(state.shown, chunk.skip - 1) if self.stream.joined else None
         for group in self.engine.decode(latent):
             frames = self._match_color(watch.see(FRAMES, group))
             if seam is not None:
@@ -191,12 +192,29 @@ class Session:
             if first < last:
                 yield Frames(chunk, chunk.start + first, frames[:, first - done : last - done])
             done += frames.shape[1]
-        motion = watch.see(END, self.encode(tail, state.seed, chunk.index + 1))
-        if self._corrector is None:
-            return StreamState(chunk.index + 1, state.seed, *watch.read(motion))
-        motion, shown = watch.read(motion, tail[:, -1:])
-        review = self._corrector.review(state.review, motion)
-        return StreamState(chunk.index + 1, state.seed, motion, review, shown)
+        parts = self._handed_on(tail, state)
+        watch.see(END, parts["motion"])
+        kept = dict(zip(parts, watch.read(*parts.values()), strict=True))
+        review = self._review(state, kept["motion"], kept["like"]) if "like" in kept else None
+        return StreamState(chunk.index + 1, state.seed, kept["motion"], review, kept.get("shown"))
+
+    def _handed_on(self, tail: Tensor, state: StreamState) -> dict[str, Tensor]:
+        """What becomes of a chunk's last frames: their latents; the very last, where chunks are joined; and for
+        retrospection the latents of the portrait held as that one is."""
+        index, last = state.next_chunk + 1, tail[:, -1:]
+        parts = {"motion": self.encode(tail, state.seed, index)}
+        if self.stream.joined:
+            parts["shown"] = last
+        if self._corrector is not None:
+            portrait = self.avatar.reference[0].to(last, non_blocking=True)
+            held = bent(portrait, last).expand(-1, self.stream.motion_frames, -1, -1)
+            parts["like"] = self.encode(held, state.seed, index)
+        return parts
+
+    def _review(self, state: StreamState, motion: Tensor, like: Tensor) -> Tensor:
+        assert self._corrector is not None
+        chunk = state.next_chunk
+        return self._corrector.review(chunk, state.review, motion, like, new_prompt=chunk > 0 and chunk in self.prompts)
 
     @cached_property
     def _corrector(self) -> Corrector | None:

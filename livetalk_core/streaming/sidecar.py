@@ -92,8 +92,8 @@ class Sidecar:
         tensors = load(self.place.tensors.read_bytes())
         motion, review, shown = (tensors.get(f"{name}.{chunk}") for name in ("motion", "review", "shown"))
         _need(motion is not None, f"{self.place.tensors.name} holds nothing of chunk {chunk}")
-        for name, tensor in (("motion", motion), ("review", review), ("shown", shown)):
-            _need(tensor is None or _is_sound(tensor), f"{name} is not what a render saves")
+        for name, tensor, axes in (("motion", motion, 4), ("review", review, 3), ("shown", shown, 4)):
+            _need(tensor is None or _is_sound(tensor, axes), f"{name} is not what a render saves")
         assert motion is not None
         return StreamState(chunk, seed, motion, review, shown)
 
@@ -132,5 +132,5 @@ def _integer(value: Any, least: int = 0) -> int:
     return value
 
 
-def _is_sound(tensor: Tensor) -> bool:
-    return tensor.is_floating_point() and tensor.ndim == 4 and tensor.numel() > 0 and bool(tensor.isfinite().all())
+def _is_sound(tensor: Tensor, axes: int) -> bool:
+    return tensor.is_floating_point() and tensor.ndim == axes and tensor.numel() > 0 and bool(tensor.isfinite().all())

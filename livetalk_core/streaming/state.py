@@ -10,8 +10,8 @@ class StreamState:
     """Where a stream stands: the next chunk's index, the seed of its noise, and its clean latents [C,k,h,w].
 
     The motion latents of chunk 0 are the encoded portrait (k = 1), later ones the re-encoded last frames (k = 2).
-    `review` holds what retrospective correction remembers of the last chunks, [n,C,k,3], and `shown` [3,1,H,W] the
-    last frame, to which it joins the next chunk's; None where it is off.
+    `review` [n,C,statistics] is what retrospection remembers (`Corrector`), and `shown` [3,1,H,W] the last frame, to
+    which the next chunk's are joined; None where that is off.
     """
 
     next_chunk: int

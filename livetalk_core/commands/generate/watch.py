@@ -38,6 +38,7 @@ def generate(options: argparse.Namespace) -> int:
             size=None if options.size == AUTO else options.size, portrait_shape=options.size == AUTO,
             color_correction=options.color_correction,
             correction=CorrectionConfig(strength=options.correction) if options.correction else None,
+            joins=options.join,
             resume=options.resume, overwrite=options.overwrite,
             device=device, dtype=dtype, attention=options.attention, compiled=options.compile,
             placement=placement_of(options), fleet=fleet,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ...config import DEFAULT_PROMPT, CorrectionConfig
 from ..fleet import fleet_options
-from ..options import machine_options, placement_options, positive, size, speed_options, stoppable
+from ..options import join_option, machine_options, placement_options, positive, size, speed_options, stoppable
 from ..progress import show_stage
 
 PORT = 8190
@@ -22,9 +22,9 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--color-correction", type=float, help="0 (off) to 1 (default: 1)")
     command.add_argument(
         "--correction", type=float, metavar="STRENGTH", default=CorrectionConfig().strength,
-        help="retrospective correction of drift, which also joins what follows a cut to what was shown: 0 (off) to 1 "
-        "(default: %(default)s)",
+        help="retrospection, which undoes drift: 0 (off) to 1 (default: %(default)s)",
     )  # fmt: skip
+    join_option(command)
     command.add_argument(
         "--chunk", type=positive, metavar="FRAMES",
         help="frames of a chunk, 4n+1: fewer answer sooner and cost more (default: the model's)",

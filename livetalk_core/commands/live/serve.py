@@ -33,6 +33,7 @@ def serve(options: argparse.Namespace) -> int:
         settings = ModelSettings(
             model=options.model, size=options.size, steps=options.steps, color_correction=options.color_correction,
             correction=CorrectionConfig(strength=options.correction) if options.correction else None,
+            joins=options.join,
             device=device, dtype=dtype, attention=options.attention, compiled=options.compile,
             placement=placement_of(options), fleet=fleet,
         )  # fmt: skip
