@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import av
 import numpy as np
 
-from ..media.segment import BT709, TV_RANGE
+from ..media.coding import BT709, TV_RANGE
 from ..shapes import FRAMES_PER_SECOND, SAMPLE_RATE
 from .reel import Moment
 

@@ -10,18 +10,13 @@ from fractions import Fraction
 
 import av
 import numpy as np
-import torch
 from av.container import OutputContainer
 
 from ..errors import InputError
 from ..shapes import FRAMES_PER_SECOND
 from .audio import AudioSource
+from .coding import BT709, TV_RANGE, USUAL_CODING, Coding
 
-# Four threads whatever the machine has: x264's output depends on their number.
-X264 = {"preset": "veryfast", "crf": "18", "bf": "0", "threads": "4"}
-if torch.backends.cpu.get_cpu_capability() == "AVX512":
-    # With it, x264 now and then makes another packet of the same frames, whatever the number of threads.
-    X264["x264-params"] = "asm=avx2"
 # Constant quality keeps the bit rate's history out of the encoder, so that a fresh start soon gives the packets of
 # a running one. About 120 kbit/s for mono speech at 48 kHz; the error is 41 to 49 dB below the speech.
 AAC = {"flags": "+qscale", "global_quality": "236", "aac_coder": "fast"}
@@ -32,26 +27,22 @@ AAC_FRAME = 1024
 """Samples of a packet, and of silence that the encoder puts before the first (its priming)."""
 WARM_UP = 16
 LOOK_AHEAD = 4
-BT709, TV_RANGE = 1, 1
 FRAGMENT_FLAGS = "frag_custom+delay_moov+default_base_moof+skip_trailer+use_metadata_tags"
 
 
 class Picture:
-    """Size of the frames, how many come a second, and their encoder."""
+    """Size of the frames, how many come a second, and how they are encoded."""
 
-    def __init__(self, height: int, width: int, rate: int = FRAMES_PER_SECOND) -> None:
+    def __init__(self, height: int, width: int, rate: int = FRAMES_PER_SECOND, coding: Coding = USUAL_CODING) -> None:
         if height % 2 or width % 2 or min(height, width) < 2:
-            raise InputError(f"frames of {width}x{height} px; H.264 video needs even sides: crop or scale by a pixel")
-        self.height, self.width, self.rate = height, width, rate
+            raise InputError(f"frames of {width}x{height} px; video needs even sides: crop or scale by a pixel")
+        self.height, self.width, self.rate, self.coding = height, width, rate, coding
 
     def add_to(self, container: OutputContainer) -> av.VideoStream:
         """A stream with a fresh encoder."""
-        stream = container.add_stream("libx264", rate=self.rate, options=X264)
-        stream.height, stream.width, stream.pix_fmt = self.height, self.width, "yuv420p"
-        coder = stream.codec_context
-        coder.time_base = Fraction(1, self.rate)
-        coder.color_primaries = coder.color_trc = coder.colorspace = BT709
-        coder.color_range = TV_RANGE
+        stream = self.coding.add_to(container, self.rate)
+        stream.height, stream.width = self.height, self.width
+        stream.codec_context.time_base = Fraction(1, self.rate)
         return stream
 
 

@@ -1,4 +1,4 @@
-"""H.264 and AAC into an MP4 that grows chunk by chunk and survives a kill.
+"""Picture (H.264, or another `Coding`) and AAC into an MP4 that grows chunk by chunk and survives a kill.
 
 While it grows, the video is `name.partial.mp4`: a header, then one fragment (moof and mdat) a chunk, appended whole
 and fsynced by `end_chunk`. A fragment depends on its frames, its place and the sound alone (see `segment`), so a
@@ -30,6 +30,7 @@ from ..errors import InputError, ResumeError
 from ..files import writing
 from ..shapes import FRAMES_PER_SECOND
 from .audio import AudioSource
+from .coding import USUAL_CODING, Coding
 from .place import OutputPlace
 from .segment import Picture, Segment, Sound, count_fragments, fragment, header, read_header, tracks
 
@@ -74,6 +75,7 @@ class VideoWriter:
         metadata: dict[str, str] | None = None,
         overwrite: bool = False,
         rate: int = FRAMES_PER_SECOND,
+        coding: Coding = USUAL_CODING,
     ) -> "VideoWriter":
         """Begin a video of `height` x `width` px (both even) at `rate` frames a second: `path`, a name in .mp4.
 
@@ -82,7 +84,7 @@ class VideoWriter:
         the disk or a render at work prevents writing. An `OutputPlace` is one that the caller has made ready.
         """
         place = path if isinstance(path, OutputPlace) else OutputPlace(path)
-        writer = cls(place, Picture(height, width, rate), Sound.of(audio), overwrite)
+        writer = cls(place, Picture(height, width, rate, coding), Sound.of(audio), overwrite)
         place.acquire()
         try:
             if place is not path:
@@ -105,6 +107,7 @@ class VideoWriter:
         audio: AudioSource | None = None,
         overwrite: bool = False,
         rate: int = FRAMES_PER_SECOND,
+        coding: Coding = USUAL_CODING,
     ) -> "VideoWriter":
         """Cut the partial video of `path` back to `checkpoint` and go on; its metadata stays.
 
@@ -112,7 +115,7 @@ class VideoWriter:
         when it is being written.
         """
         place = path if isinstance(path, OutputPlace) else OutputPlace(path)
-        writer = cls(place, Picture(height, width, rate), Sound.of(audio), overwrite)
+        writer = cls(place, Picture(height, width, rate, coding), Sound.of(audio), overwrite)
         if not writer.partial.is_file():
             raise ResumeError(f"{writer.partial} does not exist; nothing to resume: {ANEW}")
         place.acquire()
@@ -238,6 +241,8 @@ def _copy_packets(source: Path, target: Path, seconds: Fraction, on_packet: Call
     with av.open(str(source)) as partial, av.open(str(target), "w", format="mp4", container_options=options) as whole:
         whole.metadata.update({key: text for key, text in partial.metadata.items() if key not in CONTAINER_TAGS})
         streams = {stream.index: whole.add_stream_from_template(stream, opaque=True) for stream in partial.streams}
+        for stream in partial.streams.video:  # its tag alone is not copied: H.265 would not play everywhere
+            streams[stream.index].codec_context.codec_tag = stream.codec_context.codec_tag
         for packet in partial.demux():
             on_packet()
             if packet.dts is None:

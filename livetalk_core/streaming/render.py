@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import ResumeError
 from ..media.audio import AudioSource
+from ..media.coding import USUAL_CODING, Coding
 from ..media.place import OutputPlace, unreadable
 from ..media.video import Checkpoint, VideoWriter, ignore_packet
 from .background import Background
@@ -43,7 +44,7 @@ class Render:
     computed with (a resume says where that differs); `metadata` goes into the file's container. With `resume`, an
     unfinished render of the same name is taken up; without, it is refused rather than overwritten. `upscaler` enlarges
     the frames, those of the events too. `on_packet` is called all along the last step, the copy to the finished file
-    (see `VideoWriter.finish`).
+    (see `VideoWriter.finish`). `coding` is how the picture is encoded; a resume with another one is refused.
     """
 
     session: Session
@@ -57,6 +58,12 @@ class Render:
     upscaler: Upscaler | None = None
     on_packet: Callable[[], None] = ignore_packet
     means: Mapping[str, Any] = field(default_factory=dict)
+    coding: Coding = USUAL_CODING
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Everything that a resumed render must have as it was."""
+        return {**self.inputs, **self.coding.identity}
 
     def run(self) -> Generator[Frames | ChunkEnd, None, None]:
         """Render to the end. Yields frames as they come, a chunk's end once it is on disk; may be closed at any time.
@@ -66,7 +73,7 @@ class Render:
         """
         place = OutputPlace(self.output)
         with place.held():
-            yield from self._run(Sidecar(place, self.inputs, self.means))
+            yield from self._run(Sidecar(place, self.identity, self.means))
 
     def _run(self, sidecar: Sidecar) -> Generator[Frames | ChunkEnd, None, None]:
         writer, state = self._open(sidecar)
@@ -108,11 +115,16 @@ class Render:
             state, checkpoint = sidecar.load()
             self._check_fits(sidecar, state, checkpoint)
             sidecar.say_what_differs()
-            return VideoWriter.resume(place, checkpoint, height, width, self.sound, self.overwrite), state
+            writer = VideoWriter.resume(
+                place, checkpoint, height, width, self.sound, self.overwrite, coding=self.coding
+            )
+            return writer, state
         place.clear_ours()
         sidecar.begin(self.seed)
         try:
-            writer = VideoWriter.create(place, height, width, self.sound, dict(self.metadata), self.overwrite)
+            writer = VideoWriter.create(
+                place, height, width, self.sound, dict(self.metadata), self.overwrite, coding=self.coding
+            )
         except BaseException:
             place.clear_ours()
             raise

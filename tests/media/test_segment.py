@@ -38,7 +38,7 @@ def test_rate_is_the_source_s_own_where_telephones_play_it(source, used):
 
 @pytest.mark.parametrize(("height", "width"), [(65, 64), (64, 33), (0, 64)])
 def test_odd_sizes_are_refused(height, width):
-    with pytest.raises(InputError, match=f"{width}x{height} px; H.264 video needs even sides"):
+    with pytest.raises(InputError, match=f"{width}x{height} px; video needs even sides"):
         Picture(height, width)
 
 
