@@ -21,12 +21,16 @@ from .handles import (
     ChunkState,
     Correction,
     CorrectionSocket,
+    Prompt,
+    PromptsSocket,
     Speech,
     SpeechSocket,
     StateSocket,
     check_fit,
+    prompts_by_chunk,
 )
 from .pace import unused_line
+from .resume import check_as_begun, sampled_with
 from .widgets import seed_input, steps_input
 
 
@@ -58,6 +62,9 @@ class SampleChunk(io.ComfyNode):
                     tooltip="What keeps the talk from drifting, from LiveTalk Correction; the same for all chunks. "
                     "Decode Chunk then uses it too.",
                 ),
+                PromptsSocket.Input(
+                    "prompts", optional=True, tooltip="Prompts for later parts of the talk, from LiveTalk Prompt."
+                ),
                 seed_input(),
                 steps_input(),
             ],
@@ -79,21 +86,27 @@ class SampleChunk(io.ComfyNode):
         steps: int,
         state: ChunkState | None = None,
         correction: Correction | None = None,
+        prompts: tuple[Prompt, ...] = (),
     ) -> io.NodeOutput:
         """The latent of the chunk that follows `state`, and the state to decode it with."""
-        check_fit(host.require_livetalk(model), avatar, speech)
+        check_fit(host.require_livetalk(model), avatar, speech, prompts)
         if state is not None:
             check_continues(state, avatar, speech)
         stream = stream_of(model, avatar, correction, steps)
         plan = speech.plan(stream)
+        later = prompts_by_chunk(prompts, plan)
+        made_with = sampled_with(model, avatar, stream, later)
+        if state is not None and state.begun_with:  # a job, which keeps its seed whatever the widget has become
+            check_as_begun(state.begun_with, made_with)
+            seed = state.state.seed
         if unused := host.unused_changes(model):
             host.say(unused_line(unused).strip())
         progress = host.Progress(stream.steps, avatar)
         engine = fleet.engine_for(model, on_estimate=progress.on_estimate)
-        session = Session(engine, avatar, speech.features(plan), plan, stream, on_step=progress.on_step)
+        session = Session(engine, avatar, speech.features(plan, avatar), plan, stream, later, on_step=progress.on_step)
         before = session.start(seed) if state is None else replace(state.state, seed=seed)
         samples = host.raw_latent(session.sample(before).cpu()[None])
-        after = ChunkState(avatar, speech, plan, stream, before, sampled=True)
+        after = ChunkState(avatar, speech, plan, stream, before, sampled=True, made_with=made_with)
         return io.NodeOutput({"samples": samples}, after)
 
 
@@ -167,13 +180,15 @@ class DecodeChunk(io.ComfyNode):
             raise InputError("this state's chunk is decoded already; connect the state of LiveTalk Sample Chunk")
         stream = decoding_stream(state, correction)
         engine = host.HostEngine(vae=vae)
-        session = Session(engine, state.avatar, state.speech.features(state.plan), state.plan, stream)
+        session = Session(engine, state.avatar, state.speech.features(state.plan, state.avatar), state.plan, stream)
         images: list[Tensor] = []
         after = collect(session.decode(state.state, chunk_latent(latent, state), lead=int(overlap)), images)
         if overlap and not state.state.next_chunk and not state.plan.live:
             images.insert(0, images[0][:1])
         after = replace(after, motion=after.motion.cpu())
-        return io.NodeOutput(torch.cat(images), replace(state, state=after, sampled=False))
+        made_with = {**state.made_with, "vae": host.weights_identity(vae), "color correction": stream.color_correction}
+        decoded = replace(state, state=after, sampled=False, made_with=made_with)
+        return io.NodeOutput(torch.cat(images), decoded)
 
 
 def decoding_stream(state: ChunkState, correction: Correction | None) -> StreamConfig:

@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..livetalk_core.config import CorrectionConfig, StreamConfig, TransformerConfig
 from ..livetalk_core.errors import InputError
-from ..livetalk_core.media.audio import AudioSource
-from ..livetalk_core.shapes import FRAMES_PER_SECOND, frames_of_samples
+from ..livetalk_core.media.audio import AudioSource, TensorAudio
+from ..livetalk_core.shapes import FRAMES_PER_SECOND, SAMPLE_RATE, frames_of_samples
 from ..livetalk_core.streaming.avatar import Avatar
 from ..livetalk_core.streaming.features import SpeakersFeatures, SpeechFeatures, speech_features
 from ..livetalk_core.streaming.plan import ChunkPlan
@@ -49,20 +50,22 @@ class HostedAudioEncoder:
 class Speech:
     """What is said: the voice of each speaker, and `source`, the sound that the video gets.
 
-    Features are encoded as chunks need them.
+    Features are encoded as chunks need them. `offset`: samples at 16 kHz by which the lips are ahead of the sound.
     """
 
     source: AudioSource
     voices: tuple[AudioSource, ...]
     encoder: HostedAudioEncoder
     mode: str
-    _features: dict[ChunkPlan, SpeechFeatures | SpeakersFeatures] = field(default_factory=dict)
+    offset: int = 0
+    _features: dict[tuple[ChunkPlan, bool], SpeechFeatures | SpeakersFeatures] = field(default_factory=dict)
 
     @property
     def fingerprint(self) -> str:
         """Identifies who says what, and how it is heard."""
         voices = " + ".join(voice.fingerprint for voice in self.voices)
-        return f"{voices}, {self.mode}, heard by {self.encoder.weights}"
+        moved = f", lips {self.offset} samples ahead" if self.offset else ""
+        return f"{voices}, {self.mode}, heard by {self.encoder.weights}{moved}"
 
     def plan(self, stream: StreamConfig, goes_on: bool = False) -> ChunkPlan:
         """The chunks of the video that this speech asks for: its length, rounded up to a frame.
@@ -72,12 +75,23 @@ class Speech:
         frames = frames_of_samples(self.source.samples, self.source.sample_rate)
         return ChunkPlan.of(frames, stream, live=goes_on or self.mode == "stream")
 
-    def features(self, plan: ChunkPlan) -> SpeechFeatures | SpeakersFeatures:
-        """The features for a plan, kept so that chained chunks measure and encode the sound once."""
-        if plan not in self._features:
-            voices = [speech_features(voice, self.encoder, plan, self.mode) for voice in self.voices]
-            self._features[plan] = voices[0] if len(voices) == 1 else SpeakersFeatures(voices)
-        return self._features[plan]
+    def features(self, plan: ChunkPlan, avatar: Avatar) -> SpeechFeatures | SpeakersFeatures:
+        """The features for a plan, kept so that chained chunks measure and encode the sound once.
+
+        Who is in the `avatar`'s picture beside one speaker hears silence.
+        """
+        key = plan, avatar.masks is not None
+        if key not in self._features:
+            heard = self.voices if avatar.masks is None or len(self.voices) > 1 else (*self.voices, self._silence)
+            voices = [speech_features(voice, self.encoder, plan, self.mode, self.offset) for voice in heard]
+            self._features[key] = voices[0] if len(voices) == 1 else SpeakersFeatures(voices)
+        return self._features[key]
+
+    @property
+    def _silence(self) -> AudioSource:
+        """As long as the speech; a single zero in memory."""
+        samples = -(-self.source.samples * SAMPLE_RATE // self.source.sample_rate)
+        return TensorAudio(torch.zeros(1, 1).expand(1, samples), SAMPLE_RATE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +116,10 @@ class Correction:
 
 @dataclass(frozen=True, eq=False)
 class ChunkState:
-    """A stream between two nodes: where it stands, and of whom and what it is. `sampled`: a decode comes next."""
+    """A stream between two nodes: where it stands, and of whom and what it is. `sampled`: a decode comes next.
+
+    `made_with` names what the newest chunk depends on; `begun_with`, in a job that goes on, what its first ones did.
+    """
 
     avatar: Avatar
     speech: Speech
@@ -110,6 +127,8 @@ class ChunkState:
     stream: StreamConfig
     state: StreamState
     sampled: bool
+    made_with: Mapping[str, Any] = field(default_factory=dict)
+    begun_with: Mapping[str, Any] = field(default_factory=dict)
 
 
 def prompts_by_chunk(prompts: tuple[Prompt, ...], plan: ChunkPlan) -> Mapping[int, Tensor]:
@@ -151,16 +170,17 @@ def _check_tokens(config: TransformerConfig, avatar: Avatar, prompts: tuple[Prom
 
 
 def _check_voices(avatar: Avatar, speech: Speech) -> None:
-    if (avatar.masks is None) == (len(speech.voices) == 1):
+    if avatar.speakers == len(speech.voices):
         return
-    if avatar.masks is None:
+    if avatar.speakers == 1:
         raise InputError(
-            "two voices, but the avatar has no speaker masks; two speakers need both: connect mask_1 and mask_2 of "
-            "LiveTalk Avatar, or leave audio_2 of LiveTalk Encode Speech empty"
+            f"two voices, but the avatar has {'no speaker masks' if avatar.masks is None else 'mask_1 alone'}; two "
+            "speakers need both: connect mask_1 and mask_2 of LiveTalk Avatar, or leave audio_2 of LiveTalk Encode "
+            "Speech empty"
         )
     raise InputError(
         "the avatar has two speaker masks, but there is one voice; two speakers need two: connect audio_2 of "
-        "LiveTalk Encode Speech, or leave mask_1 and mask_2 of LiveTalk Avatar empty"
+        "LiveTalk Encode Speech, or leave mask_2 of LiveTalk Avatar empty, where the first alone speaks"
     )
 
 

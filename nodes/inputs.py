@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from comfy_api.latest import io
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..livetalk_core.checkpoints import nano
 from ..livetalk_core.checkpoints.model import Model
@@ -17,10 +16,16 @@ from ..livetalk_core.media.audio import TensorAudio
 from ..livetalk_core.media.image import check_bounds, to_reference
 from ..livetalk_core.media.mix import MixedAudio
 from ..livetalk_core.streaming.avatar import prepare_avatar
-from ..livetalk_core.streaming.features import MODES
+from ..livetalk_core.streaming.features import MODES, MOST_OFFSET_MS, offset_samples
 from ..livetalk_core.streaming.finite import check_avatar
 from . import host
+from .framing import CENTER, CROPS, MOST, chosen_crop, frame_size, framing_notes, preset_of
 from .handles import AudioEncoderSocket, AvatarSocket, HostedAudioEncoder, Speech, SpeechSocket
+from .masks import speaker_masks
+
+PROMPT = "A person is talking."
+PORTRAIT = "livetalk_portrait"
+"""The node's output for the page, which shows there what of the portrait is kept (web/livetalk.js)."""
 
 
 class EncodeSpeech(io.ComfyNode):
@@ -53,6 +58,16 @@ class EncodeSpeech(io.ComfyNode):
                     tooltip="What the second speaker says; both begin together, and the video gets both. Needs the "
                     "avatar's masks. For turns, put silence where a speaker listens.",
                 ),
+                io.Int.Input(
+                    "audio_offset",
+                    default=0,
+                    min=-MOST_OFFSET_MS,
+                    max=MOST_OFFSET_MS,
+                    step=10,
+                    advanced=True,
+                    tooltip="Milliseconds by which the lips are ahead of the sound; below 0, behind it. The sound "
+                    "itself stays where it is.",
+                ),
             ],
             outputs=[
                 SpeechSocket.Output(display_name="speech", tooltip="For LiveTalk Render or Sample Chunk."),
@@ -69,12 +84,15 @@ class EncodeSpeech(io.ComfyNode):
         audio_encoder: HostedAudioEncoder,
         audio: dict[str, Any] | None,
         mode: str,
+        audio_offset: int,
         audio_2: dict[str, Any] | None = None,
     ) -> io.NodeOutput:
-        """Check the sounds and wrap them."""
+        """Check the sounds and wrap them; say what is to be known of them."""
         voices = (one_sound("audio", audio), *([] if audio_2 is None else [one_sound("audio_2", audio_2)]))
         source = voices[0] if len(voices) == 1 else MixedAudio(voices)
-        speech = Speech(source, voices, audio_encoder, mode)
+        speech = Speech(source, voices, audio_encoder, mode, offset_samples(audio_offset))
+        if notes := [note for voice in voices for note in voice.notes]:
+            host.say("\n".join(notes))
         return io.NodeOutput(speech, speech.plan(StreamConfig()).count)
 
 
@@ -93,7 +111,7 @@ class MakeAvatar(io.ComfyNode):
             search_aliases=["portrait", "talking head", "reference image"],
             inputs=[
                 io.Image.Input(
-                    "image", tooltip="One portrait. It is scaled to cover the size and cropped to its centre."
+                    "image", tooltip="One portrait. It is scaled to cover the video's size; 'crop' says what is kept."
                 ),
                 io.Vae.Input("vae", tooltip="Wan 2.1's VAE, or the embedded model's."),
                 io.ClipVision.Input(
@@ -110,20 +128,34 @@ class MakeAvatar(io.ComfyNode):
                 io.Mask.Input(
                     "mask_1",
                     optional=True,
-                    tooltip="Where the first speaker is, for two speakers.",
+                    tooltip="Where the first speaker is, for two speakers. Alone: who of several people speaks; the "
+                    "others listen.",
                 ),
                 io.Mask.Input(
                     "mask_2",
                     optional=True,
                     tooltip="Where the second speaker is, for two speakers.",
                 ),
-                _size_input("width", 128, "448 for the 14B model, 128 for the embedded one."),
-                _size_input("height", 128, "768 for the 14B model, 128 for the embedded one."),
+                _size_input("width"),
+                _size_input("height"),
                 io.String.Input(
                     "prompt",
-                    default="A person is talking.",
+                    default=PROMPT,
                     multiline=True,
                     tooltip="The prompt for the embedded text encoder; not read where conditioning is connected.",
+                ),
+                io.Combo.Input(
+                    "crop",
+                    options=list(CROPS),
+                    default=CENTER,
+                    tooltip="What is kept of a portrait of another shape than the video: its centre, its top, or a "
+                    "box, which you draw on the picture below.",
+                ),
+                io.String.Input(
+                    "crop_box",
+                    default="",
+                    advanced=True,
+                    tooltip="The box for 'crop', X,Y,W,H in the portrait's pixels. Drawing on the picture fills it in.",
                 ),
             ],
             outputs=[AvatarSocket.Output(display_name="avatar", tooltip="For LiveTalk Render or Sample Chunk.")],
@@ -137,13 +169,14 @@ class MakeAvatar(io.ComfyNode):
         width: int,
         height: int,
         prompt: str,
+        crop: str,
+        crop_box: str,
         clip_vision: Any = None,
         conditioning: list[Any] | None = None,
         mask_1: Tensor | None = None,
         mask_2: Tensor | None = None,
     ) -> io.NodeOutput:
         """Encode the portrait and the prompt."""
-        stream = StreamConfig(height, width)
         portrait = one_image(image)
         if (clip_vision is None) != (conditioning is None):
             missing = "clip_vision" if clip_vision is None else "conditioning"
@@ -151,8 +184,12 @@ class MakeAvatar(io.ComfyNode):
                 f"{missing} is not connected; the 14B model needs clip_vision and conditioning, the embedded model "
                 "neither: connect both or none"
             )
-        masks = speaker_masks(mask_1, mask_2, portrait.shape[:2], height, width)
-        reference = to_reference(portrait, height, width)
+        kept, size = chosen_crop(crop, crop_box), (portrait.shape[1], portrait.shape[0])
+        preset = preset_of(host.vae_width(vae), clip_vision is not None)
+        stream = StreamConfig(*frame_size(size, width, height, kept, preset))
+        frame = stream.height, stream.width
+        masks = speaker_masks(mask_1, mask_2, portrait.shape[:2], frame, kept)
+        reference = to_reference(portrait, *frame, kept)
         if clip_vision is None:
             clip, text = embedded_model().encode_image(reference), embedded_text(prompt)
         else:
@@ -164,17 +201,25 @@ class MakeAvatar(io.ComfyNode):
 
         encoders = [part for part in (vae, clip_vision) if part is not None]
         made_with = ", ".join(host.weights_identity(part) for part in encoders)
-        return io.NodeOutput(replace(prepare_avatar(reference, clip, text, encode, stream, masks), encoders=made_with))
+        avatar = replace(prepare_avatar(reference, clip, text, encode, stream, masks), encoders=made_with)
+        notes = framing_notes(size, (height, width), frame, kept, preset.geometry.size_multiple)
+        if clip_vision is not None and prompt.strip() not in ("", PROMPT):
+            notes.append("the widget 'prompt' is not read: conditioning is connected")
+        host.say("\n".join(notes), log=False)
+        return io.NodeOutput(avatar, ui={PORTRAIT: [host.temporary_picture(portrait)]})
 
 
-def _size_input(name: str, default: int, advice: str) -> io.Int.Input:
+def _size_input(name: str) -> io.Int.Input:
+    other = {"width": "height", "height": "width"}[name]
     return io.Int.Input(
         name,
-        default=default,
-        min=64,
-        max=4096,
+        default=0,
+        min=0,
+        max=MOST,
         step=16,
-        tooltip=f"{name.capitalize()} of the video in pixels, a multiple of 16. {advice}",
+        tooltip=f"{name.capitalize()} of the video in pixels, a multiple of 16. 0: from the portrait's shape and "
+        f"{other}; both 0: the portrait's shape at the area that the model was made for (448x768 for 14B, 128x128 for "
+        "the embedded one).",
     )
 
 
@@ -229,37 +274,3 @@ def one_sound(name: str, audio: dict[str, Any] | None) -> TensorAudio:
     if not waveform.isfinite().all():
         raise InputError(f"{name} has samples that are no numbers (NaN or infinite); mend the node before it")
     return TensorAudio(waveform[0], round(audio["sample_rate"]))
-
-
-def speaker_masks(
-    mask_1: Tensor | None, mask_2: Tensor | None, size: tuple[int, ...], height: int, width: int
-) -> Tensor | None:
-    """Two MASKs [1,H,W] of an image of `size` (H, W) -> first, second, background [3,height,width] of 0 and 1.
-
-    Scaled and cropped as the portrait is. None where none are connected.
-    """
-    if mask_1 is None and mask_2 is None:
-        return None
-    if mask_1 is None or mask_2 is None:
-        missing = "mask_1" if mask_1 is None else "mask_2"
-        raise InputError(f"{missing} is not connected; two speakers need both masks: connect both or none")
-    speakers = torch.stack([one_mask("mask_1", mask_1, size), one_mask("mask_2", mask_2, size)], dim=-1)
-    pixels = (torch.cat([speakers, torch.zeros_like(speakers[..., :1])], dim=-1) * 255).byte().numpy()
-    areas = to_reference(pixels, height, width)[0, :2, 0] > 0
-    masks = torch.cat([areas, ~areas.any(dim=0, keepdim=True)]).float()
-    empty = [name for name, mask in zip(("mask_1", "mask_2", "the background"), masks, strict=True) if not mask.any()]
-    if empty:
-        raise InputError(
-            f"nothing of the {width}x{height} picture is left for {' and '.join(empty)}; each speaker and the "
-            "background need an area of at least 16x16 px: draw the masks again"
-        )
-    return masks
-
-
-def one_mask(name: str, mask: Tensor, size: tuple[int, ...]) -> Tensor:
-    """The mask [H,W] in a MASK that holds one, scaled to the image's size."""
-    mask = mask[None] if mask.ndim == 2 else mask
-    if mask.ndim != 3 or mask.shape[0] != 1:
-        raise InputError(f"{name} is a batch of {mask.shape[0]} masks; one is needed: draw it on the portrait")
-    scaled = F.interpolate(mask[None].float().cpu(), size=tuple(size), mode="bilinear")[0, 0]
-    return scaled.clamp(0, 1)

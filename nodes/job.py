@@ -3,7 +3,8 @@
 The job's state lies in files beside its partial video, so memory does not grow, and a job outlives the server.
 """
 
-from dataclasses import dataclass, replace
+import time
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from comfy_api.latest import InputImpl, io, ui
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from ..livetalk_core.errors import InputError
 from ..livetalk_core.media.audio import AudioSource
+from ..livetalk_core.media.coding import USUAL_CODING, Coding
 from ..livetalk_core.media.place import ENDING
 from ..livetalk_core.media.video import Checkpoint, VideoWriter
 from ..livetalk_core.shapes import FRAMES_PER_SECOND
@@ -20,18 +22,28 @@ from ..livetalk_core.streaming.plan import Chunk
 from ..livetalk_core.streaming.sidecar import Sidecar
 from . import host
 from .handles import AvatarSocket, ChunkState, Correction, JobSocket, Speech, SpeechSocket, StateSocket
-from .widgets import prefix_input, resume_input
+from .pace import duration
+from .resume import check_as_begun
+from .widgets import coding_inputs, prefix_input, resume_input
+
+CODING = ("codec", "crf")
+"""What `Coding.identity` names."""
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """A talk that grows by a chunk a prompt: its file, and where it stands. `start_node` began this prompt's chunk."""
+    """A talk that grows by a chunk a prompt: its file, and where it stands.
+
+    `start_node` began this prompt's chunk, at the time `began` of the monotonic clock.
+    """
 
     output: host.OutputFile
     sound: AudioSource
     sidecar: Sidecar
     checkpoint: Checkpoint | None
     start_node: str
+    coding: Coding = USUAL_CODING
+    began: float = field(default_factory=time.monotonic)
 
     @property
     def name(self) -> str:
@@ -57,8 +69,8 @@ class JobStart(io.ComfyNode):
                 SpeechSocket.Input("speech", tooltip="What is said, from LiveTalk Encode Speech."),
                 prefix_input(),
                 resume_input(
-                    "Go on with the newest unfinished job of this filename prefix, if there is one; avatar and speech "
-                    "must be the same. Off: start a new one."
+                    "Go on with the newest unfinished job of this filename prefix, if there is one, with its seed; all "
+                    "other inputs must be the same. Off: start a new one."
                 ),
                 io.String.Input(
                     "job",
@@ -67,6 +79,7 @@ class JobStart(io.ComfyNode):
                     tooltip="Filled in from run to run by LiveTalk Job End: the file that the chunk goes to. Leave it "
                     "empty.",
                 ),
+                *coding_inputs(),
             ],
             outputs=[
                 StateSocket.Output(display_name="state", tooltip="For LiveTalk Sample Chunk; empty at the beginning."),
@@ -81,22 +94,34 @@ class JobStart(io.ComfyNode):
         return float("nan")
 
     @classmethod
-    def execute(cls, avatar: Avatar, speech: Speech, filename_prefix: str, resume: bool, job: str) -> io.NodeOutput:
+    def execute(
+        cls, avatar: Avatar, speech: Speech, filename_prefix: str, resume: bool, job: str, codec: str, crf: int
+    ) -> io.NodeOutput:
         """Find the job's file, and the state after its last chunk."""
-        stream = Correction().stream(avatar)
+        stream, coding = Correction().stream(avatar), Coding(codec, crf)
         output = host.OutputFile(filename_prefix, stream.width, stream.height, cls.hidden.prompt)
         if job:
             output = output.named(job)
         elif resume:
             output = output.unfinished(ENDING) or output
-        sidecar = Sidecar(output.path, {"avatar": avatar.fingerprint, "speech": speech.fingerprint})
+        own = {"avatar": avatar.fingerprint, "speech": speech.fingerprint} | coding.identity
+        sidecar = Sidecar(output.path, own)
         state, checkpoint = None, None
         if (job or resume) and sidecar.exists:
+            begun_with = begun(sidecar)
+            sidecar.inputs |= begun_with
             before, checkpoint = sidecar.load()
-            state = ChunkState(avatar, speech, speech.plan(stream), stream, before, sampled=False)
+            plan = speech.plan(stream)
+            state = ChunkState(avatar, speech, plan, stream, before, sampled=False, begun_with=begun_with)
         elif job:
             raise InputError(f"there is no unfinished job {job!r}; empty the widget 'job' to start a new one")
-        return io.NodeOutput(state, Job(output, speech.source, sidecar, checkpoint, cls.hidden.unique_id))
+        return io.NodeOutput(state, Job(output, speech.source, sidecar, checkpoint, cls.hidden.unique_id, coding))
+
+
+def begun(sidecar: Sidecar) -> dict[str, Any]:
+    """What a job's chunks so far were made with, beside what Job Start knows."""
+    inputs = sidecar.place.read_description()["inputs"]
+    return {name: value for name, value in inputs.items() if name not in (*sidecar.inputs, *CODING)}
 
 
 class JobEnd(io.ComfyNode):
@@ -134,6 +159,8 @@ class JobEnd(io.ComfyNode):
     def execute(cls, job: Job, state: ChunkState, images: Tensor) -> io.NodeOutput:
         """Write the chunk; queue the next one, or finish."""
         chunk = finished_chunk(job, state)
+        check_as_begun(job.sidecar.inputs, state.made_with)
+        job.sidecar.inputs |= state.made_with
         rate = FRAMES_PER_SECOND * times(images, chunk)
         watch = Watch(chunk)
         watch.see(IMAGES, images)
@@ -183,8 +210,15 @@ def open_writer(job: Job, images: Tensor, rate: int, metadata: dict[str, str]) -
     """The job's partial video, new or as it was left."""
     height, width = images.shape[1:3]
     if job.checkpoint is None:
-        return VideoWriter.create(job.output.path, height, width, job.sound, metadata, rate=rate)
-    return VideoWriter.resume(job.output.path, job.checkpoint, height, width, job.sound, rate=rate)
+        return VideoWriter.create(job.output.path, height, width, job.sound, metadata, rate=rate, coding=job.coding)
+    return VideoWriter.resume(job.output.path, job.checkpoint, height, width, job.sound, rate=rate, coding=job.coding)
+
+
+def job_line(done: int, count: int, seconds: float) -> str:
+    """Where a job stands whose newest chunk took `seconds`: `chunk 3 of 40, 12 s each, 7 min 24 s left`."""
+    if done == count:
+        return f"chunk {done} of {count}"
+    return f"chunk {done} of {count}, {duration(seconds)} each, {duration(seconds * (count - done))} left"
 
 
 def outcome(job: Job, state: ChunkState, following: str | None) -> io.NodeOutput:
@@ -193,7 +227,7 @@ def outcome(job: Job, state: ChunkState, following: str | None) -> io.NodeOutput
     An unfinished video is not named: ComfyUI would list it for ever, as a file that is gone when the job ends.
     """
     done, count = state.state.next_chunk, state.plan.count
-    host.say(f"chunk {done} of {count}")
+    host.say(job_line(done, count, time.monotonic() - job.began))
     progress = {"job": job.name, "chunk": done, "chunks": count, "done": following is None, "next_prompt_id": following}
     shown: dict[str, Any] = {"livetalk_job": [progress]}
     if following:

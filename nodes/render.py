@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch.nn import functional as F
 
 from ..livetalk_core.config import StreamConfig
 from ..livetalk_core.errors import InputError
+from ..livetalk_core.media.coding import Coding
 from ..livetalk_core.media.place import ENDING, partial_path
 from ..livetalk_core.media.video import last_frames
 from ..livetalk_core.streaming.avatar import Avatar
@@ -21,7 +21,7 @@ from ..livetalk_core.streaming.render import Render as CoreRender
 from ..livetalk_core.streaming.session import Frames, Session
 from ..livetalk_core.streaming.sidecar import Sidecar
 from . import fleet, host
-from .guidance import guided_by, stream_of
+from .guidance import stream_of
 from .handles import (
     AvatarSocket,
     Correction,
@@ -35,7 +35,8 @@ from .handles import (
     prompts_by_chunk,
 )
 from .pace import Pace, unused_line
-from .widgets import prefix_input, resume_input, seed_input, steps_input
+from .resume import sampled_with
+from .widgets import coding_inputs, prefix_input, resume_input, save_output_input, seed_input, steps_input
 
 IMAGES = 2
 """The output that gives all frames."""
@@ -93,6 +94,8 @@ class Render(io.ComfyNode):
                     "4.1 MB a frame and 6.2 GB a minute. On by itself where 'images' is connected. Off: memory does "
                     "not grow.",
                 ),
+                *coding_inputs(),
+                save_output_input(),
             ],
             outputs=[
                 io.Video.Output(display_name="video", tooltip="The finished file; read from disk, not memory."),
@@ -118,6 +121,9 @@ class Render(io.ComfyNode):
         resume: bool,
         steps: int,
         collect_images: bool,
+        codec: str,
+        crf: int,
+        save_output: bool,
         upscale_model: Any = None,
         prompts: tuple[Prompt, ...] = (),
         correction: Correction | None = None,
@@ -128,13 +134,15 @@ class Render(io.ComfyNode):
         stream = stream_of(model, avatar, correction, steps, own_chunks=True)
         plan = speech.plan(stream, goes_on=start_images is not None)
         upscaler = None if upscale_model is None else host.Upscaler(upscale_model, avatar.reference)
-        output = host.OutputFile(filename_prefix, stream.width, stream.height, cls.hidden.prompt)
+        output = host.OutputFile(
+            filename_prefix, stream.width, stream.height, cls.hidden.prompt, temporary=not save_output
+        )
         if resume:
             output = output.unfinished(ENDING) or output
         progress = host.Progress(plan.count * (stream.steps + 1), avatar)
         engine = fleet.engine_for(model, vae, on_estimate=progress.on_estimate)
         session = Session(
-            engine, avatar.for_chunks(stream, engine.encode), speech.features(plan), plan, stream,
+            engine, avatar.for_chunks(stream, engine.encode), speech.features(plan, avatar), plan, stream,
             prompts=prompts_by_chunk(prompts, plan), on_step=progress.on_step,
             before=None if start_images is None else frames_before_talk(start_images, stream),
         )  # fmt: skip
@@ -146,14 +154,24 @@ class Render(io.ComfyNode):
             resume=resume,
             upscaler=upscaler,
             on_packet=host.check_cancelled,
+            coding=Coding(codec, crf),
         )  # fmt: skip
         kept = Kept(stream.motion_frames, collect_images or connected(cls.hidden.prompt, cls.hidden.unique_id, IMAGES))
-        run(render, progress, kept, unused_line(host.unused_changes(model)))
-        saved = ui.SavedResult(output.path.name, output.subfolder, io.FolderType.output)
-        shown = ui.PreviewVideo([saved])
+        try:
+            run(render, progress, kept, unused_line(host.unused_changes(model)))
+        finally:
+            if (partial := partial_path(output.path)).exists():
+                progress.leave(shown_video(output, partial, save_output).as_dict())
+        shown = shown_video(output, output.path, save_output)
         progress.make_way(shown.as_dict())
         video = InputImpl.VideoFromFile(str(output.path))
         return io.NodeOutput(video, kept.last_frames(output.path), kept.images, ui=shown)
+
+
+def shown_video(output: host.OutputFile, path: Path, saved: bool) -> ui.PreviewVideo:
+    """A file beside `output` as the node shows it."""
+    folder = io.FolderType.output if saved else io.FolderType.temp
+    return ui.PreviewVideo([ui.SavedResult(path.name, output.subfolder, folder)])
 
 
 def frames_before_talk(images: Tensor, stream: StreamConfig) -> Tensor:
@@ -243,7 +261,7 @@ def run(render: CoreRender, progress: host.Progress, kept: Kept, note: str = "")
 
 def first_chunk(render: CoreRender) -> int:
     """Index of the chunk that a render begins with: above 0 where it goes on with an unfinished one."""
-    sidecar = Sidecar(render.output, render.inputs)
+    sidecar = Sidecar(render.output, render.identity)
     return sidecar.load()[0].next_chunk if render.resume and sidecar.exists else 0
 
 
@@ -262,16 +280,10 @@ def identity(
 
     The seed is not among it: a resumed render goes on with its own, which a KSampler-like widget may have changed.
     """
-    stream = {name.replace("_", " "): value for name, value in asdict(session.stream).items()}
-    later = {str(chunk): fingerprint(text) for chunk, text in session.prompts.items()}
-    return {
-        "model": host.model_identity(model) + ("" if (guided := guided_by(model)) is None else guided.identity),
+    return sampled_with(model, avatar, session.stream, session.prompts) | {
         "vae": host.weights_identity(vae),
         "avatar": avatar.fingerprint,
-        "encoders of the avatar": avatar.encoders,
-        "prompt": None if avatar.text is None else fingerprint(avatar.text),
-        "later prompts": later,
         "start images": None if session.before is None else fingerprint(session.before),
         "speech": speech.fingerprint,
         "upscale model": upscale_model,
-    } | stream
+    }

@@ -1,6 +1,10 @@
 """Widgets that more than one node has: one name, range and explanation for each."""
 
+from typing import Any
+
 from comfy_api.latest import io
+
+from ..livetalk_core.media.coding import CODECS, USUAL_CODING
 
 LARGEST_SEED = 2**64 - 1
 
@@ -43,3 +47,36 @@ def prefix_input() -> io.String.Input:
 def resume_input(tooltip: str) -> io.Boolean.Input:
     """Whether to go on with what was left unfinished."""
     return io.Boolean.Input("resume", default=False, tooltip=tooltip)
+
+
+def coding_inputs() -> list[Any]:
+    """How the picture is encoded."""
+    return [
+        io.Combo.Input(
+            "codec",
+            options=list(CODECS),
+            default=USUAL_CODING.codec,
+            advanced=True,
+            tooltip="h264 plays everywhere. h265 and av1 make smaller files of the same quality, more slowly; many "
+            "browsers do not play h265.",
+        ),
+        io.Int.Input(
+            "crf",
+            default=USUAL_CODING.crf,
+            min=0,
+            max=63,
+            advanced=True,
+            tooltip="Quality of the file: smaller is better and larger. 18 is hardly to be told from the frames; h264 "
+            "and h265 go to 51, av1 to 63.",
+        ),
+    ]
+
+
+def save_output_input() -> io.Boolean.Input:
+    """Whether the video is to stay."""
+    return io.Boolean.Input(
+        "save_output",
+        default=True,
+        advanced=True,
+        tooltip="Off: the video goes to ComfyUI's temporary folder, which it empties when it starts. For trying seeds.",
+    )

@@ -1,5 +1,8 @@
-// The finished video takes the place of the preview: the canvas would keep the preview's last picture above it.
+// What ComfyUI's own widgets cannot show: what of a portrait a video keeps, and the finished video alone.
 import { app } from "../../scripts/app.js";
+import { api } from "../../scripts/api.js";
+
+const SIDE = 300; // of the portrait's picture, in pixels of its canvas
 
 app.registerExtension({
     name: "LiveTalk",
@@ -12,11 +15,175 @@ app.registerExtension({
         },
     ],
     beforeRegisterNodeDef(nodeType, nodeData) {
-        if (!nodeData.name.startsWith("LiveTalk") || !nodeData.output_node) return;
-        const show = nodeType.prototype.onExecuted;
-        nodeType.prototype.onExecuted = function (output) {
-            this.imgs = undefined;
-            return show?.call(this, output);
-        };
+        if (!nodeData.name.startsWith("LiveTalk")) return;
+        if (nodeData.output_node) showVideoAlone(nodeType);
+        if (nodeData.name === "LiveTalkAvatar") showCrop(nodeType);
     },
 });
+
+// The finished video takes the place of the preview: the canvas would keep the preview's last picture above it.
+function showVideoAlone(nodeType) {
+    const show = nodeType.prototype.onExecuted;
+    nodeType.prototype.onExecuted = function (output) {
+        this.imgs = undefined;
+        return show?.call(this, output);
+    };
+}
+
+// The portrait on the Avatar node, what will be cut away darkened; drawing a box on it chooses another part.
+function showCrop(nodeType) {
+    const created = nodeType.prototype.onNodeCreated;
+    nodeType.prototype.onNodeCreated = function () {
+        const result = created?.call(this);
+        new CropView(this);
+        return result;
+    };
+    const show = nodeType.prototype.onExecuted;
+    nodeType.prototype.onExecuted = function (output) {
+        const [portrait] = output?.livetalk_portrait ?? [];
+        if (portrait) this.livetalkCrop?.show(portrait);
+        return show?.call(this, output);
+    };
+}
+
+class CropView {
+    constructor(node) {
+        this.node = node;
+        node.livetalkCrop = this;
+        this.canvas = document.createElement("canvas");
+        this.canvas.className = "livetalk-crop";
+        this.canvas.style.cssText = "width: 100%; height: 100%; object-fit: contain; cursor: crosshair; display: none";
+        this.image = new Image();
+        this.image.addEventListener("load", () => this.draw());
+        const options = { serialize: false, hideOnZoom: false, getMinHeight: () => (this.portrait ? 160 : 0), getMaxHeight: () => (this.portrait ? 400 : 0) };
+        const widget = node.addDOMWidget("livetalk_crop_view", "livetalk_crop", this.canvas, options);
+        widget.serialize = false;
+        for (const [kind, take] of [["pointerdown", this.press], ["pointermove", this.drag], ["pointerup", this.lift]])
+            this.canvas.addEventListener(kind, (event) => take.call(this, event));
+        this.watch = setInterval(() => this.look(), 400);
+        const removed = node.onRemoved;
+        node.onRemoved = (...rest) => {
+            clearInterval(this.watch);
+            return removed?.apply(node, rest);
+        };
+    }
+
+    // Widgets and links change without a word; a look now and then costs nothing.
+    look() {
+        const linked = this.linked();
+        if (linked && linked !== this.looked) this.show(readName(linked), linked);
+        const settings = JSON.stringify([this.value("width"), this.value("height"), this.crop()]);
+        if (settings !== this.settings) this.draw();
+        this.settings = settings;
+    }
+
+    // What a Load Image in front of the node has chosen; the run itself tells of what comes from elsewhere.
+    linked() {
+        const slot = this.node.inputs?.findIndex((input) => input.name === "image");
+        const origin = slot >= 0 ? this.node.getInputNode?.(slot) : null;
+        const widget = origin?.type?.startsWith("LoadImage") && origin.widgets?.find((each) => each.name === "image");
+        return typeof widget?.value === "string" ? widget.value : "";
+    }
+
+    show(portrait, looked = this.looked) {
+        const first = !this.portrait;
+        this.portrait = portrait;
+        this.looked = looked;
+        const { filename, subfolder, type } = portrait;
+        this.image.src = api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type })}`);
+        this.canvas.style.display = "block";
+        if (first) this.node.setSize?.([this.node.size[0], Math.max(this.node.size[1], this.node.computeSize()[1])]);
+    }
+
+    value(name) {
+        const input = this.node.inputs?.find((each) => each.name === name);
+        return input?.link != null ? null : this.node.widgets?.find((each) => each.name === name)?.value;
+    }
+
+    set(name, value) {
+        const widget = this.node.widgets?.find((each) => each.name === name);
+        if (!widget) return;
+        widget.value = value;
+        widget.callback?.(value);
+    }
+
+    crop() {
+        return this.value("crop") === "box" ? this.value("crop_box") || "center" : this.value("crop");
+    }
+
+    // The portrait's own size, of which the picture may be a smaller copy.
+    size() {
+        return [Number(this.portrait.width) || this.image.naturalWidth, Number(this.portrait.height) || this.image.naturalHeight];
+    }
+
+    // The kept part, in the portrait's pixels: as livetalk_core/media/crop.py has it.
+    kept() {
+        const [width, height] = this.size();
+        const numbers = /^\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*$/.exec(this.crop() ?? "");
+        const [left, top, wide, high] = numbers ? numbers.slice(1).map(Number) : [0, 0, width, height];
+        const frame = [this.value("width"), this.value("height")];
+        if (!frame[0] || !frame[1]) return [left, top, wide, high];
+        const scale = Math.max(frame[0] / wide, frame[1] / high);
+        const [across, down] = [frame[0] / scale, frame[1] / scale];
+        return [left + (wide - across) / 2, this.crop() === "top" ? top : top + (high - down) / 2, across, down];
+    }
+
+    draw() {
+        if (!this.portrait || !this.image.naturalWidth) return;
+        const [width, height] = this.size();
+        const scale = SIDE / Math.max(width, height);
+        [this.canvas.width, this.canvas.height] = [Math.round(width * scale), Math.round(height * scale)];
+        const [left, top, wide, high] = this.kept().map((pixels) => pixels * scale);
+        const pen = this.canvas.getContext("2d");
+        pen.drawImage(this.image, 0, 0, this.canvas.width, this.canvas.height);
+        pen.fillStyle = "rgba(0, 0, 0, 0.65)";
+        pen.beginPath();
+        pen.rect(0, 0, this.canvas.width, this.canvas.height);
+        pen.rect(left, top, wide, high);
+        pen.fill("evenodd");
+        pen.strokeStyle = "white";
+        pen.strokeRect(left + 0.5, top + 0.5, wide - 1, high - 1);
+    }
+
+    // Where a pointer is, in the portrait's pixels.
+    place(event) {
+        const box = this.canvas.getBoundingClientRect();
+        const [width, height] = this.size();
+        const scale = Math.min(box.width / width, box.height / height);
+        const inside = (at, start, room, side) => (at - start - (room - side * scale) / 2) / scale;
+        const [x, y] = [inside(event.clientX, box.left, box.width, width), inside(event.clientY, box.top, box.height, height)];
+        return [Math.min(Math.max(0, x), width), Math.min(Math.max(0, y), height)];
+    }
+
+    press(event) {
+        if (!this.portrait || event.button) return;
+        event.stopPropagation();
+        event.preventDefault();
+        this.canvas.setPointerCapture(event.pointerId);
+        this.start = this.place(event);
+    }
+
+    drag(event) {
+        if (!this.start) return;
+        event.stopPropagation();
+        const end = this.place(event);
+        const corner = this.start.map((at, axis) => Math.round(Math.min(at, end[axis])));
+        const sides = this.start.map((at, axis) => Math.round(Math.abs(at - end[axis])));
+        if (Math.min(...sides) < 64) return; // smaller than the node takes: a click, or a slip
+        this.set("crop", "box");
+        this.set("crop_box", [...corner, ...sides].join(","));
+        this.draw();
+    }
+
+    lift(event) {
+        if (this.start) event.stopPropagation();
+        this.start = undefined;
+    }
+}
+
+// `folder/name.png [output]`, as Load Image has it.
+function readName(value) {
+    const [, path, type] = /^(.*?)(?: \[(\w+)\])?$/.exec(value);
+    const parts = path.split("/");
+    return { filename: parts.pop(), subfolder: parts.join("/"), type: type ?? "input" };
+}

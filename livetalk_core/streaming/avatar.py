@@ -41,7 +41,8 @@ class Avatar:
     reference [1,3,1,H,W] in -1..1: the portrait, resized and cropped. cond: what stands beside a chunk's latent, either
     [4+C,F,h,w], mask channels (one where the frame is given) and the encoded portrait followed by grey frames, or
     [C,F,h,w], the portrait held still. clip [1,S,clip_dim] and text [L,text_dim]: image and prompt tokens, for models
-    that read them. masks [3,h,w] for two speakers: left, right, background. held [C,k,h,w]: the portrait held still for
+    that read them. masks [3,h,w] for two speakers: left, right, background; where one speaks among others, the last two
+    are the same, all that is not the speaker's. held [C,k,h,w]: the portrait held still for
     the frames that a chunk hands on, which retrospective correction compares with. encoders: tells the weights that
     encoded it from others, where somebody cares.
     """
@@ -66,6 +67,11 @@ class Avatar:
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
         return self.reference.shape[-2], self.reference.shape[-1]
+
+    @property
+    def speakers(self) -> int:
+        """How many voices it speaks with."""
+        return 1 if self.masks is None or torch.equal(self.masks[1], self.masks[2]) else 2
 
     @property
     def fingerprint(self) -> str:

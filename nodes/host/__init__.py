@@ -6,7 +6,7 @@ Node files use these verbs alone, so that tests can put a fake in their place.
 from .changes import unused_changes
 from .engine import HostEngine
 from .examples import place_examples
-from .files import OutputFile, model_files, model_path, video_metadata
+from .files import OutputFile, model_files, model_path, temporary_picture, video_metadata
 from .identity import model_identity, weights_identity
 from .lease import Lease, claim
 from .models import (
@@ -21,7 +21,7 @@ from .patches import plain_patches
 from .queue import blocked, check_cancelled, queue_again, run_until_cancelled
 from .screen import Progress, play_once, say
 from .upscale import Upscaler
-from .vae import normalised_latent, raw_latent, stock_vae
+from .vae import normalised_latent, raw_latent, stock_vae, vae_width
 
 __all__ = [
     "HostEngine",
@@ -49,7 +49,9 @@ __all__ = [
     "run_until_cancelled",
     "say",
     "stock_vae",
+    "temporary_picture",
     "unused_changes",
+    "vae_width",
     "video_metadata",
     "weights_identity",
     "wrap_encoder",

@@ -2,6 +2,7 @@
 
 import copy
 import glob
+import hashlib
 import json
 from collections.abc import Mapping
 from datetime import datetime
@@ -9,25 +10,33 @@ from pathlib import Path
 from typing import Any
 
 import folder_paths
+import numpy as np
 from comfy.cli_args import args
+from PIL import Image
 
 from ...livetalk_core.errors import InputError
 from ..naming import filled_in
+
+PICTURE_SIDE = 512
+"""Longer side of a picture for the page, in pixels."""
 
 
 class OutputFile:
     """The next free name in ComfyUI's output folder, numbered after those of the same prefix: `name_00001_.mp4`.
 
-    The prefix may hold the time and, from `prompt`, widgets of other nodes.
+    The prefix may hold the time and, from `prompt`, widgets of other nodes. With `temporary`, in the folder that
+    ComfyUI empties.
     """
 
-    def __init__(self, prefix: str, width: int, height: int, prompt: Mapping[str, Any] | None) -> None:
+    def __init__(
+        self, prefix: str, width: int, height: int, prompt: Mapping[str, Any] | None, temporary: bool = False
+    ) -> None:
         prefix = filled_in(prefix, prompt, datetime.now())
         if not prefix.strip() or Path(prefix).is_absolute() or ".." in Path(prefix).parts:
             raise InputError(
                 f"filename prefix {prefix!r} is no name inside ComfyUI's output folder; needs one like video/LiveTalk"
             )
-        output = folder_paths.get_output_directory()
+        output = folder_paths.get_temp_directory() if temporary else folder_paths.get_output_directory()
         folder, name, counter, self.subfolder, _ = folder_paths.get_save_image_path(prefix, output, width, height)
         self.path = Path(folder) / f"{name}_{counter:05}_.mp4"
         self._numbered = f"{glob.escape(name)}_[0-9][0-9][0-9][0-9][0-9]_"
@@ -52,6 +61,21 @@ def video_metadata(prompt: Any, extra: Mapping[str, Any] | None) -> dict[str, st
         return {}
     values = {**(extra or {}), **({} if prompt is None else {"prompt": prompt})}
     return {key: json.dumps(value) for key, value in values.items()}
+
+
+def temporary_picture(pixels: np.ndarray) -> dict[str, str]:
+    """A picture [H,W,3] uint8, made small, in ComfyUI's temporary folder; what the page asks for it by.
+
+    `width` and `height` are those before.
+    """
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+    folder = Path(folder_paths.get_temp_directory())
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"livetalk_{hashlib.sha256(picture.tobytes()).hexdigest()[:16]}.jpg"
+    picture.save(folder / name, quality=85)
+    size = {"width": str(pixels.shape[1]), "height": str(pixels.shape[0])}
+    return {"filename": name, "subfolder": "", "type": "temp", **size}
 
 
 def model_files(folder: str) -> list[str]:

@@ -90,10 +90,18 @@ class Progress:
             return
         self.close()
         _drop_preview(running.node_id, client)
-        again = {"node": running.node_id, "display_node": _place(running)["display_node_id"], "output": dict(output)}
-        arguments = (again | {"prompt_id": running.prompt_id}, client)
-        Thread(target=_show_again, args=arguments, name="LiveTalk video", daemon=True).start()
+        _show_later(running, output, 5 * SECONDS_TO_DROP)
         time.sleep(SECONDS_TO_DROP)
+
+    def leave(self, output: Mapping[str, Any]) -> None:
+        """Have the browser show the unfinished video of the node's `output` once the prompt has been stopped.
+
+        ComfyUI's history never hears of it: the file is gone when the video is finished.
+        """
+        running = get_executing_context()
+        self.close()
+        if running is not None:
+            _show_later(running, output, SECONDS_TO_DROP)
 
 
 class Playback:
@@ -185,7 +193,19 @@ def _drop_preview(node: str, client: str | None) -> None:
     PromptServer.instance.send_sync("progress_state", {"prompt_id": prompt, "nodes": {node: state}}, client)
 
 
-def _show_again(executed: Mapping[str, Any], client: str | None) -> None:
+def _show_later(running: ExecutionContext, output: Mapping[str, Any], patience: float) -> None:
+    """Show a node's `output` after its prompt, `patience` seconds after the preview was dropped."""
+    executed = {
+        "node": running.node_id,
+        "display_node": _place(running)["display_node_id"],
+        "output": dict(output),
+        "prompt_id": running.prompt_id,
+    }
+    arguments = (executed, PromptServer.instance.client_id, patience)
+    Thread(target=_show_again, args=arguments, name="LiveTalk video", daemon=True).start()
+
+
+def _show_again(executed: Mapping[str, Any], client: str | None, patience: float) -> None:
     """Once the prompt has ended: the preview dropped, what its node gave sent once more; not while others run."""
     server = PromptServer.instance
     while any(item[PROMPT_ID] == executed["prompt_id"] for item in server.prompt_queue.get_current_queue()[0]):
@@ -194,7 +214,7 @@ def _show_again(executed: Mapping[str, Any], client: str | None) -> None:
     if server.prompt_queue.get_tasks_remaining():
         return
     _drop_preview(executed["node"], client)
-    time.sleep(5 * SECONDS_TO_DROP)
+    time.sleep(patience)
     if not server.prompt_queue.get_tasks_remaining():
         server.send_sync("executed", dict(executed), client)
 

@@ -38,6 +38,12 @@ def stock_vae(weights: Weights) -> comfy.sd.VAE:
     return vae
 
 
+def vae_width(vae: comfy.sd.VAE) -> int:
+    """Base width of a VAE of Wan's layout, which tells the embedded one from Wan's own; 0 for another layout."""
+    head = vae.get_sd().get("decoder.head.0.gamma")
+    return 0 if head is None else len(head)
+
+
 def vae_patcher(vae: comfy.sd.VAE) -> Patcher:
     """Our VAE on the weights of a stock one (shared, not copied, while those are off the GPU); made once per VAE."""
     patcher, device = vae.patcher.get_attachment(KEY), vae.patcher.load_device

@@ -87,7 +87,7 @@ def portrait_and_speech(x: int = 40) -> list[Node]:
 
 def small_avatar(**links: Link) -> Node:
     """The portrait for the embedded model."""
-    widgets = {"width": 128, "height": 128, "prompt": "A person is talking to the camera."}
+    widgets = {"width": 0, "height": 0, "prompt": "A person is talking to the camera."}
     given = {"image": ("image", 0), "vae": ("model", 1)} | links
     return Node("avatar", "LiveTalkAvatar", (400, 200), widgets, given, size=(340, 340))
 
@@ -178,9 +178,7 @@ def large_avatar(x: int = 440) -> list[Node]:
         Node("image", "LoadImage", (x, 60), {"image": "livetalk_portrait.png"}, size=(320, 340)),
         Node("text", "CLIPTextEncode", (x, 450), text, {"clip": ("clip", 0)}, size=(320, 120)),
         Node("audio", "LoadAudio", (x, 630), {"audio": "livetalk_speech.wav"}, size=(320, 140)),
-        Node(
-            "avatar", "LiveTalkAvatar", (820, 60), {"width": 448, "height": 768, "prompt": ""}, links, size=(340, 340)
-        ),
+        Node("avatar", "LiveTalkAvatar", (820, 60), {"width": 0, "height": 0, "prompt": ""}, links, size=(340, 340)),
     ]
 
 

@@ -124,8 +124,14 @@ class FakeHost(types.ModuleType):
         assert frames.dtype == torch.uint8 and frames.ndim == 4
         self.shown.append(frames)
 
-    def OutputFile(self, prefix, width, height, prompt):
-        return OutputFile(self.output, prefix)
+    def OutputFile(self, prefix, width, height, prompt, temporary=False):
+        return OutputFile(self.output / "temp" if temporary else self.output, prefix)
+
+    def temporary_picture(self, pixels):
+        return {"filename": "portrait.jpg", "width": str(pixels.shape[1]), "height": str(pixels.shape[0])}
+
+    def vae_width(self, vae):
+        return len(vae.state_dict()["decoder.head.0.gamma"])
 
     def unused_changes(self, model):
         return self.unused
@@ -180,6 +186,10 @@ class Progress:
 
     def make_way(self, output):
         assert self.closed and output["images"]
+
+    def leave(self, output):
+        assert self.closed
+        self.host.left = output["images"]
 
 
 class OutputFile:

@@ -15,13 +15,14 @@ def embedded(nodes):
 
 
 def avatar_of(nodes, vae, image, **options):
-    settings = {"width": 64, "height": 96, "prompt": "hello"} | options
+    settings = {"width": 64, "height": 96, "prompt": "hello", "crop": "center", "crop_box": ""} | options
     return nodes["LiveTalkAvatar"][0].execute(image=image, vae=vae, **settings).args[0]
 
 
-def speech_of(nodes, encoder, waveform, mode="window", rate=16_000):
+def speech_of(nodes, encoder, waveform, mode="window", rate=16_000, offset=0):
     audio = {"waveform": waveform, "sample_rate": rate}
-    return nodes["LiveTalkEncodeSpeech"][0].execute(audio_encoder=encoder, audio=audio, mode=mode).args[0]
+    settings = {"audio_encoder": encoder, "audio": audio, "mode": mode, "audio_offset": offset}
+    return nodes["LiveTalkEncodeSpeech"][0].execute(**settings).args[0]
 
 
 @pytest.fixture
@@ -180,7 +181,8 @@ class TestAvatar:
             ({"image": torch.full((1, 64, 64, 3), torch.nan)}, "portrait"),
             ({"image": torch.zeros(1, 1, 1, 3)}, "1x1 px; at least 64"),
             ({"image": torch.zeros(1, 64, 20_000, 3)}, "20000x64 px; at most 8192"),
-            ({"width": 100}, "100x96 px; both sides must be multiples of 16"),
+            ({"crop": "box", "crop_box": "0,0,99,9"}, "needed is a part of it"),
+            ({"crop": "box", "crop_box": "left"}, "needed is top, center, or X,Y,W,H"),
             ({"clip_vision": object()}, "conditioning is not connected"),
             ({"conditioning": [[torch.zeros(1, 1, 32), {}]]}, "clip_vision is not connected"),
         ],
@@ -193,6 +195,58 @@ class TestAvatar:
     def test_refuses_several_prompts(self, pack, errors, count):
         with pytest.raises(errors.InputError, match=f"{count} prompts"):
             pack("nodes.inputs").prompt_tokens([[torch.zeros(1, 4, 32), {}]] * count)
+
+
+class TestFrame:
+    def size(self, nodes, host, embedded, portrait, width, height, **options):
+        image = torch.rand(1, *portrait[::-1], 3)
+        height, width = avatar_of(nodes, embedded[1], image, width=width, height=height, **options).size
+        return (width, height), host.said[-1]
+
+    def test_is_the_pictures_shape_at_the_models_area_by_itself(self, nodes, host, embedded):
+        assert self.size(nodes, host, embedded, (300, 300), 0, 0)[0] == (128, 128)
+        (width, height), said = self.size(nodes, host, embedded, (300, 400), 0, 0)
+        assert (width, height) == (112, 144) and said == "112x144 px"
+
+    def test_the_14b_models_own_size_is_not_the_embedded_ones(self, pack):
+        framing, crop = pack("nodes.framing"), pack("livetalk_core.media.crop").CENTER
+        sizes = {
+            (width, prompted): framing.frame_size((448, 768), 0, 0, crop, framing.preset_of(width, prompted))
+            for width, prompted in ((8, False), (96, True), (96, False), (0, False))
+        }
+        areas = {key: height * width for key, (height, width) in sizes.items()}
+        assert sizes[96, True] == (768, 448)
+        assert areas[8, False] <= 128 * 128 < 200_000 < areas[96, False] <= 512 * 512
+        assert all(side % 32 == 0 for side in sizes[0, False])
+
+    def test_a_side_of_0_follows_the_picture(self, nodes, host, embedded):
+        assert self.size(nodes, host, embedded, (200, 400), 64, 0)[0] == (64, 128)
+        assert self.size(nodes, host, embedded, (200, 400), 0, 128)[0] == (64, 128)
+
+    def test_a_size_that_the_model_does_not_have_becomes_the_nearest_and_is_said(self, nodes, host, embedded):
+        size, said = self.size(nodes, host, embedded, (200, 200), 100, 90)
+        assert size == (96, 96) and "the nearest to 100x90: sides are multiples of 16" in said
+
+    def test_what_is_cut_away_is_said(self, nodes, host, embedded):
+        _, said = self.size(nodes, host, embedded, (200, 400), 64, 64)
+        assert "50% of the picture is shown" in said and "25% at the bottom" in said
+        _, said = self.size(nodes, host, embedded, (200, 400), 64, 64, crop="top")
+        assert "50% at the bottom" in said
+
+    def test_the_crop_chooses_what_is_shown(self, nodes, embedded):
+        image = torch.zeros(1, 200, 100, 3)
+        image[:, :100, :, 0] = 1
+        image[:, 100:, :, 2] = 1
+        top = avatar_of(nodes, embedded[1], image, height=64, crop="top").reference
+        bottom = avatar_of(nodes, embedded[1], image, height=64, crop="box", crop_box="0,100,100,100").reference
+        assert (top[0, 0, 0, :-1] == 1).all() and (top[0, 2, 0, :-1] == -1).all()
+        assert (bottom[0, 2, 0, 1:] == 1).all() and (bottom[0, 0, 0, 1:] == -1).all()
+
+    def test_the_page_gets_the_portrait(self, nodes, embedded):
+        made = nodes["LiveTalkAvatar"][0].execute(
+            image=torch.rand(1, 100, 80, 3), vae=embedded[1], width=64, height=64, prompt="", crop="top", crop_box=""
+        )
+        assert made.ui["livetalk_portrait"][0] | {"filename": ""} == {"filename": "", "width": "80", "height": "100"}
 
 
 class TestMasks:
@@ -213,13 +267,71 @@ class TestMasks:
         same[:, 64:] = 1
         assert torch.equal(self.masks(nodes, embedded, top, other), self.masks(nodes, embedded, top, same))
 
-    def test_refuses_one_of_two(self, nodes, embedded, errors):
-        with pytest.raises(errors.InputError, match="mask_1 is not connected"):
+    def test_refuses_the_second_alone(self, nodes, embedded, errors):
+        with pytest.raises(errors.InputError, match="mask_2 is connected, but not mask_1"):
             self.masks(nodes, embedded, None, torch.zeros(1, 96, 64))
 
     def test_refuses_empty_ones(self, nodes, embedded, errors):
-        with pytest.raises(errors.InputError, match=r"nothing of the .* picture is left for mask_2 and the background"):
+        with pytest.raises(errors.InputError, match=r"nothing of the .* picture is left for mask_2; each needs"):
             self.masks(nodes, embedded, torch.ones(1, 96, 64), torch.zeros(1, 96, 64))
+        with pytest.raises(errors.InputError, match=r"left for those who listen"):
+            self.masks(nodes, embedded, torch.ones(1, 96, 64), None)
+
+    def test_one_alone_leaves_the_rest_to_those_who_listen(self, nodes, embedded):
+        top = torch.zeros(1, 96, 64)
+        top[:, :32] = 1
+        first, second, background = self.masks(nodes, embedded, top, None)
+        assert torch.equal(first, top[0])
+        assert torch.equal(second, 1 - first) and torch.equal(background, second)
+
+    def test_two_that_cover_all_need_no_background(self, nodes, embedded):
+        top = torch.zeros(1, 96, 64)
+        top[:, :48] = 1
+        first, second, background = self.masks(nodes, embedded, top, 1 - top)
+        assert torch.equal(first + second, torch.ones(96, 64)) and background.all()
+        overlapping = self.masks(nodes, embedded, top, torch.ones(1, 96, 64))
+        assert torch.equal(overlapping[1], 1 - first)
+
+    def test_follow_the_crop(self, nodes, embedded):
+        image, top = torch.rand(1, 200, 64, 3), torch.zeros(1, 200, 64)
+        top[:, :96] = 1
+        settings = {"mask_1": top, "mask_2": 1 - top, "height": 128}
+        assert avatar_of(nodes, embedded[1], image, crop="top", **settings).masks[0].mean() == 0.75
+        box = {"crop": "box", "crop_box": "0,32,64,128"}
+        assert avatar_of(nodes, embedded[1], image, **box, **settings).masks[0].mean() == 0.5
+
+
+class TestSpeech:
+    def test_the_offset_moves_the_lips_and_is_part_of_who_it_is(self, nodes, pack, embedded):
+        stream = pack("livetalk_core.config").StreamConfig()
+        avatar = avatar_of(nodes, embedded[1], torch.rand(1, 96, 64, 3))
+        sound = torch.rand(1, 1, 32_000, generator=torch.Generator().manual_seed(1)) - 0.5
+        plain, none, moved = (speech_of(nodes, embedded[2], sound, offset=offset) for offset in (0, 0, 80))
+        assert plain.fingerprint == none.fingerprint != moved.fingerprint
+        features = [
+            speech.features(plan := speech.plan(stream), avatar).for_chunk(plan.chunk(0)) for speech in (plain, moved)
+        ]
+        assert not torch.equal(*features)
+        later = plain.features(plan, avatar).for_chunk(plan.chunk(0))[:, 2:12]  # 80 ms are two frames
+        assert (features[1][:, :10] - later).abs().mean() < 0.5 * (features[0][:, :10] - later).abs().mean()
+
+    def test_who_listens_hears_silence(self, nodes, pack, embedded):
+        stream, mask = pack("livetalk_core.config").StreamConfig(), torch.zeros(1, 96, 64)
+        mask[:, :48] = 1
+        alone = avatar_of(nodes, embedded[1], torch.rand(1, 96, 64, 3), mask_1=mask)
+        sound = torch.rand(1, 1, 32_000, generator=torch.Generator().manual_seed(1)) - 0.5
+        speech = speech_of(nodes, embedded[2], sound)
+        plan = speech.plan(stream)
+        first, second = speech.features(plan, alone).for_chunk(plan.chunk(0))
+        silence = speech_of(nodes, embedded[2], torch.zeros(1, 1, 32_000))
+        plain = avatar_of(nodes, embedded[1], torch.rand(1, 96, 64, 3))
+        assert torch.equal(first, speech.features(plan, plain).for_chunk(plan.chunk(0))[0])
+        assert torch.equal(second, silence.features(plan, plain).for_chunk(plan.chunk(0))[0])
+
+    def test_says_what_is_to_be_known_of_the_sound(self, nodes, host, embedded):
+        wave = torch.sin(torch.arange(16_000) / 9)
+        speech_of(nodes, embedded[2], torch.stack([wave, -wave])[None])
+        assert "cancel each other" in host.said[-1]
 
 
 class TestOneSound:

@@ -1,5 +1,8 @@
 """The re-queue pair on the embedded model: a chunk a run, the same video as the render node's, resumed, refused."""
 
+import copy
+import dataclasses
+
 import av
 import pytest
 import torch
@@ -15,7 +18,7 @@ def errors(pack):
 
 def start(nodes, parts, **changes):  # noqa: F811
     inputs = {name: parts[name] for name in ("avatar", "speech")}
-    inputs |= {"filename_prefix": "video/job", "resume": False, "job": ""} | changes
+    inputs |= {"filename_prefix": "video/job", "resume": False, "job": "", "codec": "h264", "crf": 18} | changes
     return nodes["LiveTalkJobStart"][0].execute(**inputs).args
 
 
@@ -28,12 +31,12 @@ def end(nodes, job, state, images):
     return nodes["LiveTalkJobEnd"][0].execute(job=job, state=state, images=images)
 
 
-def run(nodes, parts, host, finish=lambda images: images, **changes):  # noqa: F811
+def run(nodes, parts, host, finish=lambda images: images, sampling=None, **changes):  # noqa: F811
     """One prompt after the other, as ComfyUI's queue would run them; gives each one's output."""
     outputs, queued = [], {}
     while queued is not None:
         state, job = start(nodes, parts, **(changes | queued))
-        images, after = chunk(nodes, parts, state)
+        images, after = chunk(nodes, parts, state, **(sampling or {}))
         outputs.append(end(nodes, job, after, finish(images)))
         queued = host.queued.pop()[1] if host.queued else None
     return outputs
@@ -136,7 +139,11 @@ def test_refuses_another_speech_and_names_that_are_none(nodes, parts, host, erro
     with pytest.raises(errors.InputError, match="no unfinished job 'other'"):
         start(nodes, parts, job="other")
     audio = {"waveform": torch.ones(1, 1, 100), "sample_rate": 16_000}
-    other = nodes["LiveTalkEncodeSpeech"][0].execute(audio_encoder=parts["encoder"], audio=audio, mode="window").args[0]
+    other = (
+        nodes["LiveTalkEncodeSpeech"][0]
+        .execute(audio_encoder=parts["encoder"], audio=audio, mode="window", audio_offset=0)
+        .args[0]
+    )
     with pytest.raises(errors.ResumeError, match="another speech"):
         start(nodes, parts | {"speech": other}, resume=True)
 
@@ -146,7 +153,7 @@ def test_is_never_what_it_was(nodes):
     assert value != value
 
 
-def test_retrospection_outlives_the_prompt(nodes, parts, host):  # noqa: F811
+def test_retrospection_outlives_the_prompt(nodes, parts, host, errors):  # noqa: F811
     """Its memory of the last chunks is in the job's file."""
     correction = correction_of(nodes, 1.0, retrospection=1.0)
     state, job = start(nodes, parts)
@@ -156,4 +163,69 @@ def test_retrospection_outlives_the_prompt(nodes, parts, host):  # noqa: F811
     assert torch.equal(resumed.state.review, after.state.review)
     at_once, kept = (chunk(nodes, parts, given, correction=correction)[0] for given in (after, resumed))
     assert torch.equal(at_once, kept)
-    assert not torch.equal(at_once, chunk(nodes, parts, resumed)[0])
+    with pytest.raises(errors.ResumeError, match="begun with another correction"):
+        chunk(nodes, parts, resumed)
+
+
+def begun(nodes, parts):  # noqa: F811
+    """A job of one chunk, whose server went down."""
+    state, job = start(nodes, parts)
+    images, after = chunk(nodes, parts, state)
+    end(nodes, job, after, images)
+    return start(nodes, parts, resume=True)
+
+
+def later_prompt(nodes):
+    return nodes["LiveTalkPrompt"][0].execute(prompt="smile", from_second=1.5).args[0]
+
+
+@pytest.mark.parametrize("named", ["steps", "prompt", "later prompts", "model"])
+def test_goes_on_with_what_it_began_with_or_says_what_is_another(nodes, parts, host, errors, named):  # noqa: F811
+    state, _ = begun(nodes, parts)
+    model = copy.copy(parts["model"])
+    model.name = "another"
+    changed = {
+        "steps": {"steps": 3},
+        "prompt": {"avatar": dataclasses.replace(parts["avatar"], text=parts["avatar"].text + 1)},
+        "later prompts": {"prompts": later_prompt(nodes)},
+        "model": {"model": model},
+    }
+    with pytest.raises(errors.ResumeError, match=f"begun with another {named};"):
+        sample(nodes, parts, state=state, **changed[named])
+
+
+def test_another_vae_is_refused_before_it_is_written(nodes, parts, host, errors, tmp_path):  # noqa: F811
+    state, job = begun(nodes, parts)
+    latent, sampled = sample(nodes, parts, state=state)
+    vae = copy.deepcopy(parts["vae"])
+    vae.decoder.head[0].gamma.mul_(1.1)
+    images, after = decode(nodes, parts, latent, sampled, vae=vae)
+    with pytest.raises(errors.ResumeError, match="begun with another vae;"):
+        end(nodes, job, after, images)
+    assert len(frames_of(tmp_path / "video" / "job_00001_.partial.mp4")) == 33
+
+
+def test_another_codec_is_refused(nodes, parts, host, errors):  # noqa: F811
+    begun(nodes, parts)
+    with pytest.raises(errors.ResumeError, match="another codec"):
+        start(nodes, parts, resume=True, codec="av1")
+
+
+def test_keeps_its_seed_whatever_the_widget_has_become(nodes, parts, host):  # noqa: F811
+    state, _ = begun(nodes, parts)
+    same, other = (sample(nodes, parts, state=state, seed=seed)[0]["samples"] for seed in (5, 6))
+    assert torch.equal(same, other)
+
+
+def test_prompts_change_in_its_course(nodes, parts, host):  # noqa: F811
+    plain, changed = (
+        run(nodes, parts, host, sampling=extra)[-1].args[0].file for extra in ({}, {"prompts": later_prompt(nodes)})
+    )
+    apart = abs(grey(frames_of(plain)) - grey(frames_of(changed))).mean((1, 2))
+    assert apart[:33].max() == 0 and apart[33:].mean() > 0
+
+
+def test_says_how_long_it_will_take(pack):
+    line = pack("nodes.job").job_line
+    assert line(3, 40, 12.2) == "chunk 3 of 40, 12 s each, 7 min 31 s left"
+    assert line(40, 40, 12.2) == "chunk 40 of 40"

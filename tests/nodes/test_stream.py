@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from pathlib import Path
 
 import av
 import numpy as np
@@ -28,13 +29,16 @@ def parts(nodes):
 
 
 def avatar_of(nodes, vae, image, size=64):
-    made = nodes["LiveTalkAvatar"][0].execute(image=image, vae=vae, width=size, height=size, prompt="talking")
+    made = nodes["LiveTalkAvatar"][0].execute(
+        image=image, vae=vae, width=size, height=size, prompt="talking", crop="center", crop_box=""
+    )
     return made.args[0]
 
 
 def speech_of(nodes, encoder, waveform, mode="window"):
     audio = {"waveform": waveform, "sample_rate": 16_000}
-    return nodes["LiveTalkEncodeSpeech"][0].execute(audio_encoder=encoder, audio=audio, mode=mode).args[0]
+    settings = {"audio_encoder": encoder, "audio": audio, "mode": mode, "audio_offset": 0}
+    return nodes["LiveTalkEncodeSpeech"][0].execute(**settings).args[0]
 
 
 def sample(nodes, parts, **changes):
@@ -50,6 +54,7 @@ def decode(nodes, parts, latent, state, **changes):
 def render(nodes, parts, **changes):
     inputs = {name: parts[name] for name in ("model", "vae", "avatar", "speech")}
     inputs |= {"seed": 5, "filename_prefix": "video/talk", "resume": False, "steps": 2, "collect_images": False}
+    inputs |= {"codec": "h264", "crf": 18, "save_output": True}
     return nodes["LiveTalkRender"][0].execute(**(inputs | changes))
 
 
@@ -101,7 +106,7 @@ class TestGuidance:
         by = {"guidance": guidance, "negative": tokens[0]}
         engine = pack("livetalk_core.streaming.engine").LocalEngine(parts["model"], parts["vae"], **by)
         plan, stream = sampled.plan, sampled.stream
-        whole = session.Session(engine, parts["avatar"], parts["speech"].features(plan), plan, stream)
+        whole = session.Session(engine, parts["avatar"], parts["speech"].features(plan, parts["avatar"]), plan, stream)
         assert torch.equal(latent["samples"][0], 2 * whole.sample(whole.start(5)) + 1)
         assert not torch.equal(latent["samples"], chunks[1][0][0]["samples"])
 
@@ -162,7 +167,7 @@ class TestStepsAndChunks:
         avatar = avatar.prepare_avatar(made.reference, made.clip, made.text, engine.encode, stream)
         plan = talk["speech"].plan(stream)
         whole = session.Session(
-            engine, avatar, talk["speech"].features(plan), plan, dataclasses.replace(stream, shift=5.0)
+            engine, avatar, talk["speech"].features(plan, avatar), plan, dataclasses.replace(stream, shift=5.0)
         )
         frames = [event.frames for event in whole.run(whole.start(5)) if isinstance(event, session.Frames)]
         assert torch.equal(images, ((torch.cat(frames, dim=1).permute(1, 2, 3, 0) + 1) / 2).clamp(0, 1))
@@ -183,7 +188,7 @@ class TestChunks:
         stream = config.StreamConfig(64, 64, steps=2)
         plan = parts["speech"].plan(stream)
         engine = pack("livetalk_core.streaming.engine").LocalEngine(parts["model"], parts["vae"])
-        whole = session.Session(engine, parts["avatar"], parts["speech"].features(plan), plan, stream)
+        whole = session.Session(engine, parts["avatar"], parts["speech"].features(plan, parts["avatar"]), plan, stream)
         events = [event for event in whole.run(whole.start(5)) if isinstance(event, session.Frames)]
         expected = torch.cat([event.frames for event in events], dim=1).permute(1, 2, 3, 0)
         error = (torch.cat(chunks[0]) - (expected + 1) / 2).abs().max()
@@ -215,7 +220,7 @@ class TestChunks:
         session = pack("livetalk_core.streaming.session")
         plan, stream = state.plan, state.stream
         engine = pack("livetalk_core.streaming.engine").LocalEngine(parts["model"], parts["vae"])
-        whole = session.Session(engine, parts["avatar"], parts["speech"].features(plan), plan, stream)
+        whole = session.Session(engine, parts["avatar"], parts["speech"].features(plan, parts["avatar"]), plan, stream)
         frames = [e.frames for e in whole.run(whole.start(5)) if isinstance(e, session.Frames) and e.chunk.index == 1]
         expected = (torch.cat(frames, dim=1).permute(1, 2, 3, 0) + 1) / 2
         assert (second - expected).abs().max() < 1e-3
@@ -322,6 +327,38 @@ class TestRender:
         host.cancel_after = None
         with pytest.raises(errors.ResumeError, match=f"another.* {named}"):
             render(nodes, parts, resume=True, **change)
+
+    @pytest.mark.parametrize("change", [{"codec": "av1"}, {"crf": 30}])
+    def test_resume_refuses_another_coding(self, nodes, parts, host, errors, change):
+        host.cancel_after = 3
+        with pytest.raises(Interrupted):
+            render(nodes, parts)
+        host.cancel_after = None
+        with pytest.raises(errors.ResumeError, match=next(iter(change))):
+            render(nodes, parts, resume=True, **change)
+
+    def test_a_stopped_render_shows_what_is_done(self, nodes, parts, host):
+        host.cancel_after = 3
+        with pytest.raises(Interrupted):
+            render(nodes, parts)
+        (shown,) = host.left
+        assert shown["filename"] == "talk_00001_.partial.mp4"
+
+    def test_a_render_that_fails_before_its_first_chunk_shows_nothing(self, nodes, parts, host):
+        host.left, host.cancel_after = None, 1
+        with pytest.raises(Interrupted):
+            render(nodes, parts)
+        assert host.left is None
+
+    def test_codec_quality_and_place_are_chosen(self, nodes, parts, host, tmp_path):
+        usual = Path(render(nodes, parts).args[0].file)
+        small = Path(render(nodes, parts, crf=40).args[0].file)
+        other = Path(render(nodes, parts, codec="av1", crf=40, save_output=False).args[0].file)
+        assert small.stat().st_size < 0.7 * usual.stat().st_size
+        assert other.is_relative_to(tmp_path / "temp") and not usual.is_relative_to(tmp_path / "temp")
+        with av.open(str(other)) as video:
+            assert video.streams.video[0].codec_context.codec_tag == "av01"
+        assert len(frames_of(other)) == 70
 
     def test_resume_with_nothing_to_resume_starts_anew(self, nodes, parts, host):
         assert frames_of(render(nodes, parts, resume=True).args[0].file).shape[0] == 70
@@ -472,12 +509,13 @@ class TestTwoSpeakers:
         left, right = torch.zeros(1, 64, 64), torch.zeros(1, 64, 64)
         left[:, :, :24], right[:, :, 40:] = 1, 1
         avatar = nodes["LiveTalkAvatar"][0].execute(
-            image=image, vae=parts["vae"], width=64, height=64, prompt="two", mask_1=left, mask_2=right
-        )
+            image=image, vae=parts["vae"], width=64, height=64, prompt="two", crop="center", crop_box="",
+            mask_1=left, mask_2=right,
+        )  # fmt: skip
         first = {"waveform": torch.rand(1, 1, SAMPLES, generator=generator) - 0.5, "sample_rate": 16_000}
         second = {"waveform": torch.rand(1, 2, SAMPLES, generator=generator) - 0.5, "sample_rate": 32_000}
         speech = nodes["LiveTalkEncodeSpeech"][0].execute(
-            audio_encoder=parts["encoder"], audio=first, mode="window", audio_2=second
+            audio_encoder=parts["encoder"], audio=first, mode="window", audio_offset=0, audio_2=second
         )
         return parts | {"avatar": avatar.args[0], "speech": speech.args[0]}
 
@@ -498,6 +536,14 @@ class TestTwoSpeakers:
         swapped = dataclasses.replace(two["speech"], voices=two["speech"].voices[::-1], _features={})
         assert not torch.equal(render(nodes, two | {"speech": swapped}, collect_images=True).args[2], plain)
 
+    def test_one_of_several_speaks_alone(self, nodes, two, parts, host):
+        masks = two["avatar"].masks
+        lone = torch.stack([masks[0], 1 - masks[0], 1 - masks[0]])
+        alone = parts | {"avatar": dataclasses.replace(parts["avatar"], masks=lone)}
+        assert not torch.equal(
+            render(nodes, alone, collect_images=True).args[2], render(nodes, parts, collect_images=True).args[2]
+        )
+
     def test_voices_and_masks_go_together(self, nodes, two, parts, host, errors):
         with pytest.raises(errors.InputError, match="two voices, but the avatar has no speaker masks"):
             render(nodes, two | {"avatar": parts["avatar"]})
@@ -507,5 +553,6 @@ class TestTwoSpeakers:
 
 def test_encode_speech_says_how_many_chunks(nodes, parts):
     audio = {"waveform": torch.zeros(1, 1, SAMPLES), "sample_rate": 16_000}
-    made = nodes["LiveTalkEncodeSpeech"][0].execute(audio_encoder=parts["encoder"], audio=audio, mode="window")
+    settings = {"audio_encoder": parts["encoder"], "audio": audio, "mode": "window", "audio_offset": 0}
+    made = nodes["LiveTalkEncodeSpeech"][0].execute(**settings)
     assert made.args[1] == 3
