@@ -18,7 +18,7 @@ def chosen_crop(crop: str, box: str) -> Crop:
 
 def preset_of(vae_width: int, prompted: bool) -> Preset:
     """Which model an avatar is for, by what it is made with: the VAE's base width (0: not Wan's), a vision encoder."""
-    if vae_width == nano.PRESET.vae.dim:
+    if isinstance(own := nano.PRESET.vae, VAEConfig) and vae_width == own.dim:
         return nano.PRESET
     if prompted:
         return PRESETS["14b"]

@@ -71,6 +71,7 @@ class Coding:
         """A stream with a fresh encoder."""
         options = self.encoder.options | {"crf": str(self.crf)}
         stream = container.add_stream(self.encoder.name, rate=rate, options=options)
+        assert isinstance(stream, av.VideoStream)
         coder = stream.codec_context
         coder.codec_tag = self.encoder.tag
         coder.pix_fmt = "yuv420p"

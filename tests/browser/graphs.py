@@ -89,7 +89,7 @@ def small_avatar(**links: Link) -> Node:
     """The portrait for the embedded model."""
     widgets = {"width": 0, "height": 0, "prompt": "A person is talking to the camera."}
     given = {"image": ("image", 0), "vae": ("model", 1)} | links
-    return Node("avatar", "LiveTalkAvatar", (400, 200), widgets, given, size=(340, 340))
+    return Node("avatar", "LiveTalkAvatar", (400, 60), widgets, given, size=(340, 500))
 
 
 def encode(audio_encoder: Link = ("model", 2), **links: Link) -> Node:
@@ -178,7 +178,7 @@ def large_avatar(x: int = 440) -> list[Node]:
         Node("image", "LoadImage", (x, 60), {"image": "livetalk_portrait.png"}, size=(320, 340)),
         Node("text", "CLIPTextEncode", (x, 450), text, {"clip": ("clip", 0)}, size=(320, 120)),
         Node("audio", "LoadAudio", (x, 630), {"audio": "livetalk_speech.wav"}, size=(320, 140)),
-        Node("avatar", "LiveTalkAvatar", (820, 60), {"width": 0, "height": 0, "prompt": ""}, links, size=(340, 340)),
+        Node("avatar", "LiveTalkAvatar", (820, 60), {"width": 0, "height": 0, "prompt": ""}, links, size=(340, 530)),
     ]
 
 
@@ -240,7 +240,7 @@ def any_length() -> list[Node]:
     later = {"prompt": "A person is talking and smiling.", "from_second": 3.0}
     return [
         *embedded(), *portrait_and_speech(), small_avatar(), encode(),
-        Node("upscaler", "UpscaleModelLoader", (400, 60), {"model_name": UPSCALER}, size=(340, 80)),
+        Node("upscaler", "UpscaleModelLoader", (800, 60), {"model_name": UPSCALER}, size=(400, 80)),
         Node("later", "LiveTalkPrompt", (400, 800), later, size=(340, 180)),
         Node("correction", "LiveTalkCorrection", (400, 1040), {"color_correction": 1.0}, size=(340, 80)),
         made,
@@ -372,12 +372,12 @@ def infinitetalk() -> list[Node]:
     strengths = {"text_guidance": 1.0, "audio_guidance": 1.0}
     lora = {"lora_name": SPEED_LORA, "strength_model": 1.0}
     made = render(1220, ("vae", 0), "video/LiveTalk_infinitetalk", model=("guidance", 0))
-    made = replace(made, pos=(1220, 260), widgets=made.widgets | {"steps": 6})
+    made = replace(made, pos=(1220, 430), widgets=made.widgets | {"steps": 6})
     avatar = [replaced(node, {"width": 480, "height": 832}) for node in large_avatar()]
     return [
         *large_loaders(WAN_TRANSFORMER, PATCH), *avatar, large_speech(),
-        Node("lora", "LoraLoaderModelOnly", (820, 450), lora, {"model": ("model", 0)}, (340, 110)),
-        Node("guidance", "LiveTalkGuidance", (1220, 60), strengths, {"model": ("lora", 0)}, (400, 130)),
+        Node("lora", "LoraLoaderModelOnly", (1220, 60), lora, {"model": ("model", 0)}, (400, 110)),
+        Node("guidance", "LiveTalkGuidance", (1220, 230), strengths, {"model": ("lora", 0)}, (400, 130)),
         made,
         note(INFINITETALK, (40, 820), (1120, 280)),
     ]  # fmt: skip

@@ -24,6 +24,13 @@ BLUEPRINTS = ROOT / "subgraphs"
 BLUEPRINT = "Portrait and Speech to Video (LiveTalk)"
 DESCRIPTION = "A portrait and a speech in, a talking video out, by LiveTalk's embedded model."
 THUMBNAIL = (700, 390)
+FACES = ROOT / "docs" / "demo.jpg"
+"""Frames of the quick start's own video, side by side, the portrait first."""
+SHOWN_FACES = {"livetalk_two_speakers": (1, 3), "livetalk_live": (1,), "livetalk_quick_start": (3,)}
+"""Which of them a workflow's picture shows; of what they do not show, the portrait alone."""
+PORTRAIT = (0,)
+EXPOSED = ("$$canvas-image-preview", "$$node-text-preview", "video-preview")
+"""What the blueprint's node shows of the render node within: preview, time left, video."""
 
 BUILD = """async (nodes) => {
     app.clean?.();
@@ -77,10 +84,21 @@ def finished(saved: str, name: str, nodes: list[Node]) -> dict[str, Any]:
     return workflow
 
 
-def thumbnail(screenshot: Path, target: Path) -> None:
-    """A small JPEG of a screenshot."""
-    with Image.open(screenshot) as image:
-        image.convert("RGB").resize(THUMBNAIL, Image.Resampling.LANCZOS).save(target, quality=85)
+def thumbnail(screenshot: Path, name: str, target: Path) -> None:
+    """A small JPEG: what a workflow makes, and its graph beside it."""
+    with Image.open(screenshot) as image, Image.open(FACES) as faces:
+        picture, left = Image.new("RGB", THUMBNAIL, "#1b1b1f"), 0
+        shown, side = SHOWN_FACES.get(name, PORTRAIT), faces.height
+        width = THUMBNAIL[1] if len(shown) == 1 else round(0.65 * THUMBNAIL[1])
+        for index in shown:
+            face = faces.crop((index * side, 0, (index + 1) * side, side)).resize((THUMBNAIL[1], THUMBNAIL[1]))
+            cut = (THUMBNAIL[1] - width) // 2
+            picture.paste(face.crop((cut, 0, cut + width, THUMBNAIL[1])), (left, 0))
+            left += width
+        graph = image.convert("RGB")
+        graph.thumbnail((THUMBNAIL[0] - left - 10, THUMBNAIL[1]), Image.Resampling.LANCZOS)
+        picture.paste(graph, (left + 5, (THUMBNAIL[1] - graph.height) // 2))
+        picture.save(target, quality=85)
 
 
 def save_all() -> None:
@@ -100,7 +118,7 @@ def save_all() -> None:
             path.write_text(json.dumps(workflow, indent=1) + "\n", encoding="utf-8")
             shot = Path(folder) / f"{name}.png"
             picture(page, shot)
-            thumbnail(shot, path.with_suffix(".jpg"))
+            thumbnail(shot, name, path.with_suffix(".jpg"))
         save_blueprint(page)
 
 
@@ -112,6 +130,9 @@ def save_blueprint(page: Page) -> None:
     page.evaluate(BUILD, [node.as_dict() for node in nodes])
     workflow = finished(page.evaluate(FOLD, [inside, BLUEPRINT, DESCRIPTION]), BLUEPRINT, [])
     (definition,) = workflow["definitions"]["subgraphs"]
+    (made,) = (node for node in definition["nodes"] if node["type"] == "LiveTalkRender")
+    exposures = [{"name": name, "sourceNodeId": str(made["id"]), "sourcePreviewName": name} for name in EXPOSED]
+    workflow["nodes"][0]["properties"]["previewExposures"] = exposures
     definition |= {"category": "LiveTalk", "description": DESCRIPTION}
     for node in definition["nodes"]:
         node["properties"]["ver"] = __version__

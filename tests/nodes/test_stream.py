@@ -342,7 +342,7 @@ class TestRender:
         with pytest.raises(Interrupted):
             render(nodes, parts)
         (shown,) = host.left
-        assert shown["filename"] == "talk_00001_.partial.mp4"
+        assert shown.filename == "talk_00001_.partial.mp4"
 
     def test_a_render_that_fails_before_its_first_chunk_shows_nothing(self, nodes, parts, host):
         host.left, host.cancel_after = None, 1
