@@ -1,6 +1,7 @@
 """A live stream as it is received: frame rate, sound against picture, drift, latency, interruption, memory.
 
-    python -m benchmarks.live [--seconds 600] [--transport mp4 webrtc] [--stand-in 0.7] [--json docs/figures/live.json]
+    python -m benchmarks.live [--seconds 600] [--transport mp4 webrtc chromium-mp4 chromium-webrtc] [--stand-in 0.7]
+        [--json docs/figures/live.json]
 
 Serves the embedded model with its demo portrait, and receives the real streams in another process, which decodes them.
 Every second or so a tone of 40 ms is said; its frame is painted white where sound and frame are put together, so that
@@ -46,6 +47,8 @@ LOUD, WHITE = 0.1, 200
 EVERY_SECONDS = 1.5
 SETTLING_SECONDS = 5.0
 INTERRUPTIONS = 5
+TRANSPORTS = ("mp4", "webrtc", "chromium-mp4", "chromium-webrtc")
+"""As a client of our own decodes them, and as the page shows them in Chromium."""
 
 
 class StandIn:
@@ -192,7 +195,11 @@ def client(url: str, transport: str, seconds: float) -> dict[str, Any]:
     talker = threading.Thread(target=lambda: asyncio.run(_talk(url, until, said, cuts, ready)), daemon=True)
     talker.start()
     ready.wait(120)
-    if transport == "mp4":
+    if transport.startswith("chromium-"):
+        from benchmarks.live_browser import observe
+
+        shown = came = Marks(**observe(url, transport.removeprefix("chromium-"), until))
+    elif transport == "mp4":
         shown, came = receive_mp4(f"{url}stream.mp4?caller=bench", until)
     else:
         shown, came = asyncio.run(receive_webrtc(f"{url}offer?caller=bench", until))
@@ -299,7 +306,7 @@ def main() -> None:
     """Run, or be the client of a run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=600)
-    parser.add_argument("--transport", nargs="+", choices=("mp4", "webrtc"), default=["mp4", "webrtc"])
+    parser.add_argument("--transport", nargs="+", choices=TRANSPORTS, default=TRANSPORTS)
     parser.add_argument("--stand-in", type=float, metavar="SECONDS", help="a pause for a chunk in the model's place")
     parser.add_argument("--quick-chunk", type=int, default=17)
     parser.add_argument("--json", type=Path)

@@ -1,6 +1,8 @@
 """What leaves, as a WebRTC call: picture and sound of one stream, for a browser (aiortc)."""
 
 import asyncio
+import time
+from collections import deque
 from collections.abc import Callable
 from fractions import Fraction
 
@@ -11,12 +13,14 @@ from aiortc.mediastreams import MediaStreamError
 
 from ..errors import InputError
 from ..shapes import FRAMES_PER_SECOND, SAMPLE_RATE
+from .clock import FrameClock
 from .mux import SOUND_RATE, OutputLost
 from .reel import Moment
 
 WAITING_SECONDS = 1
-OPUS_FRAME = SOUND_RATE // 50
-"""Samples of a packet of 20 ms."""
+PACKET_SECONDS = 0.02
+OPUS_FRAME = int(SOUND_RATE * PACKET_SECONDS)
+"""Samples of a packet of sound."""
 
 
 class Track(MediaStreamTrack):
@@ -44,7 +48,11 @@ class Track(MediaStreamTrack):
 
 
 class Call:
-    """A sink: one browser's call. Made and ended on the event loop, fed from the session's clock."""
+    """A sink: one browser's call. Made and ended on the event loop, fed from the session's clock.
+
+    Browsers learn what belongs together from the times at which packets leave: so their stamps run on while the
+    session's clock stops, and of a frame's 40 ms of sound the second packet leaves 20 ms after the first.
+    """
 
     def __init__(self, on_end: Callable[["Call"], None]) -> None:
         self._loop = asyncio.get_running_loop()
@@ -52,7 +60,8 @@ class Call:
         self._video = Track("video", WAITING_SECONDS * FRAMES_PER_SECOND)
         self._audio = Track("audio", WAITING_SECONDS * 50)
         self._resampler = av.AudioResampler("s16", "mono", SOUND_RATE, frame_size=OPUS_FRAME)
-        self._frames, self._lost, self._open = 0, "", False
+        self._clock, self._packets, self._late_packets = FrameClock(), 0, deque[av.AudioFrame]()
+        self._lost, self._open = "", False
         for track in (self._video, self._audio):
             # One stream's name for both: then browsers play them in step.
             self._peer.addTrack(track)._stream_id = "livetalk"
@@ -73,32 +82,47 @@ class Call:
         """Take the next moment."""
         if self._lost:
             raise OutputLost(self._lost)
-        self._loop.call_soon_threadsafe(self._put, moment)
+        self._loop.call_soon_threadsafe(self._put, moment, time.monotonic())
 
     def close(self) -> None:
         """Hang up."""
         self._lost = self._lost or "the call has ended"
         self._loop.call_soon_threadsafe(self._hang_up)
 
-    def _put(self, moment: Moment) -> None:
+    def _put(self, moment: Moment, now: float) -> None:
         """Until the call stands nobody would see it; from then on both tracks begin with the same moment."""
         if not self._open or self._lost:
             return
-        fits = self._video.put(self._picture(moment.pixels)) and all(map(self._audio.put, self._sound(moment.sound)))
-        self._frames += 1
-        if not fits:
+        shown = self._clock.frames / FRAMES_PER_SECOND
+        self._clock.sent(now)
+        stopped = round(self._clock.stopped / PACKET_SECONDS) * PACKET_SECONDS
+        packets = [*self._late_packets, *self._sound(moment.sound, stopped)]
+        self._late_packets = deque(packets[-1:])
+        self._loop.call_later(PACKET_SECONDS, self._put_late_packet)
+        fits = self._video.put(self._picture(moment.pixels, shown + stopped))
+        if not (fits and all(map(self._audio.put, packets[:-1]))):
             self._lost = f"the call is {WAITING_SECONDS} s behind"
 
-    def _picture(self, pixels: np.ndarray) -> av.VideoFrame:
+    def _put_late_packet(self) -> None:
+        if self._late_packets:
+            self._audio.put(self._late_packets.popleft())
+
+    def _picture(self, pixels: np.ndarray, at: float) -> av.VideoFrame:
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24").reformat(format="yuv420p")
-        frame.pts, frame.time_base = self._frames * 90_000 // FRAMES_PER_SECOND, Fraction(1, 90_000)
+        frame.pts, frame.time_base = round(at * 90_000), Fraction(1, 90_000)
         return frame
 
-    def _sound(self, sound: np.ndarray) -> list[av.AudioFrame]:
+    def _sound(self, sound: np.ndarray, stopped: float) -> list[av.AudioFrame]:
         frame = av.AudioFrame.from_ndarray(sound[None], format="flt", layout="mono")
-        frame.sample_rate, frame.pts = SAMPLE_RATE, self._frames * len(sound)
-        frame.time_base = Fraction(1, SAMPLE_RATE)
-        return self._resampler.resample(frame)
+        frame.sample_rate = SAMPLE_RATE
+        packets = self._resampler.resample(frame)
+        for packet in packets:
+            packet.pts, packet.time_base = (
+                self._packets * OPUS_FRAME + round(stopped * SOUND_RATE),
+                Fraction(1, SOUND_RATE),
+            )
+            self._packets += 1
+        return packets
 
     async def _changed(self) -> None:
         state = self._peer.connectionState
