@@ -55,6 +55,7 @@ chromium:
 workflows: $(DEV)  ## have the frontend save the example workflows and picture the nodes (needs Chromium)
 	@$(BIN)/python -m tests.browser.save_workflows
 	@$(BIN)/python -m tests.browser.picture_nodes
+	@$(BIN)/python -m tests.browser.help_pages
 
 # Nothing is set up for it: the machine's own PyTorch is what is to be measured.
 gpu:  ## measure this machine's GPU with the 14B model's shape, in eight minutes (random weights, no download)

@@ -256,7 +256,7 @@ def run(render: CoreRender, progress: host.Progress, kept: Kept, note: str = "")
     finally:
         progress.close()
         if not complete and partial.exists():
-            host.say(f"stopped; what is done plays: {partial} (turn on 'resume' and queue again to go on)")
+            host.say(f"stopped; turn on 'resume' and run again to go on. What is done: {partial}")
 
 
 def first_chunk(render: CoreRender) -> int:

@@ -21,13 +21,20 @@ app.registerExtension({
     },
 });
 
-// The finished video takes the place of the preview: the canvas would keep the preview's last picture above it.
+// The finished video takes the place of the preview: the canvas would keep the preview's last picture above it, and the
+// node would not grow to hold the video, which comes a while later.
 function showVideoAlone(nodeType) {
     const show = nodeType.prototype.onExecuted;
     nodeType.prototype.onExecuted = function (output) {
         this.imgs = undefined;
+        for (const later of [500, 1500, 4000]) setTimeout(() => grow(this), later);
         return show?.call(this, output);
     };
+}
+
+function grow(node) {
+    const [, height] = node.computeSize();
+    if (node.graph && node.size[1] < height) node.setSize([node.size[0], height]);
 }
 
 // The portrait on the Avatar node, what will be cut away darkened; drawing a box on it chooses another part.
@@ -92,7 +99,7 @@ class CropView {
         const { filename, subfolder, type } = portrait;
         this.image.src = api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type })}`);
         this.canvas.style.display = "block";
-        if (first) this.node.setSize?.([this.node.size[0], Math.max(this.node.size[1], this.node.computeSize()[1])]);
+        if (first) grow(this.node);
     }
 
     value(name) {

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.browser.help_pages import HEADINGS, pages
 from tests.nodes.test_schema import WIDGETS
 
 LOCALES = Path(__file__).resolve().parents[2] / "locales"
@@ -66,3 +67,17 @@ def text(entry, path):
     for name in path:
         entry = entry[name]
     return entry
+
+
+def test_help_pages_say_what_the_nodes_do_in_every_language():
+    """Otherwise: python -m tests.browser.help_pages."""
+    made = dict(pages())
+    assert {path: path.read_text(encoding="utf-8") for path in made} == made
+    assert len(made) == len(WIDGETS) * (len(LANGUAGES) - 1)
+
+
+@pytest.mark.parametrize("language", sorted(HEADINGS))
+def test_help_goes_beyond_the_tooltips(language):
+    beyond = json.loads((LOCALES / language / "help.json").read_text(encoding="utf-8"))
+    assert set(beyond) == set(WIDGETS)
+    assert not any(text.isascii() for texts in beyond.values() for text in texts)
