@@ -59,7 +59,7 @@ class CropView {
         node.livetalkCrop = this;
         this.canvas = document.createElement("canvas");
         this.canvas.className = "livetalk-crop";
-        this.canvas.style.cssText = "width: 100%; height: 100%; object-fit: contain; cursor: crosshair; display: none";
+        this.canvas.style.cssText = "width: 100%; height: 100%; max-height: 180px; object-fit: contain; cursor: crosshair; display: none";
         this.image = new Image();
         this.image.addEventListener("load", () => this.draw());
         const options = { serialize: false, hideOnZoom: false, getMinHeight: () => (this.portrait ? 160 : 0), getMaxHeight: () => (this.portrait ? 400 : 0) };

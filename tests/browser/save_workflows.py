@@ -29,8 +29,6 @@ FACES = ROOT / "docs" / "demo.jpg"
 SHOWN_FACES = {"livetalk_two_speakers": (1, 3), "livetalk_live": (1,), "livetalk_quick_start": (3,)}
 """Which of them a workflow's picture shows; of what they do not show, the portrait alone."""
 PORTRAIT = (0,)
-EXPOSED = ("$$canvas-image-preview", "$$node-text-preview", "video-preview")
-"""What the blueprint's node shows of the render node within: preview, time left, video."""
 
 BUILD = """async (nodes) => {
     app.clean?.();
@@ -123,16 +121,17 @@ def save_all() -> None:
 
 
 def save_blueprint(page: Page) -> None:
-    """One node that turns a portrait and a speech into a video, for the node library."""
+    """One node that turns a portrait and a speech into a video, for the node library.
+
+    It does not expose the render node's preview: in Nodes 2.0 (frontend 1.58) an exposed preview shows the finished
+    video as a picture that failed to load, and on the canvas (1.49) nothing. The video plays on what is behind it.
+    """
     save = Node("save", "SaveVideo", (1300, 200), {}, {"video": ("render", 0)})  # so that the video leaves the node
     nodes = [*quick_start()[:-1], save]
     inside = [node.type for node in nodes if node.type.startswith("LiveTalk")]
     page.evaluate(BUILD, [node.as_dict() for node in nodes])
     workflow = finished(page.evaluate(FOLD, [inside, BLUEPRINT, DESCRIPTION]), BLUEPRINT, [])
     (definition,) = workflow["definitions"]["subgraphs"]
-    (made,) = (node for node in definition["nodes"] if node["type"] == "LiveTalkRender")
-    exposures = [{"name": name, "sourceNodeId": str(made["id"]), "sourcePreviewName": name} for name in EXPOSED]
-    workflow["nodes"][0]["properties"]["previewExposures"] = exposures
     definition |= {"category": "LiveTalk", "description": DESCRIPTION}
     for node in definition["nodes"]:
         node["properties"]["ver"] = __version__
