@@ -389,6 +389,15 @@ PRESETS = {
 }  # fmt: skip
 
 
+def member_of(config: TransformerConfig, adapted: bool = False) -> Preset:
+    """The family's member that a transformer of these widths is; `adapted`: with LeapTalk's adapter on it."""
+    if config.prompted:
+        return PRESETS["14b"]
+    if config.geometry == LTX:
+        return PRESETS["flashhead-lite"]
+    return PRESETS["leaptalk" if adapted else "flashhead-pro"]
+
+
 def revisions_of(config: TransformerConfig) -> int:
     """How often the stream of a transformer of these widths revises what a chunk hands on: its preset's number."""
     return next((preset.stream.revisions for preset in PRESETS.values() if preset.transformer == config), 0)

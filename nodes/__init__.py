@@ -9,7 +9,7 @@ from .guidance import SetGuidance
 from .inputs import EncodeSpeech, MakeAvatar
 from .job import JobEnd, JobStart
 from .live import Live
-from .loaders import EmbeddedModel, LoadAudioEncoder, LoadModel
+from .loaders import EmbeddedModel, LoadAudioEncoder, LoadModel, LoadVAE
 from .render import Render
 from .settings import LaterPrompt, SetCorrection
 
@@ -24,7 +24,7 @@ class LiveTalkExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """All nodes, in the order of a graph."""
         return [
-            EmbeddedModel, LoadModel, SetGuidance, LoadAudioEncoder, Devices,
+            EmbeddedModel, LoadModel, SetGuidance, LoadVAE, LoadAudioEncoder, Devices,
             EncodeSpeech, MakeAvatar, LaterPrompt, SetCorrection,
             Render, Live,
             SampleChunk, DecodeChunk, JobStart, JobEnd,

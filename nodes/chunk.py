@@ -8,10 +8,10 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..livetalk_core.config import StreamConfig
+from ..livetalk_core.config import StreamConfig, TransformerConfig
 from ..livetalk_core.errors import InputError
 from ..livetalk_core.shapes import VideoShape
-from ..livetalk_core.streaming.avatar import Avatar
+from ..livetalk_core.streaming.plan import ChunkPlan
 from ..livetalk_core.streaming.session import Frames, Session
 from ..livetalk_core.streaming.state import StreamState
 from . import fleet, host
@@ -21,12 +21,14 @@ from .handles import (
     ChunkState,
     Correction,
     CorrectionSocket,
+    Portrait,
     Prompt,
     PromptsSocket,
     Speech,
     SpeechSocket,
     StateSocket,
     check_fit,
+    check_vae,
     prompts_by_chunk,
 )
 from .pace import unused_line
@@ -44,8 +46,8 @@ class SampleChunk(io.ComfyNode):
             node_id="LiveTalkSampleChunk",
             display_name="LiveTalk Sample Chunk",
             category="LiveTalk",
-            description="Samples the next chunk of a talking video (33 frames, of which 5 repeat the chunk before). "
-            "Decode it with LiveTalk Decode Chunk.",
+            description="Samples the next chunk of a talking video (33 frames, of which 5 repeat the chunk before; 9 "
+            "with FlashHead Lite). Decode it with LiveTalk Decode Chunk.",
             search_aliases=["talking avatar", "lip sync", "chunk loop"],
             inputs=[
                 io.Model.Input("model", tooltip="A LiveTalk model, with any LoRAs."),
@@ -70,7 +72,8 @@ class SampleChunk(io.ComfyNode):
             ],
             outputs=[
                 io.Latent.Output(
-                    display_name="latent", tooltip="The chunk's latent: 9 latent frames, in Wan 2.1's format."
+                    display_name="latent",
+                    tooltip="The chunk's latent: 9 latent frames in Wan 2.1's format; with FlashHead Lite 5 in LTX's.",
                 ),
                 StateSocket.Output(display_name="state", tooltip="For LiveTalk Decode Chunk."),
             ],
@@ -80,7 +83,7 @@ class SampleChunk(io.ComfyNode):
     def execute(
         cls,
         model: Any,
-        avatar: Avatar,
+        avatar: Portrait,
         speech: Speech,
         seed: int,
         steps: int,
@@ -89,29 +92,32 @@ class SampleChunk(io.ComfyNode):
         prompts: tuple[Prompt, ...] = (),
     ) -> io.NodeOutput:
         """The latent of the chunk that follows `state`, and the state to decode it with."""
-        check_fit(host.require_livetalk(model), avatar, speech, prompts)
-        if state is not None:
-            check_continues(state, avatar, speech)
-        stream = stream_of(model, avatar, correction, steps)
+        config = host.require_livetalk(model)
+        check_fit(config, avatar, speech, prompts)
+        speech, stream = speech.for_model(config), stream_of(model, avatar, correction, steps)
         plan = speech.plan(stream)
-        later = prompts_by_chunk(prompts, plan)
-        made_with = sampled_with(model, avatar, stream, later)
+        if state is not None:
+            check_continues(state, config, avatar, speech, plan)
+        made, later = avatar.avatar(config, stream), prompts_by_chunk(prompts, plan)
+        made_with = sampled_with(model, made, stream, later)
         if state is not None and state.begun_with:  # a job, which keeps its seed whatever the widget has become
             check_as_begun(state.begun_with, made_with)
             seed = state.state.seed
         if unused := host.unused_changes(model):
             host.say(unused_line(unused).strip())
-        progress = host.Progress(stream.steps, avatar)
+        progress = host.Progress(stream.steps, made, config.geometry)
         engine = fleet.engine_for(model, on_estimate=progress.on_estimate)
-        session = Session(engine, avatar, speech.features(plan, avatar), plan, stream, later, on_step=progress.on_step)
+        session = Session(engine, made, speech.features(plan, made), plan, stream, later, on_step=progress.on_step)
         before = session.start(seed) if state is None else replace(state.state, seed=seed)
-        samples = host.raw_latent(session.sample(before).cpu()[None])
-        after = ChunkState(avatar, speech, plan, stream, before, sampled=True, made_with=made_with)
+        samples = host.raw_latent(session.sample(before).cpu()[None], config.geometry)
+        after = ChunkState(avatar, speech, plan, stream, before, sampled=True, config=config, made_with=made_with)
         return io.NodeOutput({"samples": samples}, after)
 
 
-def check_continues(state: ChunkState, avatar: Avatar, speech: Speech) -> None:
-    """Raise `InputError` unless another chunk of the same avatar and speech can follow `state`."""
+def check_continues(
+    state: ChunkState, config: TransformerConfig, avatar: Portrait, speech: Speech, plan: ChunkPlan
+) -> None:
+    """Raise `InputError` unless a chunk of this model, avatar and speech, by its `plan`, can follow `state`."""
     if state.sampled:
         raise InputError(
             "this state's chunk is not decoded yet; connect the state of LiveTalk Decode Chunk, not of Sample Chunk"
@@ -126,10 +132,15 @@ def check_continues(state: ChunkState, avatar: Avatar, speech: Speech) -> None:
             "this state belongs to another speech or audio mode; use one LiveTalk Encode Speech for all chunks, or "
             "leave state empty to start anew"
         )
-    if state.state.next_chunk >= state.plan.count:
+    if state.config not in (None, config):
         raise InputError(
-            f"the speech ended with the chunk before ({state.plan.count} in all, {state.plan.total_frames} frames); "
-            "remove this Sample Chunk, or give a longer speech"
+            "this state was made with a model of other widths; use one model for all chunks, or leave state empty to "
+            "start anew"
+        )
+    if state.state.next_chunk >= plan.count:
+        raise InputError(
+            f"the speech ended with the chunk before ({plan.count} in all, {plan.total_frames} frames); remove this "
+            "Sample Chunk, or give a longer speech"
         )
 
 
@@ -148,7 +159,7 @@ class DecodeChunk(io.ComfyNode):
             search_aliases=["vae decode", "talking avatar", "chunk loop"],
             inputs=[
                 io.Latent.Input("latent", tooltip="From LiveTalk Sample Chunk."),
-                io.Vae.Input("vae", tooltip="The VAE that the avatar was made with: Wan 2.1's, or the embedded one."),
+                io.Vae.Input("vae", tooltip="The VAE that the avatar was made with."),
                 StateSocket.Input("state", tooltip="From the LiveTalk Sample Chunk that made the latent."),
                 CorrectionSocket.Input(
                     "correction",
@@ -179,8 +190,11 @@ class DecodeChunk(io.ComfyNode):
         if not state.sampled:
             raise InputError("this state's chunk is decoded already; connect the state of LiveTalk Sample Chunk")
         stream = decoding_stream(state, correction)
+        assert state.config is not None, "it was sampled"
+        check_vae(state.config, vae, "this node's")
+        made = state.avatar.avatar(state.config, stream)
         engine = host.HostEngine(vae=vae)
-        session = Session(engine, state.avatar, state.speech.features(state.plan, state.avatar), state.plan, stream)
+        session = Session(engine, made, state.speech.features(state.plan, made), state.plan, stream)
         images: list[Tensor] = []
         after = collect(session.decode(state.state, chunk_latent(latent, state), lead=int(overlap)), images)
         if overlap and not state.state.next_chunk and not state.plan.live:
@@ -204,7 +218,7 @@ def decoding_stream(state: ChunkState, correction: Correction | None) -> StreamC
 
 
 def chunk_latent(latent: dict[str, Any], state: ChunkState) -> Tensor:
-    """The normalised latent [16,F,h,w] in a LATENT; an error unless it is one chunk of this state's size."""
+    """The normalised latent [C,F,h,w] in a LATENT; an error unless it is one chunk of this state's size."""
     samples = latent["samples"]
     chunk = state.plan.chunk(state.state.next_chunk)
     geometry = state.stream.geometry
@@ -215,7 +229,7 @@ def chunk_latent(latent: dict[str, Any], state: ChunkState) -> Tensor:
             f"latent of shape {list(samples.shape)}; this state's chunk has {list(needed)}: connect the latent of the "
             "same LiveTalk Sample Chunk, not resized"
         )
-    return host.normalised_latent(samples)[0]
+    return host.normalised_latent(samples, geometry)[0]
 
 
 def collect(frames: Generator[Frames, None, StreamState], images: list[Tensor]) -> StreamState:

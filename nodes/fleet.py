@@ -6,12 +6,14 @@ MODEL go.
 """
 
 import weakref
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..livetalk_core.checkpoints import nano
 from ..livetalk_core.parallel.devices import parse_devices
@@ -19,7 +21,7 @@ from ..livetalk_core.parallel.fleet import Fleet, local_fleet
 from ..livetalk_core.streaming.engine import Engine
 from ..livetalk_core.streaming.fleet_engine import FleetEngine, OtherVAE, Patches, engine_setup
 from . import host
-from .guidance import guided_by
+from .guidance import guided_by, made_for
 from .loaders import whole_model
 
 KEY = "livetalk_devices"
@@ -130,13 +132,20 @@ def engine_for(model: Any, vae: Any = None, **options: Any) -> Engine:
     `options` are what `host.HostEngine` takes besides.
     """
     found, guided = model.get_attachment(KEY), guided_by(model)
-    ways = {} if guided is None else {"guidance": guided.guidance, "negative": guided.negative}
+    ways: dict[str, Any] = {"bridge": made_for(model).bridge}
+    if guided is not None:
+        ways |= {"guidance": guided.guidance, "negative": guided.negative}
     if found is None:
         return host.HostEngine(model, vae, **options, **ways)
     patches = Patches(model.patches_uuid if model.patches else None, host.plain_patches(model))
-    other = None if vae is None else OtherVAE(weakref.ref(vae.first_stage_model), vae.get_sd)
+    other = None if vae is None else OtherVAE(weakref.ref(vae.first_stage_model), *_described(vae))
     shift = model.get_model_object("model_sampling").shift
     return FleetEngine(RUNNING.of(found, model), shift, other, patches, **ways)
+
+
+def _described(vae: Any) -> tuple[Any, Callable[[], Mapping[str, Tensor]]]:
+    """A VAE's widths, and what gives its weights under the published keys."""
+    return host.vae_config(vae), lambda: host.vae_weights(vae)
 
 
 def devices_of(model: Any) -> str:

@@ -1,7 +1,7 @@
 """What of a portrait a video shows, and at what size: chosen by hand, or the picture's shape at the model's area."""
 
 from ..livetalk_core.checkpoints import nano
-from ..livetalk_core.config import PRESETS, Preset, VAEConfig
+from ..livetalk_core.config import PRESETS, LTXVAEConfig, Preset, VAEConfig
 from ..livetalk_core.media.crop import Crop, cut_away, shape_of
 
 CENTER, TOP, BOX = CROPS = ("center", "top", "box")
@@ -16,13 +16,13 @@ def chosen_crop(crop: str, box: str) -> Crop:
     return Crop.parse(box) if box.strip() else Crop()
 
 
-def preset_of(vae_width: int, prompted: bool) -> Preset:
-    """Which model an avatar is for, by what it is made with: the VAE's base width (0: not Wan's), a vision encoder."""
-    if isinstance(own := nano.PRESET.vae, VAEConfig) and vae_width == own.dim:
+def preset_of(vae: VAEConfig | LTXVAEConfig, prompted: bool) -> Preset:
+    """Which model an avatar is for, by what it is made with: the VAE, and whether there is a vision encoder."""
+    if vae == nano.PRESET.vae:
         return nano.PRESET
     if prompted:
         return PRESETS["14b"]
-    return PRESETS["flashhead-pro" if vae_width == VAEConfig.dim else "flashhead-lite"]
+    return PRESETS["flashhead-pro" if isinstance(vae, VAEConfig) else "flashhead-lite"]
 
 
 def frame_size(portrait: tuple[int, int], width: int, height: int, crop: Crop, preset: Preset) -> tuple[int, int]:

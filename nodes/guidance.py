@@ -1,34 +1,42 @@
 """How a MODEL is sampled: guidance where its weights are not distilled, and the steps and chunks it was made for."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..livetalk_core.config import INFINITETALK, Guidance, StreamConfig, TransformerConfig, revisions_of
+from ..livetalk_core.config import (
+    INFINITETALK,
+    PRESETS,
+    Guidance,
+    StreamConfig,
+    TransformerConfig,
+    member_of,
+    revisions_of,
+)
 from ..livetalk_core.errors import InputError
-from ..livetalk_core.streaming.avatar import Avatar
 from . import host
-from .handles import Correction, fingerprint
+from .handles import Correction, Portrait, fingerprint, member_name
 from .inputs import prompt_tokens
 
 KEY = "livetalk_guidance"
 USUAL = INFINITETALK.guidance or Guidance()
-DISTILLED, PLAIN = StreamConfig(), StreamConfig(steps=INFINITETALK.steps)
-"""What LiveTalk's own weights are made for, and the same architecture's before they are distilled."""
+PLAIN = StreamConfig(steps=INFINITETALK.steps)
+"""What LiveTalk's own architecture is made for before its weights are distilled."""
 
 
 @dataclass(frozen=True, eq=False)
 class Guided:
     """What a MODEL that is not distilled is marked with.
 
-    `negative` [L,text_dim] where guidance by text needs it; `made_for` has the steps and the chunks of its weights.
+    `negative` [L,text_dim] where guidance by text needs it; `made_for` has the steps and the chunks of its weights,
+    None where they are those of its member of the family.
     """
 
     guidance: Guidance = field(default_factory=Guidance)
     negative: Tensor | None = None
-    made_for: StreamConfig = PLAIN
+    made_for: StreamConfig | None = PLAIN
 
     @property
     def identity(self) -> str:
@@ -88,13 +96,16 @@ class SetGuidance(io.ComfyNode):
         guidance = Guidance(text_guidance, audio_guidance)
         tokens = None if guidance.text == 1 else negative_tokens(negative, config)
         before = guided_by(model)
+        plain = PLAIN if config.prompted else None
         marked = model.clone()
-        mark(marked, Guided(guidance, tokens, PLAIN if before is None else before.made_for))
+        mark(marked, Guided(guidance, tokens, plain if before is None else before.made_for))
         return io.NodeOutput(marked)
 
 
 def negative_tokens(negative: list[Any] | None, config: TransformerConfig) -> Tensor:
     """The negative prompt's tokens [L,text_dim]; `InputError` where there are none of this model's."""
+    if not config.prompted:
+        raise InputError("guidance by text, but FlashHead reads no prompt: set text_guidance to 1")
     if negative is None:
         raise InputError(
             "guidance by text has no negative prompt; it compares with one: connect CLIP Text Encode to 'negative', or "
@@ -125,16 +136,30 @@ def guidance_of(model: Any) -> Guidance | None:
     return None if found is None else found.guidance
 
 
+def made_for(model: Any) -> StreamConfig:
+    """The stream that a MODEL's weights were made for, its LoRAs considered: LeapTalk's brings its own way.
+
+    `InputError` where a LoRA is another model's.
+    """
+    config, marked = host.require_livetalk(model), guided_by(model)
+    leaptalk = host.check_loras(model)
+    if leaptalk and member_of(config) is not PRESETS["flashhead-pro"]:
+        raise InputError(f"LeapTalk's LoRA on {member_name(config)}; it was made for FlashHead Pro: load that")
+    if marked is not None and marked.made_for is not None:
+        return marked.made_for
+    return replace(member_of(config, adapted=leaptalk).stream, revisions=revisions_of(config))
+
+
 def stream_of(
-    model: Any, avatar: Avatar, correction: Correction | None, steps: int, own_chunks: bool = False
+    model: Any, avatar: Portrait, correction: Correction | None, steps: int, own_chunks: bool = False
 ) -> StreamConfig:
     """How a MODEL's stream is sampled; `steps` 0 stands for as many as its weights were made for.
 
-    With `own_chunks` so does the length of a chunk; without, it is LiveTalk's own, which chunk nodes keep to.
+    With `own_chunks` so does the length of a chunk; without, an InfiniteTalk patch has LiveTalk's own, which chunk
+    nodes keep to.
     """
-    found = guided_by(model)
-    made_for = DISTILLED if found is None else found.made_for
-    chunks = {"frame_num": made_for.frame_num, "motion_frames": made_for.motion_frames} if own_chunks else {}
-    settings = {"steps": steps or made_for.steps, "guidance": guidance_of(model), **chunks}
-    settings["revisions"] = revisions_of(host.require_livetalk(model))
-    return (correction or Correction()).stream(avatar, **settings)
+    weights = made_for(model)
+    if weights == INFINITETALK and not own_chunks:
+        weights = replace(weights, frame_num=PLAIN.frame_num, motion_frames=PLAIN.motion_frames)
+    settings = {"steps": steps or weights.steps, "guidance": guidance_of(model)}
+    return (correction or Correction()).stream(weights, avatar, **settings)

@@ -1,19 +1,19 @@
 """What travels along LiveTalk's own links."""
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..livetalk_core.config import CorrectionConfig, StreamConfig, TransformerConfig
+from ..livetalk_core.config import CorrectionConfig, StreamConfig, TransformerConfig, member_of
 from ..livetalk_core.errors import InputError
 from ..livetalk_core.media.audio import AudioSource, TensorAudio
-from ..livetalk_core.shapes import FRAMES_PER_SECOND, SAMPLE_RATE, frames_of_samples
-from ..livetalk_core.streaming.avatar import Avatar
+from ..livetalk_core.shapes import FRAMES_PER_SECOND, LTX, SAMPLE_RATE, frames_of_samples
+from ..livetalk_core.streaming.avatar import Avatar, portrait_fingerprint, prepare_avatar, speakers_of
 from ..livetalk_core.streaming.features import SpeakersFeatures, SpeechFeatures, speech_features
 from ..livetalk_core.streaming.plan import ChunkPlan
 from ..livetalk_core.streaming.state import StreamState
@@ -41,6 +41,10 @@ class HostedAudioEncoder:
     channels: int
     weights: str
 
+    def for_model(self, config: TransformerConfig) -> "HostedAudioEncoder":
+        """The same, for the loudness that this model's member of the family was made for."""
+        return replace(self, lufs=member_of(config).audio.lufs)
+
     def embed(self, waveform: Tensor, frames: int) -> Tensor:
         """Standardised 16 kHz sound [S] -> [frames, blocks, channels] at 25 per second, on the CPU."""
         return host.run_on_device(self.patcher, lambda model, device: model.embed(waveform.to(device), frames))
@@ -58,7 +62,9 @@ class Speech:
     encoder: HostedAudioEncoder
     mode: str
     offset: int = 0
-    _features: dict[tuple[ChunkPlan, bool], SpeechFeatures | SpeakersFeatures] = field(default_factory=dict)
+    _features: dict[tuple[ChunkPlan, bool, float | None], SpeechFeatures | SpeakersFeatures] = field(
+        default_factory=dict
+    )
 
     @property
     def fingerprint(self) -> str:
@@ -75,12 +81,16 @@ class Speech:
         frames = frames_of_samples(self.source.samples, self.source.sample_rate)
         return ChunkPlan.of(frames, stream, live=goes_on or self.mode == "stream")
 
+    def for_model(self, config: TransformerConfig) -> "Speech":
+        """The same, as loud as this model's member of the family wants it."""
+        return replace(self, encoder=self.encoder.for_model(config))
+
     def features(self, plan: ChunkPlan, avatar: Avatar) -> SpeechFeatures | SpeakersFeatures:
         """The features for a plan, kept so that chained chunks measure and encode the sound once.
 
         Who is in the `avatar`'s picture beside one speaker hears silence.
         """
-        key = plan, avatar.masks is not None
+        key = plan, avatar.masks is not None, self.encoder.lufs
         if key not in self._features:
             heard = self.voices if avatar.masks is None or len(self.voices) > 1 else (*self.voices, self._silence)
             voices = [speech_features(voice, self.encoder, plan, self.mode, self.offset) for voice in heard]
@@ -92,6 +102,49 @@ class Speech:
         """As long as the speech; a single zero in memory."""
         samples = -(-self.source.samples * SAMPLE_RATE // self.source.sample_rate)
         return TensorAudio(torch.zeros(1, 1).expand(1, samples), SAMPLE_RATE)
+
+
+@dataclass(frozen=True, eq=False)
+class Portrait:
+    """Who speaks: what LiveTalk Avatar makes, for a model of any member of the family.
+
+    What stands beside a chunk's latent is another in each member, so it is encoded when a model first asks for it.
+    `reference` [1,3,1,H,W] in -1..1, `masks` [3,H,W] of two speakers; `clip` [1,S,clip_dim] and `text` [L,text_dim] for
+    models that read them; `encode` is as in `prepare_avatar`, `vae` who does it; `encoders` tells their weights.
+    """
+
+    reference: Tensor
+    clip: Tensor
+    text: Tensor
+    masks: Tensor | None
+    vae: Any
+    encode: Callable[..., Tensor]
+    encoders: str
+    _made: dict[tuple[Any, ...], Avatar] = field(default_factory=dict)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.reference.shape[-2], self.reference.shape[-1]
+
+    @property
+    def speakers(self) -> int:
+        """How many voices it speaks with."""
+        return speakers_of(self.masks)
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies portrait, size and speakers' masks, but not the prompt."""
+        return portrait_fingerprint(self.reference, self.masks)
+
+    def avatar(self, config: TransformerConfig, stream: StreamConfig) -> Avatar:
+        """What a model of these widths needs of it for such a stream; kept."""
+        key = (config.prompted, stream.frame_num, stream.motion_frames, stream.holds_portrait, stream.draws_latents)
+        if key not in self._made:
+            clip, text = (self.clip, self.text) if config.prompted else (None, None)
+            made = prepare_avatar(self.reference, clip, text, self.encode, stream, self.masks)
+            self._made[key] = replace(made, encoders=self.encoders)
+        return self._made[key]
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,9 +162,11 @@ class Correction:
     color: float = 1.0
     retrospection: CorrectionConfig | None = None
 
-    def stream(self, avatar: Avatar, **settings: Any) -> StreamConfig:
-        """The stream of an avatar with this correction and other `settings`."""
-        return StreamConfig(*avatar.size, color_correction=self.color, correction=self.retrospection, **settings)
+    def stream(self, made_for: StreamConfig, avatar: Portrait, **settings: Any) -> StreamConfig:
+        """The stream of an avatar with this correction and other `settings`; all else is as in `made_for`."""
+        height, width = avatar.size
+        kept = {"color_correction": self.color, "correction": self.retrospection}
+        return replace(made_for, height=height, width=width, **kept, **settings)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,14 +174,17 @@ class ChunkState:
     """A stream between two nodes: where it stands, and of whom and what it is. `sampled`: a decode comes next.
 
     `made_with` names what the newest chunk depends on; `begun_with`, in a job that goes on, what its first ones did.
+
+    `config` is the model's that sampled it last; None where none has yet.
     """
 
-    avatar: Avatar
+    avatar: Portrait
     speech: Speech
     plan: ChunkPlan
     stream: StreamConfig
     state: StreamState
     sampled: bool
+    config: TransformerConfig | None = None
     made_with: Mapping[str, Any] = field(default_factory=dict)
     begun_with: Mapping[str, Any] = field(default_factory=dict)
 
@@ -142,12 +200,53 @@ def fingerprint(tensor: Tensor) -> str:
     return hashlib.sha256(tensor.float().cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
-def check_fit(config: TransformerConfig, avatar: Avatar, speech: Speech, prompts: tuple[Prompt, ...] = ()) -> None:
-    """Raise `InputError` unless all were made for this model, and speakers and masks go together."""
+def check_fit(
+    config: TransformerConfig, avatar: Portrait, speech: Speech, prompts: tuple[Prompt, ...] = (), vae: Any = None
+) -> None:
+    """Raise `InputError` unless all were made for this model, and speakers and masks go together.
+
+    `vae` where another decodes than the avatar was made with.
+    """
     _check_voices(avatar, speech)
+    check_avatar(config, avatar, prompts)
+    check_encoder(config, speech.encoder)
+    if vae is not None:
+        check_vae(config, vae, "this node's")
+
+
+def check_avatar(config: TransformerConfig, avatar: Portrait, prompts: tuple[Prompt, ...] = ()) -> None:
+    """Raise `InputError` unless the avatar and the later prompts were made for this model."""
+    check_vae(config, avatar.vae, "LiveTalk Avatar's")
+    config.geometry.check_size(*avatar.size)
     if config.prompted:
         _check_tokens(config, avatar, prompts)
-    check_encoder(config, speech.encoder)
+    elif prompts:
+        raise InputError(f"later prompts, but {member_name(config)} reads none: leave 'prompts' empty")
+    elif avatar.masks is not None:
+        raise InputError(
+            f"the avatar has two speaker masks, but {member_name(config)} hears one: leave mask_1 and mask_2 of "
+            "LiveTalk Avatar empty, or use the 14B model"
+        )
+
+
+def check_vae(config: TransformerConfig, vae: Any, whose: str) -> None:
+    """Raise `InputError` where a VAE makes latents that the model was not trained on."""
+    found = host.vae_config(vae).geometry
+    if found != config.geometry:
+        vaes = {True: "FlashHead Lite's LTX VAE", False: "Wan 2.1's VAE"}
+        raise InputError(
+            f"{whose} vae is {vaes[found.latent_channels == LTX.latent_channels]}; {member_name(config)} needs "
+            f"{vaes[config.geometry.latent_channels == LTX.latent_channels]}: {VAE_LOADERS}"
+        )
+
+
+VAE_LOADERS = "Load VAE gives Wan's (wan_2.1_vae), LiveTalk Load VAE FlashHead Lite's"
+
+
+def member_name(config: TransformerConfig) -> str:
+    """A model's name in an error."""
+    names = {"14b": "this model", "flashhead-pro": "FlashHead Pro", "flashhead-lite": "FlashHead Lite"}
+    return names[member_of(config).name]
 
 
 def check_encoder(config: TransformerConfig, encoder: HostedAudioEncoder) -> None:
@@ -159,9 +258,9 @@ def check_encoder(config: TransformerConfig, encoder: HostedAudioEncoder) -> Non
         )
 
 
-def _check_tokens(config: TransformerConfig, avatar: Avatar, prompts: tuple[Prompt, ...]) -> None:
+def _check_tokens(config: TransformerConfig, avatar: Portrait, prompts: tuple[Prompt, ...]) -> None:
     for text in (avatar.text, *(prompt.text for prompt in prompts)):
-        found = [0 if tokens is None else tokens.shape[-1] for tokens in (text, avatar.clip)]
+        found = [tokens.shape[-1] for tokens in (text, avatar.clip)]
         if found != [config.text_dim, config.clip_dim]:
             raise InputError(
                 f"the prompt and image tokens are {found[0]} and {found[1]} wide; this model needs "
@@ -169,7 +268,7 @@ def _check_tokens(config: TransformerConfig, avatar: Avatar, prompts: tuple[Prom
             )
 
 
-def _check_voices(avatar: Avatar, speech: Speech) -> None:
+def _check_voices(avatar: Portrait, speech: Speech) -> None:
     if avatar.speakers == len(speech.voices):
         return
     if avatar.speakers == 1:

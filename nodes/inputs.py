@@ -1,6 +1,5 @@
 """What goes into a talking video: the speech, and the avatar that speaks it."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,17 +9,16 @@ from torch import Tensor
 
 from ..livetalk_core.checkpoints import nano
 from ..livetalk_core.checkpoints.model import Model
-from ..livetalk_core.config import StreamConfig
+from ..livetalk_core.config import StreamConfig, member_of
 from ..livetalk_core.errors import InputError
 from ..livetalk_core.media.audio import TensorAudio
 from ..livetalk_core.media.image import check_bounds, to_reference
 from ..livetalk_core.media.mix import MixedAudio
-from ..livetalk_core.streaming.avatar import prepare_avatar
 from ..livetalk_core.streaming.features import MODES, MOST_OFFSET_MS, offset_samples
 from ..livetalk_core.streaming.finite import check_avatar
 from . import host
 from .framing import CENTER, CROPS, MOST, chosen_crop, frame_size, framing_notes, preset_of
-from .handles import AudioEncoderSocket, AvatarSocket, HostedAudioEncoder, Speech, SpeechSocket
+from .handles import AudioEncoderSocket, AvatarSocket, HostedAudioEncoder, Portrait, Speech, SpeechSocket
 from .masks import speaker_masks
 
 PROMPT = "A person is talking."
@@ -68,6 +66,12 @@ class EncodeSpeech(io.ComfyNode):
                     tooltip="Milliseconds by which the lips are ahead of the sound; below 0, behind it. The sound "
                     "itself stays where it is.",
                 ),
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="Only for the output 'chunks': with FlashHead Lite connected, whose chunks add 24 frames "
+                    "and not 28.",
+                ),
             ],
             outputs=[
                 SpeechSocket.Output(display_name="speech", tooltip="For LiveTalk Render or Sample Chunk."),
@@ -86,6 +90,7 @@ class EncodeSpeech(io.ComfyNode):
         mode: str,
         audio_offset: int,
         audio_2: dict[str, Any] | None = None,
+        model: Any = None,
     ) -> io.NodeOutput:
         """Check the sounds and wrap them; say what is to be known of them."""
         voices = (one_sound("audio", audio), *([] if audio_2 is None else [one_sound("audio_2", audio_2)]))
@@ -93,7 +98,8 @@ class EncodeSpeech(io.ComfyNode):
         speech = Speech(source, voices, audio_encoder, mode, offset_samples(audio_offset))
         if notes := [note for voice in voices for note in voice.notes]:
             host.say("\n".join(notes))
-        return io.NodeOutput(speech, speech.plan(StreamConfig()).count)
+        stream = StreamConfig() if model is None else member_of(host.require_livetalk(model)).stream
+        return io.NodeOutput(speech, speech.plan(stream).count)
 
 
 class MakeAvatar(io.ComfyNode):
@@ -106,24 +112,26 @@ class MakeAvatar(io.ComfyNode):
             node_id="LiveTalkAvatar",
             display_name="LiveTalk Avatar",
             category="LiveTalk",
-            description="Makes a portrait ready to speak. With the embedded model, leave clip_vision and conditioning "
-            "empty; the 14B model needs both.",
+            description="Makes a portrait ready to speak. The 14B model needs clip_vision and conditioning; FlashHead "
+            "and the embedded model need neither.",
             search_aliases=["portrait", "talking head", "reference image"],
             inputs=[
                 io.Image.Input(
                     "image", tooltip="One portrait. It is scaled to cover the video's size; 'crop' says what is kept."
                 ),
-                io.Vae.Input("vae", tooltip="Wan 2.1's VAE, or the embedded model's."),
+                io.Vae.Input(
+                    "vae", tooltip="Wan 2.1's VAE; FlashHead Lite's from LiveTalk Load VAE; or the embedded model's."
+                ),
                 io.ClipVision.Input(
                     "clip_vision",
                     optional=True,
-                    tooltip="clip_vision_h, from Load CLIP Vision. Leave it empty with the embedded model.",
+                    tooltip="clip_vision_h, from Load CLIP Vision, for the 14B model. Others need none.",
                 ),
                 io.Conditioning.Input(
                     "conditioning",
                     optional=True,
-                    tooltip="The prompt, from CLIP Text Encode with umt5_xxl (Load CLIP, type wan). Leave it empty "
-                    "with the embedded model.",
+                    tooltip="The prompt, from CLIP Text Encode with umt5_xxl (Load CLIP, type wan), for the 14B "
+                    "model. Others need none.",
                 ),
                 io.Mask.Input(
                     "mask_1",
@@ -142,7 +150,7 @@ class MakeAvatar(io.ComfyNode):
                     "prompt",
                     default=PROMPT,
                     multiline=True,
-                    tooltip="The prompt for the embedded text encoder; not read where conditioning is connected.",
+                    tooltip="The prompt for the embedded model; not read by others, which take it from conditioning.",
                 ),
                 io.Combo.Input(
                     "crop",
@@ -176,18 +184,18 @@ class MakeAvatar(io.ComfyNode):
         mask_1: Tensor | None = None,
         mask_2: Tensor | None = None,
     ) -> io.NodeOutput:
-        """Encode the portrait and the prompt."""
+        """Read the portrait and the prompt; the portrait is encoded when a model asks for it."""
         portrait = one_image(image)
         if (clip_vision is None) != (conditioning is None):
             missing = "clip_vision" if clip_vision is None else "conditioning"
             raise InputError(
-                f"{missing} is not connected; the 14B model needs clip_vision and conditioning, the embedded model "
+                f"{missing} is not connected; the 14B model needs clip_vision and conditioning, all others "
                 "neither: connect both or none"
             )
         kept, size = chosen_crop(crop, crop_box), (portrait.shape[1], portrait.shape[0])
-        preset = preset_of(host.vae_width(vae), clip_vision is not None)
-        stream = StreamConfig(*frame_size(size, width, height, kept, preset))
-        frame = stream.height, stream.width
+        preset = preset_of(host.vae_config(vae), clip_vision is not None)
+        frame = frame_size(size, width, height, kept, preset)
+        preset.geometry.check_size(*frame)
         masks = speaker_masks(mask_1, mask_2, portrait.shape[:2], frame, kept)
         reference = to_reference(portrait, *frame, kept)
         if clip_vision is None:
@@ -196,16 +204,16 @@ class MakeAvatar(io.ComfyNode):
             clip, text = host.image_tokens(clip_vision, reference), prompt_tokens(conditioning)
         engine = host.HostEngine(vae=vae)
 
-        def encode(video: Tensor) -> Tensor:
-            return engine.encode(video).cpu()
+        def encode(video: Tensor, noise: Tensor | None = None) -> Tensor:
+            return engine.encode(video, noise).cpu()
 
         encoders = [part for part in (vae, clip_vision) if part is not None]
         made_with = ", ".join(host.weights_identity(part) for part in encoders)
-        avatar = replace(prepare_avatar(reference, clip, text, encode, stream, masks), encoders=made_with)
         notes = framing_notes(size, (height, width), frame, kept, preset.geometry.size_multiple)
         if clip_vision is not None and prompt.strip() not in ("", PROMPT):
             notes.append("the widget 'prompt' is not read: conditioning is connected")
         host.say("\n".join(notes), log=False)
+        avatar = Portrait(reference, clip, text, masks, vae, encode, made_with)
         return io.NodeOutput(avatar, ui={PORTRAIT: [host.temporary_picture(portrait)]})
 
 
@@ -217,9 +225,9 @@ def _size_input(name: str) -> io.Int.Input:
         min=0,
         max=MOST,
         step=16,
-        tooltip=f"{name.capitalize()} of the video in pixels, a multiple of 16. 0: from the portrait's shape and "
-        f"{other}; both 0: the portrait's shape at the area that the model was made for (448x768 for 14B, 128x128 for "
-        "the embedded one).",
+        tooltip=f"{name.capitalize()} of the video in pixels, a multiple of 16 (FlashHead Lite: 32). 0: from the "
+        f"portrait's shape and {other}; both 0: the portrait's shape at the area that the model was made for (448x768 "
+        "for 14B, 512x512 for FlashHead, 128x128 for the embedded one).",
     )
 
 

@@ -10,18 +10,18 @@ from typing import Any
 from comfy_api.latest import InputImpl, io, ui
 from torch import Tensor
 
+from ..livetalk_core.config import StreamConfig
 from ..livetalk_core.errors import InputError
 from ..livetalk_core.media.audio import AudioSource
 from ..livetalk_core.media.coding import USUAL_CODING, Coding
 from ..livetalk_core.media.place import ENDING
 from ..livetalk_core.media.video import Checkpoint, VideoWriter
 from ..livetalk_core.shapes import FRAMES_PER_SECOND
-from ..livetalk_core.streaming.avatar import Avatar
 from ..livetalk_core.streaming.finite import IMAGES, Watch
 from ..livetalk_core.streaming.plan import Chunk
 from ..livetalk_core.streaming.sidecar import Sidecar
 from . import host
-from .handles import AvatarSocket, ChunkState, Correction, JobSocket, Speech, SpeechSocket, StateSocket
+from .handles import AvatarSocket, ChunkState, JobSocket, Portrait, Speech, SpeechSocket, StateSocket
 from .pace import duration
 from .resume import check_as_begun
 from .widgets import coding_inputs, prefix_input, resume_input
@@ -95,11 +95,11 @@ class JobStart(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, avatar: Avatar, speech: Speech, filename_prefix: str, resume: bool, job: str, codec: str, crf: int
+        cls, avatar: Portrait, speech: Speech, filename_prefix: str, resume: bool, job: str, codec: str, crf: int
     ) -> io.NodeOutput:
         """Find the job's file, and the state after its last chunk."""
-        stream, coding = Correction().stream(avatar), Coding(codec, crf)
-        output = host.OutputFile(filename_prefix, stream.width, stream.height, cls.hidden.prompt)
+        (height, width), coding = avatar.size, Coding(codec, crf)
+        output = host.OutputFile(filename_prefix, width, height, cls.hidden.prompt)
         if job:
             output = output.named(job)
         elif resume:
@@ -111,8 +111,10 @@ class JobStart(io.ComfyNode):
             begun_with = begun(sidecar)
             sidecar.inputs |= begun_with
             before, checkpoint = sidecar.load()
-            plan = speech.plan(stream)
-            state = ChunkState(avatar, speech, plan, stream, before, sampled=False, begun_with=begun_with)
+            # How it is cut into chunks is for LiveTalk Sample Chunk to say, which knows the model.
+            usual = StreamConfig()
+            plan = speech.plan(usual)
+            state = ChunkState(avatar, speech, plan, usual, before, sampled=False, begun_with=begun_with)
         elif job:
             raise InputError(f"there is no unfinished job {job!r}; empty the widget 'job' to start a new one")
         return io.NodeOutput(state, Job(output, speech.source, sidecar, checkpoint, cls.hidden.unique_id, coding))

@@ -17,10 +17,19 @@ from ..livetalk_core.live.server.app import LiveServer
 from ..livetalk_core.live.server.house import House
 from ..livetalk_core.live.server.voice import embedded_voice
 from ..livetalk_core.shapes import FRAMES_PER_SECOND
-from ..livetalk_core.streaming.avatar import Avatar
 from . import fleet, host
 from .guidance import stream_of
-from .handles import AudioEncoderSocket, AvatarSocket, Correction, CorrectionSocket, HostedAudioEncoder, check_encoder
+from .handles import (
+    AudioEncoderSocket,
+    AvatarSocket,
+    Correction,
+    CorrectionSocket,
+    HostedAudioEncoder,
+    Portrait,
+    check_avatar,
+    check_encoder,
+    check_vae,
+)
 from .widgets import prefix_input, seed_input, steps_input
 
 PORT = 8190
@@ -44,7 +53,7 @@ class Live(io.ComfyNode):
             search_aliases=["live avatar", "real time", "realtime", "webrtc", "microphone", "conversation"],
             inputs=[
                 io.Model.Input("model", tooltip="A LiveTalk model, with any LoRAs."),
-                io.Vae.Input("vae", tooltip="The VAE that the avatar was made with: Wan 2.1's, or the embedded one."),
+                io.Vae.Input("vae", tooltip="The VAE that the avatar was made with."),
                 AvatarSocket.Input("avatar", tooltip="Who speaks, from LiveTalk Avatar."),
                 AudioEncoderSocket.Input("audio_encoder", tooltip="What hears the speech, made for this model."),
                 io.UpscaleModel.Input(
@@ -79,7 +88,7 @@ class Live(io.ComfyNode):
         cls,
         model: Any,
         vae: Any,
-        avatar: Avatar,
+        avatar: Portrait,
         audio_encoder: HostedAudioEncoder,
         seed: int,
         port: int,
@@ -89,14 +98,17 @@ class Live(io.ComfyNode):
         correction: Correction | None = None,
     ) -> io.NodeOutput:
         """Serve until the conversation ends. Cancel ends it too, and what is behind the node goes on."""
-        check_encoder(host.require_livetalk(model), audio_encoder)
+        config = host.require_livetalk(model)
+        check_encoder(config, audio_encoder)
+        check_avatar(config, avatar)
+        check_vae(config, vae, "this node's")
         if avatar.masks is not None:
             raise InputError("the avatar has two speaker masks; live there is one voice: leave mask_1 and mask_2 empty")
         stream = stream_of(model, avatar, correction or STEADY, steps, own_chunks=True)
         upscaler = None if upscale_model is None else host.Upscaler(upscale_model, avatar.reference)
         engine = fleet.engine_for(model, vae)
-        shown = avatar.for_chunks(stream, engine.encode)
-        cast = Cast(engine, shown, audio_encoder, stream, seed, upscaler=upscaler)
+        shown, encoder = avatar.avatar(config, stream), audio_encoder.for_model(config)
+        cast = Cast(engine, shown, encoder, stream, seed, upscaler=upscaler)
         output = host.OutputFile(filename_prefix, stream.width, stream.height, cls.hidden.prompt)
         preview = Preview()
         house = House(cast, embedded_voice(), lambda: [preview], record=output.path, once=True)

@@ -1,6 +1,7 @@
 """Models: the embedded one with all its parts, and files from ComfyUI's model folders.
 
-Two loaders for two kinds of model, so that no output is ever empty: only the embedded one brings a VAE.
+Two loaders for two kinds of model, so that no output is ever empty: only the embedded one brings a VAE. A VAE that
+ComfyUI's own loader reads comes from there.
 """
 
 import re
@@ -11,9 +12,11 @@ import torch
 from comfy_api.latest import io
 
 from ..livetalk_core.checkpoints import configs, keys, nano
+from ..livetalk_core.checkpoints.adapted import is_adapter
 from ..livetalk_core.checkpoints.header import INDEX_ENDING, fingerprint, open_checkpoint
-from ..livetalk_core.checkpoints.load import audio_encoder_part, patched, transformer_part
+from ..livetalk_core.checkpoints.load import audio_encoder_part, patched, transformer_part, vae_part
 from ..livetalk_core.config import INFINITETALK, StreamConfig, TransformerConfig
+from ..livetalk_core.errors import InputError
 from ..livetalk_core.models.audio_encoder import AudioEncoder
 from . import host
 from .guidance import Guided, mark
@@ -23,6 +26,7 @@ TRANSFORMERS = "diffusion_models"
 PATCHES = "model_patches"
 NO_PATCH = "none"
 AUDIO_ENCODERS = "audio_encoders"
+VAES = "vae"
 QUANTISED = ".comfy_quant"
 """Ending of the tensors by which ComfyUI marks a quantised layer."""
 
@@ -51,7 +55,8 @@ class EmbeddedModel(io.ComfyNode):
     @classmethod
     def execute(cls) -> io.NodeOutput:
         """Build all parts."""
-        vae = host.stock_vae(nano.vae("cpu", torch.float32).state_dict())
+        built = nano.vae("cpu", torch.float32)
+        vae = host.stock_vae(built.state_dict(), built.config)
         encoder = hosted(nano.audio_encoder("cpu"), nano.assets_fingerprint("audio_encoder"))
         return io.NodeOutput(embedded_transformer(), vae, encoder)
 
@@ -66,9 +71,18 @@ class LoadModel(io.ComfyNode):
             node_id="LiveTalkLoadModel",
             display_name="LiveTalk Load Model",
             category="LiveTalk",
-            description="Loads a LiveTalk (SoulX-FlashTalk) transformer, or Wan 2.1 I2V 14B with an InfiniteTalk "
-            "patch. VAE, text and vision encoder come from stock loaders.",
-            search_aliases=["flashtalk", "soulx", "diffusion model", "unet loader", "infinitetalk", "multitalk"],
+            description="Loads a transformer: LiveTalk's 14B (SoulX-FlashTalk), FlashHead Pro or Lite, or Wan 2.1 I2V "
+            "14B with an InfiniteTalk patch. Which it is, the file says. LeapTalk's LoRA goes on FlashHead Pro.",
+            search_aliases=[
+                "flashtalk",
+                "flashhead",
+                "leaptalk",
+                "soulx",
+                "diffusion model",
+                "unet loader",
+                "infinitetalk",
+                "multitalk",
+            ],
             inputs=[
                 io.Combo.Input(
                     "model_name",
@@ -99,6 +113,37 @@ class LoadModel(io.ComfyNode):
         return io.NodeOutput(file_transformer(str(host.model_path(TRANSFORMERS, model_name)), patch))
 
 
+class LoadVAE(io.ComfyNode):
+    """A VAE from `models/vae`, of whichever layout LiveTalk knows."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """What ComfyUI shows."""
+        return io.Schema(
+            node_id="LiveTalkLoadVAE",
+            display_name="LiveTalk Load VAE",
+            category="LiveTalk",
+            description="Loads FlashHead Lite's VAE (its folder VAE_LTX), which ComfyUI's own loader does not know, or "
+            "Wan 2.1's.",
+            search_aliases=["ltx vae", "flashhead lite", "vae loader"],
+            inputs=[
+                io.Combo.Input(
+                    "vae_name",
+                    options=host.model_files(VAES),
+                    tooltip="A file in models/vae: the LTX VAE as FlashHead publishes it. For FlashHead Pro and the "
+                    "14B model ComfyUI's own Load VAE does, too.",
+                )
+            ],
+            outputs=[io.Vae.Output(display_name="vae", tooltip="For LiveTalk Avatar, Render and Decode Chunk.")],
+        )
+
+    @classmethod
+    def execute(cls, vae_name: str) -> io.NodeOutput:
+        """Check the file's header, then load it."""
+        part = vae_part(host.model_path(VAES, vae_name))
+        return io.NodeOutput(host.stock_vae(part.weights(), part.config))
+
+
 class LoadAudioEncoder(io.ComfyNode):
     """A wav2vec2 encoder from `models/audio_encoders`."""
 
@@ -115,7 +160,8 @@ class LoadAudioEncoder(io.ComfyNode):
                 io.Combo.Input(
                     "encoder_name",
                     options=host.model_files(AUDIO_ENCODERS),
-                    tooltip="A file in models/audio_encoders: wav2vec2-chinese-base for the 14B model.",
+                    tooltip="A file in models/audio_encoders: wav2vec2-chinese-base for the 14B model, "
+                    "wav2vec2-base-960h for FlashHead and LeapTalk.",
                 )
             ],
             outputs=[AudioEncoderSocket.Output(display_name="audio_encoder", tooltip="For LiveTalk Encode Speech.")],
@@ -147,6 +193,11 @@ def file_transformer(path: str, patch: str = "", disable_dynamic: bool = False) 
     With the path of an InfiniteTalk `patch`, the file is a Wan 2.1 model; the MODEL says that it is not distilled.
     """
     source, added = whole_model(Path(path)), Path(patch) if patch else None
+    if added is not None and is_adapter(added):
+        raise InputError(
+            f"{added.name} is a LoRA, not a patch; make one file of it and its projection of sound by 'python -m "
+            "livetalk_core convert', put that into models/loras, and load it with Load LoRA"
+        )
     config = transformer_config(source, added)
     checkpoint = open_checkpoint(source) if added is None else patched(source, added)
     weights = host.read_weights(checkpoint.files)

@@ -15,7 +15,6 @@ from ..livetalk_core.errors import InputError
 from ..livetalk_core.media.coding import Coding
 from ..livetalk_core.media.place import ENDING, partial_path
 from ..livetalk_core.media.video import last_frames
-from ..livetalk_core.streaming.avatar import Avatar
 from ..livetalk_core.streaming.plan import ChunkPlan
 from ..livetalk_core.streaming.render import Render as CoreRender
 from ..livetalk_core.streaming.session import Frames, Session
@@ -26,6 +25,7 @@ from .handles import (
     AvatarSocket,
     Correction,
     CorrectionSocket,
+    Portrait,
     Prompt,
     PromptsSocket,
     Speech,
@@ -58,7 +58,7 @@ class Render(io.ComfyNode):
             search_aliases=["talking avatar", "talking head", "lip sync", "audio to video", "infinite talk"],
             inputs=[
                 io.Model.Input("model", tooltip="A LiveTalk model, with any LoRAs."),
-                io.Vae.Input("vae", tooltip="The VAE that the avatar was made with: Wan 2.1's, or the embedded one."),
+                io.Vae.Input("vae", tooltip="The VAE that the avatar was made with."),
                 AvatarSocket.Input("avatar", tooltip="Who speaks, from LiveTalk Avatar."),
                 SpeechSocket.Input("speech", tooltip="What is said, from LiveTalk Encode Speech."),
                 io.UpscaleModel.Input(
@@ -101,7 +101,7 @@ class Render(io.ComfyNode):
                 io.Video.Output(display_name="video", tooltip="The finished file; read from disk, not memory."),
                 io.Image.Output(
                     display_name="last_frames",
-                    tooltip="The last 5 frames (9 with an InfiniteTalk patch), to go on from.",
+                    tooltip="The last 5 frames (9 with FlashHead Lite or an InfiniteTalk patch), to go on from.",
                 ),
                 io.Image.Output(display_name="images", tooltip="All frames; where connected, memory grows."),
             ],
@@ -114,7 +114,7 @@ class Render(io.ComfyNode):
         cls,
         model: Any,
         vae: Any,
-        avatar: Avatar,
+        avatar: Portrait,
         speech: Speech,
         seed: int,
         filename_prefix: str,
@@ -130,8 +130,9 @@ class Render(io.ComfyNode):
         start_images: Tensor | None = None,
     ) -> io.NodeOutput:
         """Render to the end; on Cancel or failure the partial file stays and its path is said."""
-        check_fit(host.require_livetalk(model), avatar, speech, prompts)
-        stream = stream_of(model, avatar, correction, steps, own_chunks=True)
+        config = host.require_livetalk(model)
+        check_fit(config, avatar, speech, prompts, vae)
+        speech, stream = speech.for_model(config), stream_of(model, avatar, correction, steps, own_chunks=True)
         plan = speech.plan(stream, goes_on=start_images is not None)
         upscaler = None if upscale_model is None else host.Upscaler(upscale_model, avatar.reference)
         output = host.OutputFile(
@@ -139,16 +140,17 @@ class Render(io.ComfyNode):
         )
         if resume:
             output = output.unfinished(ENDING) or output
-        progress = host.Progress(plan.count * (stream.steps + 1), avatar)
+        made = avatar.avatar(config, stream)
+        progress = host.Progress(plan.count * (stream.steps + 1), made, config.geometry)
         engine = fleet.engine_for(model, vae, on_estimate=progress.on_estimate)
         session = Session(
-            engine, avatar.for_chunks(stream, engine.encode), speech.features(plan, avatar), plan, stream,
+            engine, made, speech.features(plan, made), plan, stream,
             prompts=prompts_by_chunk(prompts, plan), on_step=progress.on_step,
             before=None if start_images is None else frames_before_talk(start_images, stream),
         )  # fmt: skip
         render = CoreRender(
             session, output.path, seed, speech.source,
-            inputs=identity(model, vae, avatar, speech, session, upscaler and upscaler.identity),
+            inputs=identity(model, vae, speech, session, upscaler and upscaler.identity),
             means={"devices": fleet.devices_of(model)},
             metadata=host.video_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo),
             resume=resume,
@@ -273,13 +275,12 @@ def frames_before(plan: ChunkPlan, index: int) -> int:
     return last.start + last.skip + last.keep
 
 
-def identity(
-    model: Any, vae: Any, avatar: Avatar, speech: Speech, session: Session, upscale_model: str | None
-) -> dict[str, Any]:
+def identity(model: Any, vae: Any, speech: Speech, session: Session, upscale_model: str | None) -> dict[str, Any]:
     """Everything but the seed that a render's frames depend on; a resume needs all of it unchanged.
 
     The seed is not among it: a resumed render goes on with its own, which a KSampler-like widget may have changed.
     """
+    avatar = session.avatar
     return sampled_with(model, avatar, session.stream, session.prompts) | {
         "vae": host.weights_identity(vae),
         "avatar": avatar.fingerprint,

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
@@ -17,6 +18,8 @@ FOLDERS = (".", "lora")
 """Where an adapter lies in the folder that was named."""
 PROJECTIONS = ("audio_proj*.safetensors", "../audio_proj*.safetensors")
 PICKLES = ("audio_proj*.pt", "../audio_proj*.pt")
+COMFYUI = keys.PREFIXES[1]
+"""What begins a name in a LoRA's file for ComfyUI."""
 PLAIN = {"use_rslora": False, "use_dora": False, "rank_pattern": {}, "alpha_pattern": {}, "bias": "none"}
 """What a PEFT config must say, if it says it, for W + (alpha / r) * B A to be all that the adapter does."""
 
@@ -47,12 +50,29 @@ def adapted(model: Checkpoint, path: Path) -> Adapted:
         raise CheckpointError(
             f"{model.path} is {found}; the adapter {path} is for {kinds.FLASHHEAD_PRO}: choose that, or leave it out"
         )
+    adapter, files = _read(path)
+    _check_model(model, adapter)
+    return Adapted(model, adapter, files)
+
+
+def as_one_file(path: Path) -> dict[str, Tensor]:
+    """The adapter at `path` and its projection of sound under the names that ComfyUI's LoRA loader reads."""
+    adapter, _ = _read(path)
+    weights: dict[str, Tensor] = {}
+    for name, (down, up) in adapter.factors.items():
+        layer = COMFYUI + name.removesuffix(".weight")
+        parts = {"lora_A.weight": down, "lora_B.weight": up, "alpha": torch.tensor(adapter.scale * len(down))}
+        weights |= {f"{layer}.{part}": tensor for part, tensor in parts.items()}
+    replaced = {f"{COMFYUI}{name.removesuffix('.weight')}.set_weight": t for name, t in adapter.replaced.items()}
+    return weights | replaced
+
+
+def _read(path: Path) -> tuple[Adapter, tuple[Path, ...]]:
+    """A published adapter, and its files."""
     lora = open_checkpoint(_file_of(path))
     projection = open_checkpoint(_projection_beside(lora.path))
     rank, alpha = _scaling(lora.path)
-    adapter = Adapter.of(lora, rank, alpha, projection)
-    _check_model(model, adapter)
-    return Adapted(model, adapter, (*lora.files, *projection.files))
+    return Adapter.of(lora, rank, alpha, projection), (*lora.files, *projection.files)
 
 
 def _file_of(path: Path) -> Path:

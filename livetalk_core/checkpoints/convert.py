@@ -19,6 +19,7 @@ from ..errors import CheckpointError, OutputError
 from ..files import MISSING, check_place, check_readable, fault_of, replacing, shown
 from ..models.fp8 import FP8, is_quantized, scaled
 from . import keys, kinds
+from .adapted import as_one_file, is_adapter
 from .header import DTYPES, Checkpoint, is_pickle, json_file, open_checkpoint
 from .pickles import read_pickle
 
@@ -33,6 +34,8 @@ Transform = Callable[[str, Tensor], dict[str, Tensor]]
 def convert(source: Path, output: Path, fp8: bool = False) -> Path:
     """Write the weights of `source` (a pickle, a safetensors file, an index or a folder) as one safetensors file.
 
+    A folder with an adapter, as LeapTalk is published, becomes one file for ComfyUI's LoRA loader.
+
     With `fp8`, the large linear layers of the transformer's blocks become FP8 (e4m3) with one scale per
     tensor, in ComfyUI's scaled layout. Raises `CheckpointError` for the source, `OutputError` for the output.
     """
@@ -41,7 +44,7 @@ def convert(source: Path, output: Path, fp8: bool = False) -> Path:
     if output.exists():
         raise OutputError(f"{output} exists; needed is a new file: choose another name, or delete it")
     check_readable(source, "the weights", "a file, or a folder of shards,", CheckpointError, folders=True)
-    weights, metadata = (read_pickle(source), {}) if is_pickle(source) else _read_safetensors(source)
+    weights, metadata = _read(source)
     transform = _scaler(weights, source) if fp8 else _unchanged
     extra = {keys.prefix_of(weights) + FP8_MARKER: torch.zeros(2).to(FP8)} if fp8 else {}
     write_weights(output, weights, transform, extra, metadata | _config(weights, source))
@@ -54,6 +57,12 @@ def _check_ending(output: Path) -> None:
             f"{shown(output)} ends in {output.suffix or 'nothing'}; what is written is safetensors, and programs go by "
             f"the ending: name it {shown(output.with_suffix(ENDING))}"
         )
+
+
+def _read(source: Path) -> tuple[Mapping[str, Tensor], dict[str, str]]:
+    if source.is_dir() and is_adapter(source):
+        return as_one_file(source), {}
+    return (read_pickle(source), {}) if is_pickle(source) else _read_safetensors(source)
 
 
 def _read_safetensors(source: Path) -> tuple[Mapping[str, Tensor], dict[str, str]]:

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..config import INFINITETALK, PRESETS, Preset
+from ..config import INFINITETALK, Preset, member_of
 from ..errors import CheckpointError
 from ..files import fault_of, shown
 from ..models import operations as default_operations
@@ -96,6 +96,11 @@ class Part(Generic[M]):
         model.load_state_dict({n: self._place(n, weights[n], device, dtype) for n in list(weights)}, assign=True)
         assert not any(t.is_meta for t in (*model.parameters(), *model.buffers())), "a weight was not loaded"
         return model.eval().requires_grad_(False)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The weights under the model's own names, mapped from the file."""
+        renamed = self._rename(self.checkpoint)
+        return {name: renamed[name] for name in renamed}
 
     def _place(self, name: str, tensor: Tensor, device: Device, dtype: torch.dtype | None) -> Tensor:
         kept = self._keeps_fp8 and (tensor.dtype in keys.FP8 or keys.base_of_scale(name) is not None)
@@ -288,11 +293,8 @@ def _preset(
 
 def _member(transformer: Part[Transformer]) -> Preset:
     """A patch brings its own way of sampling."""
-    if transformer.config.prompted:
-        return replace(PRESETS["14b"], stream=INFINITETALK) if transformer.patched else PRESETS["14b"]
-    if transformer.config.geometry == LTX:
-        return PRESETS["flashhead-lite"]
-    return PRESETS["leaptalk" if transformer.patched else "flashhead-pro"]
+    member = member_of(transformer.config, transformer.patched)
+    return replace(member, stream=INFINITETALK) if transformer.config.prompted and transformer.patched else member
 
 
 def check_vae(transformer: Part[Transformer], vae: Part[VAE | LTXVAE]) -> None:

@@ -19,12 +19,14 @@ class Patch(NamedTuple):
     """Adds `scale * up @ down` to the parameter `name`, or `scale * up` where there is no `down`.
 
     With a `down`, further dimensions of the parameter are flattened: `up` [rows, rank], `down` [rank, values per row].
+    Where it `replaces`, `up` takes the parameter's place.
     """
 
     name: str
     scale: float
     up: Tensor
     down: Tensor | None = None
+    replaces: bool = False
 
     def fits(self, shape: torch.Size) -> bool:
         """Whether it can be added to a parameter of this shape."""
@@ -36,7 +38,7 @@ class Patch(NamedTuple):
 
 def patches_message(patches: Sequence[Patch]) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Patches as a message's fields and tensors; `patches_of` reads them."""
-    fields = {"patches": [[patch.name, patch.scale] for patch in patches]}
+    fields = {"patches": [[patch.name, patch.scale, patch.replaces] for patch in patches]}
     parts = {f"{index}.up": patch.up for index, patch in enumerate(patches)}
     downs = {f"{index}.down": patch.down for index, patch in enumerate(patches) if patch.down is not None}
     return fields, parts | downs
@@ -45,8 +47,8 @@ def patches_message(patches: Sequence[Patch]) -> tuple[dict[str, Any], dict[str,
 def patches_of(fields: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> list[Patch]:
     """The patches of a message."""
     return [
-        Patch(name, scale, tensors[f"{index}.up"], tensors.get(f"{index}.down"))
-        for index, (name, scale) in enumerate(fields["patches"])
+        Patch(name, scale, tensors[f"{index}.up"], tensors.get(f"{index}.down"), replaces)
+        for index, (name, scale, replaces) in enumerate(fields["patches"])
     ]
 
 
@@ -96,18 +98,32 @@ def _shape(module: nn.Module, leaf: str) -> torch.Size:
 
 def _put(module: nn.Module, leaf: str, patch: Patch, device: torch.device, dtype: torch.dtype) -> Callable[[], None]:
     if _is_linear(module, leaf):
-        return module.register_forward_hook(_beside(patch, device, dtype)).remove
+        hook = _instead if patch.replaces else _beside
+        return module.register_forward_hook(hook(patch, device, dtype)).remove
     own = module._parameters[leaf]
     assert own is not None, "its shape fits"
     up, down = (None if part is None else part.to(own.device, torch.float32) for part in (patch.up, patch.down))
     assert up is not None
     change = patch.scale * (up if down is None else up @ down).reshape(own.shape)
-    module._parameters[leaf] = nn.Parameter((own.float() + change).to(own.dtype), requires_grad=False)
+    changed = change if patch.replaces else own.float() + change
+    module._parameters[leaf] = nn.Parameter(changed.to(own.dtype), requires_grad=False)
 
     def put_back() -> None:
         module._parameters[leaf] = own
 
     return put_back
+
+
+def _instead(patch: Patch, device: torch.device, dtype: torch.dtype) -> Callable[..., Tensor]:
+    """A linear layer's hook that puts the patch's weight in the place of its own."""
+    weight = patch.up.to(device, dtype)
+
+    def replace(module: nn.Module, given: tuple[Tensor], _: Tensor) -> Tensor:
+        (x,) = given
+        bias = module._parameters["bias"]
+        return F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
+
+    return replace
 
 
 def _beside(patch: Patch, device: torch.device, dtype: torch.dtype) -> Callable[..., Tensor]:

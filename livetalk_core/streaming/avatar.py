@@ -71,16 +71,12 @@ class Avatar:
     @property
     def speakers(self) -> int:
         """How many voices it speaks with."""
-        return 1 if self.masks is None or torch.equal(self.masks[1], self.masks[2]) else 2
+        return speakers_of(self.masks)
 
     @property
     def fingerprint(self) -> str:
         """Identifies portrait, size and speakers' masks, but not the prompt."""
-        digest = hashlib.sha256(str(self.size).encode())
-        for tensor in (self.reference, self.masks):
-            if tensor is not None:
-                digest.update(tensor.float().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return portrait_fingerprint(self.reference, self.masks)
 
     def with_text(self, text: Tensor) -> "Avatar":
         """The same avatar with another prompt, [L,text_dim]."""
@@ -95,6 +91,20 @@ class Avatar:
             return self
         again = prepare_avatar(self.reference, self.clip, self.text, encode, stream, self.masks)
         return replace(again, encoders=self.encoders)
+
+
+def speakers_of(masks: Tensor | None) -> int:
+    """How many voices there are to these masks, as `Avatar` has them."""
+    return 1 if masks is None or torch.equal(masks[1], masks[2]) else 2
+
+
+def portrait_fingerprint(reference: Tensor, masks: Tensor | None) -> str:
+    """Identifies a portrait [1,3,1,H,W], its size and the speakers' masks."""
+    digest = hashlib.sha256(str((reference.shape[-2], reference.shape[-1])).encode())
+    for tensor in (reference, masks):
+        if tensor is not None:
+            digest.update(tensor.float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def prepare_avatar(

@@ -12,16 +12,18 @@ from torch import Tensor
 from ..checkpoints import nano
 from ..checkpoints.folder import TRANSFORMER, find, find_vae
 from ..checkpoints.load import transformer_part, vae_part
-from ..config import Guidance, TransformerConfig, VAEConfig
+from ..config import Guidance, LTXVAEConfig, TransformerConfig, VAEConfig
 from ..errors import InputError
 from ..hardware.machine import available_memory
+from ..models import operations
+from ..models.codec import build_vae
 from ..models.ltx_vae import LTXVAE
 from ..models.transformer import Transformer
 from ..models.vae import VAE
 from ..parallel.mesh import Mesh, group_of
 from ..parallel.patches import patch_weights, patches_of
 from ..parallel.sequence import split_sequence
-from ..parallel.vae import SplitVAE, split_vae
+from ..parallel.vae import split_vae
 from ..parallel.weights import place_weights, shard_weights, sharded_bytes, whole_bytes
 from ..parallel.worker import Job
 from .avatar import Avatar
@@ -57,11 +59,14 @@ class EngineRunner:
 
     def take_vae(self, job: Job) -> None:
         """Use the VAE whose weights are sent."""
-        with torch.device("meta"):
-            vae = VAE(VAEConfig(dim=len(job.tensors["decoder.head.0.gamma"])), dtype=self.dtype)
+        widths: dict[str, Any] = {
+            name: tuple(v) if isinstance(v, list) else v for name, v in job.fields["widths"].items()
+        }
+        config = LTXVAEConfig(**widths) if job.fields["ltx"] else VAEConfig(**widths)
+        vae = build_vae(config, operations, "meta", self.dtype)
         weights = {name: tensor.to(job.device, self.dtype) for name, tensor in job.tensors.items()}
         vae.load_state_dict(weights, assign=True)
-        self.engine.vae = SplitVAE(vae.eval().requires_grad_(False))
+        self.engine.vae = split_vae(vae.eval().requires_grad_(False))
 
     def patch(self, job: Job) -> None:
         """Change the transformer's weights as is sent now, and no longer as was sent before."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoints import nano
-from ..config import Guidance
+from ..config import Guidance, LTXVAEConfig, VAEConfig
 from ..parallel.fleet import Fleet
 from ..parallel.patches import Patch, patches_message
 from ..sampling.chunk import advance_of, read_noise
@@ -42,9 +42,10 @@ def engine_setup(
 
 
 class OtherVAE(NamedTuple):
-    """A VAE that is not the model's own: its weights under the published keys, and what tells it from others."""
+    """A VAE that is not the model's own: what tells it from others, its widths, its weights by published keys."""
 
     key: Any
+    config: VAEConfig | LTXVAEConfig
     weights: Callable[[], Mapping[str, Tensor]]
 
 
@@ -122,7 +123,8 @@ class FleetEngine:
     def _start_with_vae(self) -> None:
         self.fleet.start()
         if (vae := self.vae) is not None:
-            self._give("take_vae", vae.key, lambda: ({}, vae.weights()))
+            fields = {"ltx": isinstance(vae.config, LTXVAEConfig), "widths": asdict(vae.config)}
+            self._give("take_vae", vae.key, lambda: (fields, vae.weights()))
 
     def _give(self, verb: str, key: Any, message: Callable[[], tuple[Mapping[str, Any], Mapping[str, Tensor]]]) -> None:
         """Have the workers that are running take something, unless it is what they took last."""

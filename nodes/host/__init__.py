@@ -17,11 +17,11 @@ from .models import (
     run_on_device,
     wrap_encoder,
 )
-from .patches import plain_patches
+from .patches import check_loras, plain_patches
 from .queue import blocked, check_cancelled, queue_again, run_until_cancelled
 from .screen import Progress, play_once, say
 from .upscale import Upscaler
-from .vae import normalised_latent, raw_latent, stock_vae, vae_width
+from .vae import normalised_latent, raw_latent, stock_vae, vae_config, vae_weights
 
 __all__ = [
     "HostEngine",
@@ -32,6 +32,7 @@ __all__ = [
     "blocked",
     "build_model",
     "check_cancelled",
+    "check_loras",
     "claim",
     "image_tokens",
     "model_files",
@@ -51,7 +52,8 @@ __all__ = [
     "stock_vae",
     "temporary_picture",
     "unused_changes",
-    "vae_width",
+    "vae_config",
+    "vae_weights",
     "video_metadata",
     "weights_identity",
     "wrap_encoder",

@@ -12,23 +12,25 @@ import torch
 from torch import Tensor
 
 from ...livetalk_core.config import Guidance
-from ...livetalk_core.models.codec import encode_drawn
+from ...livetalk_core.models.codec import StreamingCodec, decode_streamed, encode_drawn
 from ...livetalk_core.models.transformer import Context, Transformer
-from ...livetalk_core.models.vae import LATENT_CHANNELS
 from ...livetalk_core.sampling.chunk import advance_of, read_noise, sample
 from ...livetalk_core.sampling.guidance import guided
-from ...livetalk_core.sampling.schedule import sigmas
+from ...livetalk_core.sampling.schedule import Schedule
 from ...livetalk_core.streaming.avatar import Avatar
 from ...livetalk_core.streaming.engine import OnStep, embed_tokens, prompts, voices
 from .models import LiveTalkModel, Patcher
 from .vae import vae_patcher
 
+GROUP = 4
+"""Frames, of the video or the latent, for whose work a VAE that streams needs room."""
+
 
 class HostEngine:
     """The core's engine verbs, run on a MODEL and a VAE of ComfyUI's. Give what the verbs called will need.
 
-    `on_estimate` is shown the clean latent [16,F,h,w] that each denoising step arrives at. `guidance` and `negative`
-    are as in `LocalEngine`.
+    `on_estimate` is shown the clean latent [C,F,h,w] that each denoising step arrives at. `guidance`, `negative` and
+    `bridge` are as in `LocalEngine`.
     """
 
     def __init__(
@@ -38,16 +40,18 @@ class HostEngine:
         on_estimate: Callable[[Tensor], None] = lambda _: None,
         guidance: Guidance | None = None,
         negative: Tensor | None = None,
+        bridge: bool = False,
     ) -> None:
         self.model, self.vae, self.on_estimate = model, vae, on_estimate
-        self.guidance, self.negative = guidance, negative
+        self.guidance, self.negative, self.bridge = guidance, negative, bridge
         self._contexts: dict[bool, tuple[Tensor | None, Tensor | None, Context]] = {}
 
     def denoise(self, avatar: Avatar, audio: Tensor, motion: Tensor, noise: Tensor, on_step: OnStep) -> Tensor:
         """See the core's `Engine.denoise`."""
         assert self.model is not None
         with _running(self.model, noise.shape[1:]) as (model, device):
-            levels = sigmas(len(noise), model.model_sampling.shift)
+            timesteps, levels = Schedule.of(len(noise), model.model_sampling.shift, self.bridge)
+            timestep_at = dict(zip(levels, timesteps, strict=False))
             options = _transformer_options(self.model, torch.tensor(levels, device=device))
             transformer = model.diffusion_model
             texts = prompts(avatar, self.guidance, self.negative)
@@ -64,7 +68,8 @@ class HostEngine:
             def estimate(latent: Tensor, sigma: float, text: bool, sound: bool) -> Tensor:
                 level = torch.full((1,), sigma, device=device)
                 step_options = options | {"sigmas": level, "cond_or_uncond": [int(not (text and sound))]}
-                given = conditions | {"context": contexts[text], "audio": sounds[sound]}
+                timestep = torch.full((1,), timestep_at[sigma], device=device)
+                given = conditions | {"context": contexts[text], "audio": sounds[sound], "timestep": timestep}
                 return model.apply_model(latent[None], level, transformer_options=step_options, **given)[0]
 
             best = guided(estimate, self.guidance)
@@ -74,7 +79,7 @@ class HostEngine:
                 self.on_estimate(found)
                 return found
 
-            advance = advance_of(self.guidance is not None, bridge=False)
+            advance = advance_of(self.guidance is not None, self.bridge)
             read = read_noise(noise, advance).to(device)
             return sample(predict, motion.to(device), read, levels, on_step, advance)
 
@@ -82,9 +87,11 @@ class HostEngine:
         """See the core's `Engine.decode`. Stops between groups of frames when the user cancels."""
         assert self.vae is not None
         patcher = vae_patcher(self.vae)
-        group_shape = (1, LATENT_CHANNELS, 4, *latent.shape[-2:])
-        memory.load_models_gpu([patcher], memory_required=self.vae.memory_used_decode(group_shape, self.vae.vae_dtype))
-        for group in patcher.model.decode_groups(latent.to(patcher.load_device)[None]):
+        channels, frames, *size = latent.shape
+        at_once = GROUP if isinstance(patcher.model, StreamingCodec) else frames
+        needed = self.vae.memory_used_decode((1, channels, at_once, *size), self.vae.vae_dtype)
+        memory.load_models_gpu([patcher], memory_required=needed)
+        for group in decode_streamed(patcher.model, latent.to(patcher.load_device)[None]):
             memory.throw_exception_if_processing_interrupted()
             yield group[0].float()
 
@@ -92,8 +99,9 @@ class HostEngine:
         """See the core's `Engine.encode`."""
         assert self.vae is not None
         patcher = vae_patcher(self.vae)
-        group_shape = (1, 3, 4, *frames.shape[-2:])
-        memory.load_models_gpu([patcher], memory_required=self.vae.memory_used_encode(group_shape, self.vae.vae_dtype))
+        at_once = GROUP if isinstance(patcher.model, StreamingCodec) else frames.shape[1]
+        needed = self.vae.memory_used_encode((1, 3, at_once, *frames.shape[-2:]), self.vae.vae_dtype)
+        memory.load_models_gpu([patcher], memory_required=needed)
         drawn = None if noise is None else noise.to(patcher.load_device)[None]
         return encode_drawn(patcher.model, frames.to(patcher.load_device)[None], drawn)[0].float()
 
@@ -109,7 +117,7 @@ class HostEngine:
 
 @contextmanager
 def _running(patcher: Patcher, latent_shape: tuple[int, ...]) -> Iterator[tuple[LiveTalkModel, torch.device]]:
-    """The model on its device, with room for a latent [16,F,h,w], as ComfyUI's samplers set it up."""
+    """The model on its device, with room for a latent [C,F,h,w], as ComfyUI's samplers set it up."""
     models = [patcher, *patcher.get_nested_additional_models()]
     memory.load_models_gpu(models, memory_required=patcher.memory_required([1, *latent_shape]))
     try:

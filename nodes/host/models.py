@@ -23,11 +23,12 @@ from ...livetalk_core.errors import CheckpointError, InputError
 from ...livetalk_core.models.attention import AttentionFunction
 from ...livetalk_core.models.image_encoder import preprocess
 from ...livetalk_core.models.transformer import AudioContext, Context, Transformer
+from ...livetalk_core.shapes import LTX, WAN, Geometry
 
 KEY = "livetalk"
 DTYPES = [torch.bfloat16, torch.float16, torch.float32]
 WIDTH_OF_UNIT_MEMORY = 2222
-"""Width at which ComfyUI's memory estimate for Wan has factor 1."""
+"""Width at which ComfyUI's memory estimate for Wan's tokens, of 2x2 latent points, has factor 1."""
 
 Weights = dict[str, Tensor]
 Patcher = Any
@@ -38,13 +39,19 @@ class ModelSettings(comfy.supported_models_base.BASE):
     """What ComfyUI asks a model about: latent format, noise schedule, dtypes, memory."""
 
     unet_extra_config: ClassVar[dict[str, Any]] = {}
-    latent_format = comfy.latent_formats.Wan21
     supported_inference_dtypes = DTYPES
 
     def __init__(self, config: TransformerConfig, shift: float) -> None:
+        self.latent_format = latent_format(config.geometry)
         super().__init__({"disable_unet_model_creation": True})
         self.sampling_settings = {"shift": shift}
-        self.memory_usage_factor = config.dim / WIDTH_OF_UNIT_MEMORY
+        points_per_token = config.geometry.patch**2
+        self.memory_usage_factor = config.dim / WIDTH_OF_UNIT_MEMORY * WAN.patch**2 / points_per_token
+
+
+def latent_format(geometry: Geometry) -> Any:
+    """ComfyUI's format of these latents, a class."""
+    return comfy.latent_formats.LTXV if geometry.latent_channels == LTX.latent_channels else comfy.latent_formats.Wan21
 
 
 class LiveTalkModel(comfy.model_base.BaseModel):
@@ -69,10 +76,14 @@ class LiveTalkModel(comfy.model_base.BaseModel):
         context: Context,
         audio: AudioContext,
         masks: Tensor | None = None,
+        timestep: Tensor | None = None,
         **_: Any,
     ) -> Tensor:
-        """Latent [B,16,F,h,w] at noise level `t` [B], condition `c_concat` -> clean latent; called by `apply_model`."""
-        timestep = self.model_sampling.timestep(t).float()
+        """Latent [B,C,F,h,w] at noise level `t` [B], condition `c_concat` -> clean latent; called by `apply_model`.
+
+        `timestep` [B] where it is not the noise level's own.
+        """
+        timestep = self.model_sampling.timestep(t).float() if timestep is None else timestep
         attention = host_attention(transformer_options or {})
         out = self.diffusion_model(x, timestep, c_concat, context, audio, masks, attention)
         return self.model_sampling.calculate_denoised(t, out, x)

@@ -1,14 +1,54 @@
-"""What stock nodes have changed of a MODEL's weights, as plain tensors: ComfyUI's objects do not cross to workers."""
+"""What stock nodes have changed of a MODEL's weights: whether it fits, and as plain tensors.
+
+ComfyUI's objects do not cross to workers.
+"""
 
 from typing import Any
 
 from comfy.weight_adapter.lora import LoRAAdapter
 
+from ...livetalk_core.checkpoints.adapter import AUDIO_PROJECTION
 from ...livetalk_core.errors import InputError
 from ...livetalk_core.parallel.patches import Patch
 from .models import Patcher
 
 PREFIX = "diffusion_model."
+SET = "set"
+"""ComfyUI's word for a weight that takes another's place."""
+
+
+def check_loras(model: Patcher) -> bool:
+    """Whether a LoRA brings a projection of sound, as LeapTalk's does.
+
+    Raises `InputError` where a LoRA has layers of other sizes than the MODEL, which ComfyUI would pass over.
+    """
+    shapes = {name: parameter.shape for name, parameter in model.model.named_parameters()}
+    for key, changes in model.patches.items():
+        for _, value, *_ in changes:
+            sizes = _sizes(value)
+            if sizes is not None and key in shapes and sizes != tuple(shapes[key]):
+                raise InputError(
+                    f"a LoRA changes {key.removeprefix(PREFIX)}, {list(shapes[key])}, by {list(sizes)}: it was made "
+                    "for another model (LeapTalk's for FlashHead Pro): take it out, or load that model"
+                )
+    sound = PREFIX + AUDIO_PROJECTION
+    return any(
+        key.startswith(sound) and _is_set(value) for key, changes in model.patches.items() for _, value, *_ in changes
+    )
+
+
+def _sizes(value: Any) -> tuple[int, ...] | None:
+    """The sizes of the weight that a change is for, where it says them and reshapes nothing."""
+    if _is_set(value):
+        return tuple(value[1][0].shape)
+    if isinstance(value, LoRAAdapter):
+        up, down, _, mid, _, reshape = value.weights
+        return (up.shape[0], *down.shape[1:]) if mid is None and reshape is None and up.ndim == down.ndim == 2 else None
+    return None
+
+
+def _is_set(value: Any) -> bool:
+    return isinstance(value, tuple) and value[0] == SET
 
 
 def plain_patches(model: Patcher) -> list[Patch]:
@@ -30,6 +70,8 @@ def _plain(key: str, strength: float, value: Any, strength_model: float, offset:
         if mid is None and dora_scale is None and reshape is None:
             scale = 1.0 if alpha is None else float(alpha) / down.shape[0]
             return Patch(name, float(strength) * scale, up.flatten(1), down.flatten(1))
+    elif whole and _is_set(value):
+        return Patch(name, 1.0, value[1][0], replaces=True)
     elif whole and isinstance(value, tuple) and (difference := _difference(value)) is not None:
         return Patch(name, float(strength), difference)
     kind = "a LoRA of another kind (DoRA?)" if isinstance(value, LoRAAdapter) else getattr(value, "name", "a merge")

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from threading import Event, Thread
 from typing import Any
 
-import comfy.latent_formats
 import comfy.model_management as memory
 import comfy.utils
 import latent_preview
@@ -19,9 +18,10 @@ from protocol import BinaryEventTypes
 from server import PromptServer
 from torch import Tensor
 
-from ...livetalk_core.shapes import WAN
+from ...livetalk_core.shapes import Geometry
 from ...livetalk_core.streaming.avatar import Avatar
 from ..pictures import latent_to_rgb
+from .models import latent_format
 from .queue import PROMPT_ID
 
 PREVIEW_SIZE = 512
@@ -41,14 +41,14 @@ class Progress:
     then on the newest finished chunk, moving.
     """
 
-    def __init__(self, units: int, avatar: Avatar) -> None:
+    def __init__(self, units: int, avatar: Avatar, geometry: Geometry) -> None:
         self.done, self._bar = 0, comfy.utils.ProgressBar(units)
         self._playback: Playback | None = None
-        self._previewer = _previewer(avatar)
+        self._previewer = _previewer(avatar, geometry)
         self._preview: tuple[str, Image.Image, int] | None = None
 
     def on_estimate(self, latent: Tensor) -> None:
-        """Take the middle frame of a latent [16,F,h,w] as the preview of the step at work."""
+        """Take the middle frame of a latent [C,F,h,w] as the preview of the step at work."""
         if self._previewer and self._playback is None:
             middle = latent[None, :, latent.shape[1] // 2, None]
             self._preview = self._previewer.decode_latent_to_preview_image("JPEG", middle)
@@ -139,15 +139,15 @@ def _play(frames: Tensor, forever: bool) -> Playback | None:
     return send and Playback([_small(frame) for frame in frames[::SHOWN_FRAMES]], send, forever)
 
 
-def _previewer(avatar: Avatar) -> Any:
+def _previewer(avatar: Avatar, geometry: Geometry) -> Any:
     """What makes a picture of a latent: the user's choice; for the plain one, factors fitted to this avatar.
 
     Fitted, because each VAE's latents have their own: those of Wan 2.1 show the embedded model's as noise.
     """
-    previewer = latent_preview.get_previewer(memory.get_torch_device(), comfy.latent_formats.Wan21())
+    previewer = latent_preview.get_previewer(memory.get_torch_device(), latent_format(geometry)())
     if not isinstance(previewer, latent_preview.Latent2RGBPreviewer):
         return previewer
-    factors = latent_to_rgb(avatar, WAN)
+    factors = latent_to_rgb(avatar, geometry)
     return latent_preview.Latent2RGBPreviewer(factors[:-1].tolist(), factors[-1].tolist())
 
 

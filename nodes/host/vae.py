@@ -1,18 +1,22 @@
-"""The VAE socket: our streamed arithmetic on the weights of a stock VAE."""
+"""The VAE socket: our arithmetic on the weights of a stock VAE, Wan 2.1's or the LTX VAE of FlashHead Lite."""
 
+import json
 from typing import Any
 
-import comfy.latent_formats
 import comfy.model_management as memory
 import comfy.ops
 import comfy.sd
 import torch
 from torch import Tensor
 
-from ...livetalk_core.config import VAEConfig
+from ...livetalk_core.config import LTXVAEConfig, VAEConfig
 from ...livetalk_core.errors import InputError
+from ...livetalk_core.models.codec import build_vae
+from ...livetalk_core.models.ltx_vae import LTXVAE
 from ...livetalk_core.models.vae import VAE
-from .models import KEY, Patcher, Weights, make_patcher
+from ...livetalk_core.shapes import Geometry
+from .ltx_vae import STATISTICS, config_of, stock_names, stock_settings
+from .models import KEY, Patcher, Weights, latent_format, make_patcher
 
 
 class Conv3d(comfy.ops.manual_cast.Conv3d):
@@ -31,17 +35,26 @@ class VAEOperations(comfy.ops.manual_cast):
 VAEOperations.Conv3d = Conv3d
 
 
-def stock_vae(weights: Weights) -> comfy.sd.VAE:
-    """The embedded VAE as a stock VAE: it keeps Wan's layout."""
-    vae = comfy.sd.VAE(sd=weights)
+def stock_vae(weights: Weights, config: VAEConfig | LTXVAEConfig) -> comfy.sd.VAE:
+    """A VAE with the published keys as a stock VAE: Wan's keeps its names, the LTX VAE gets ComfyUI's."""
+    metadata = None
+    if isinstance(config, LTXVAEConfig):
+        names = stock_names(config)
+        weights = {names[name]: tensor for name, tensor in weights.items()}
+        metadata = {"config": json.dumps({"vae": stock_settings(config)})}
+    vae = comfy.sd.VAE(sd=weights, metadata=metadata)
     vae.throw_exception_if_invalid()
     return vae
 
 
-def vae_width(vae: comfy.sd.VAE) -> int:
-    """Base width of a VAE of Wan's layout, which tells the embedded one from Wan's own; 0 for another layout."""
-    head = vae.get_sd().get("decoder.head.0.gamma")
-    return 0 if head is None else len(head)
+def vae_config(vae: comfy.sd.VAE) -> VAEConfig | LTXVAEConfig:
+    """The widths of a stock VAE; an `InputError` where it is neither of those that LiveTalk knows."""
+    return vae_patcher(vae).model.config
+
+
+def vae_weights(vae: comfy.sd.VAE) -> Weights:
+    """Its weights under the published keys."""
+    return _our_weights(vae)[1]
 
 
 def vae_patcher(vae: comfy.sd.VAE) -> Patcher:
@@ -54,27 +67,38 @@ def vae_patcher(vae: comfy.sd.VAE) -> Patcher:
     return patcher
 
 
-def _our_vae(vae: comfy.sd.VAE, offload: torch.device) -> VAE:
-    weights = {key: tensor.to(offload) for key, tensor in vae.get_sd().items()}
-    head = weights.get("decoder.head.0.gamma")
-    ours = VAE(VAEConfig(dim=1 if head is None else len(head)), VAEOperations, device="meta", dtype=vae.vae_dtype)
+def _our_vae(vae: comfy.sd.VAE, offload: torch.device) -> VAE | LTXVAE:
+    config, weights = _our_weights(vae)
+    ours = build_vae(config, VAEOperations, "meta", vae.vae_dtype)
     needed = {key: tensor.shape for key, tensor in ours.state_dict().items()}
     found = {key: tensor.shape for key, tensor in weights.items()}
     if needed != found:
         raise InputError(
-            f"this VAE ({type(vae.first_stage_model).__name__}) is not Wan 2.1's; LiveTalk needs one with its layout: "
-            "load wan_2.1_vae.safetensors, or use the embedded model's VAE"
+            f"this VAE ({type(vae.first_stage_model).__name__}) is neither Wan 2.1's nor FlashHead Lite's; LiveTalk "
+            "needs one of these: load wan_2.1_vae.safetensors, use the embedded model's VAE, or LiveTalk Load VAE"
         )
     memory.archive_model_dtypes(ours)
-    ours.load_state_dict(weights, assign=True)
+    ours.load_state_dict({key: tensor.to(offload) for key, tensor in weights.items()}, assign=True)
     return ours.eval().requires_grad_(False)
 
 
-def raw_latent(latent: Tensor) -> Tensor:
-    """Our normalised latent [B,16,F,h,w] as ComfyUI's LATENT holds it: not normalised."""
-    return comfy.latent_formats.Wan21().process_out(latent)
+def _our_weights(vae: comfy.sd.VAE) -> tuple[VAEConfig | LTXVAEConfig, Weights]:
+    """What a stock VAE is, and its weights under the published keys, as far as its own are known."""
+    weights = vae.get_sd()
+    if STATISTICS["latents_mean"] not in weights:
+        head = weights.get("decoder.head.0.gamma")
+        return VAEConfig(dim=1 if head is None else len(head)), weights
+    config = config_of(vae.first_stage_model.config)
+    published: dict[str, str] = {stock: own for own, stock in stock_names(config).items()}
+    ours: Weights = {published.get(name, name): tensor for name, tensor in weights.items()}
+    return config, ours
 
 
-def normalised_latent(samples: Tensor) -> Tensor:
+def raw_latent(latent: Tensor, geometry: Geometry) -> Tensor:
+    """Our normalised latent [B,C,F,h,w] as ComfyUI's LATENT holds it: Wan's not normalised."""
+    return latent_format(geometry)().process_out(latent)
+
+
+def normalised_latent(samples: Tensor, geometry: Geometry) -> Tensor:
     """The inverse of `raw_latent`."""
-    return comfy.latent_formats.Wan21().process_in(samples)
+    return latent_format(geometry)().process_in(samples)

@@ -30,8 +30,9 @@ class FakeHost(types.ModuleType):
         self.said, self.shown, self.steps, self.cancel_after = [], [], 0, None
         self.queued, self.cancelled, self.unused = [], False, []
 
-    def HostEngine(self, model=None, vae=None, on_estimate=None, guidance=None, negative=None):
-        return self.core("streaming.engine").LocalEngine(model, vae, guidance=guidance, negative=negative)
+    def HostEngine(self, model=None, vae=None, on_estimate=None, guidance=None, negative=None, bridge=False):
+        ways = {"guidance": guidance, "negative": negative, "bridge": bridge}
+        return self.core("streaming.engine").LocalEngine(model, vae, **ways)
 
     def require_livetalk(self, model):
         if not hasattr(model, "config"):
@@ -46,11 +47,20 @@ class FakeHost(types.ModuleType):
         model.load_state_dict(weights)
         return as_patcher(model.eval().requires_grad_(False), name, reload, {})
 
-    def stock_vae(self, weights):
-        config = self.core("config").VAEConfig(dim=len(weights["decoder.head.0.gamma"]))
-        vae = self.core("models.vae").VAE(config)
+    def stock_vae(self, weights, config):
+        build, operations = self.core("models.codec").build_vae, self.core("models.operations")
+        vae = build(config, operations, None, torch.float32)
         vae.load_state_dict(weights)
         return vae.eval().requires_grad_(False)
+
+    def vae_config(self, vae):
+        return vae.config
+
+    def vae_weights(self, vae):
+        return vae.state_dict()
+
+    def check_loras(self, model):
+        return any("audio_proj" in name for name in model.patches)
 
     def wrap_encoder(self, model):
         return model
@@ -75,10 +85,10 @@ class FakeHost(types.ModuleType):
     def plain_patches(self, model):
         return list(model.patches.values())
 
-    def raw_latent(self, latent):
+    def raw_latent(self, latent, geometry):
         return 2 * latent + 1
 
-    def normalised_latent(self, samples):
+    def normalised_latent(self, samples, geometry):
         return (samples - 1) / 2
 
     def video_metadata(self, prompt, extra):
@@ -114,7 +124,7 @@ class FakeHost(types.ModuleType):
     def model_path(self, folder, name):
         return self.models[name]
 
-    def Progress(self, units, avatar):
+    def Progress(self, units, avatar, geometry):
         return Progress(self, units)
 
     def place_examples(self):
@@ -129,9 +139,6 @@ class FakeHost(types.ModuleType):
 
     def temporary_picture(self, pixels):
         return {"filename": "portrait.jpg", "width": str(pixels.shape[1]), "height": str(pixels.shape[0])}
-
-    def vae_width(self, vae):
-        return len(vae.state_dict()["decoder.head.0.gamma"])
 
     def unused_changes(self, model):
         return self.unused

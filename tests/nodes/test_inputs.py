@@ -138,11 +138,12 @@ class TestEncodeSpeech:
 
 
 class TestAvatar:
-    def test_uses_the_embedded_encoders_when_none_is_connected(self, nodes, embedded):
+    def test_uses_the_embedded_encoders_when_none_is_connected(self, nodes, embedded, pack):
         image = torch.rand(1, 100, 80, 3, generator=torch.Generator().manual_seed(1))
         avatar = avatar_of(nodes, embedded[1], image)
         assert avatar.reference.shape == (1, 3, 1, 96, 64)
-        assert avatar.cond.shape == (20, 9, 12, 8)
+        made = avatar.avatar(embedded[0].config, pack("livetalk_core.config").StreamConfig(96, 64))
+        assert made.cond.shape == (20, 9, 12, 8)
         assert avatar.clip.shape == (1, 65, 64)
         assert avatar.text.shape == (len("hello") + 1, 32)
 

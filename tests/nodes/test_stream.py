@@ -35,6 +35,11 @@ def avatar_of(nodes, vae, image, size=64):
     return made.args[0]
 
 
+def made_avatar(parts, stream):
+    """The core's avatar of this model and stream."""
+    return parts["avatar"].avatar(parts["model"].config, stream)
+
+
 def speech_of(nodes, encoder, waveform, mode="window"):
     audio = {"waveform": waveform, "sample_rate": 16_000}
     settings = {"audio_encoder": encoder, "audio": audio, "mode": mode, "audio_offset": 0}
@@ -106,7 +111,8 @@ class TestGuidance:
         by = {"guidance": guidance, "negative": tokens[0]}
         engine = pack("livetalk_core.streaming.engine").LocalEngine(parts["model"], parts["vae"], **by)
         plan, stream = sampled.plan, sampled.stream
-        whole = session.Session(engine, parts["avatar"], parts["speech"].features(plan, parts["avatar"]), plan, stream)
+        made = made_avatar(parts, stream)
+        whole = session.Session(engine, made, parts["speech"].features(plan, made), plan, stream)
         assert torch.equal(latent["samples"][0], 2 * whole.sample(whole.start(5)) + 1)
         assert not torch.equal(latent["samples"], chunks[1][0][0]["samples"])
 
@@ -188,7 +194,8 @@ class TestChunks:
         stream = config.StreamConfig(64, 64, steps=2)
         plan = parts["speech"].plan(stream)
         engine = pack("livetalk_core.streaming.engine").LocalEngine(parts["model"], parts["vae"])
-        whole = session.Session(engine, parts["avatar"], parts["speech"].features(plan, parts["avatar"]), plan, stream)
+        made = made_avatar(parts, stream)
+        whole = session.Session(engine, made, parts["speech"].features(plan, made), plan, stream)
         events = [event for event in whole.run(whole.start(5)) if isinstance(event, session.Frames)]
         expected = torch.cat([event.frames for event in events], dim=1).permute(1, 2, 3, 0)
         error = (torch.cat(chunks[0]) - (expected + 1) / 2).abs().max()
@@ -220,7 +227,8 @@ class TestChunks:
         session = pack("livetalk_core.streaming.session")
         plan, stream = state.plan, state.stream
         engine = pack("livetalk_core.streaming.engine").LocalEngine(parts["model"], parts["vae"])
-        whole = session.Session(engine, parts["avatar"], parts["speech"].features(plan, parts["avatar"]), plan, stream)
+        made = made_avatar(parts, stream)
+        whole = session.Session(engine, made, parts["speech"].features(plan, made), plan, stream)
         frames = [e.frames for e in whole.run(whole.start(5)) if isinstance(e, session.Frames) and e.chunk.index == 1]
         expected = (torch.cat(frames, dim=1).permute(1, 2, 3, 0) + 1) / 2
         assert (second - expected).abs().max() < 1e-3

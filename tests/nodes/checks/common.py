@@ -44,7 +44,7 @@ def stock_vae():
     model = VAE(NANO.vae)
     weights = weights_of(model, 2)
     model.load_state_dict(weights)
-    return model, host.stock_vae(weights)
+    return model, host.stock_vae(weights, NANO.vae)
 
 
 def chunk():
