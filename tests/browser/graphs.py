@@ -12,7 +12,18 @@ VAE, UPSCALER, INTERPOLATOR = "wan_2.1_vae.safetensors", "RealESRGAN_x4plus.safe
 TRANSFORMER, AUDIO_ENCODER = "livetalk_14b_fp8.safetensors", "wav2vec2-chinese-base_fp32.safetensors"
 WAN_TRANSFORMER, PATCH = "wan2.1_i2v_480p_14B_fp8_scaled.safetensors", "wan2.1_infiniteTalk_single_fp16.safetensors"
 SPEED_LORA = "lightx2v_I2V_14B_480p_cfg_step_distill_rank64_bf16.safetensors"
+PRO, LITE, LTX_VAE = "flashhead_pro.safetensors", "flashhead_lite.safetensors", "flashhead_ltx_vae.safetensors"
+ENGLISH_ENCODER = "wav2vec2-base-960h.safetensors"
+FLASHHEAD = "https://huggingface.co/Soul-AILab/SoulX-FlashHead-1_3B/resolve/main"
+PUBLISHED = "diffusion_pytorch_model.safetensors"
 FILES = {
+    PRO: (f"{FLASHHEAD}/Model_Pro/{PUBLISHED}", "diffusion_models"),
+    LITE: (f"{FLASHHEAD}/Model_Lite/{PUBLISHED}", "diffusion_models"),
+    LTX_VAE: (f"{FLASHHEAD}/VAE_LTX/{PUBLISHED}", "vae"),
+    ENGLISH_ENCODER: (
+        "https://huggingface.co/facebook/wav2vec2-base-960h/resolve/main/model.safetensors",
+        "audio_encoders",
+    ),
     TEXT_ENCODER: (f"{WAN}/text_encoders/{TEXT_ENCODER}", "text_encoders"),
     VISION_ENCODER: (f"{WAN}/clip_vision/{VISION_ENCODER}", "clip_vision"),
     VAE: (f"{WAN}/vae/{VAE}", "vae"),
@@ -383,6 +394,52 @@ def infinitetalk() -> list[Node]:
     ]  # fmt: skip
 
 
+RENAME = "Each under the name that is given here: the publishers call several files alike."
+FLASHHEAD_PRO = f"""## FlashHead Pro: three files, 512x512
+
+{files(PRO, VAE, ENGLISH_ENCODER)}
+
+{RENAME} No text encoder and no vision encoder: this model reads no prompt.
+
+**LeapTalk** makes a chunk in one step instead of four: *python -m livetalk_core convert leaptalk \
+leaptalk.safetensors* makes its published folder one file for **models/loras**; put *LoraLoaderModelOnly* behind the \
+loader, and that is all.
+"""
+FLASHHEAD_LITE = f"""## FlashHead Lite: three files, 512x512, for gaming cards
+
+{files(LITE, LTX_VAE, ENGLISH_ENCODER)}
+
+{RENAME} No text encoder and no vision encoder: this model reads no prompt. Its VAE comes from *LiveTalk Load VAE*, \
+which knows the published file. Width and height are multiples of 32.
+"""
+
+
+def flashhead(transformer: str, vae: Node, text: str, prefix: str) -> list[Node]:
+    """A member of the family that reads no prompt."""
+    chosen = {"model_name": transformer, "model_patch": "none"}
+    avatar = replace(small_avatar(vae=("vae", 0)), widgets={"width": 512, "height": 512, "prompt": ""}, pos=(820, 60))
+    speech = replace(encode(("hearing", 0)), pos=(820, 630))
+    made = replace(render(1220, ("vae", 0), prefix), pos=(1220, 60))
+    image, audio = (replace(node, pos=(440, 60 + 570 * row)) for row, node in enumerate(portrait_and_speech()))
+    return [
+        Node("model", "LiveTalkLoadModel", (40, 60), chosen, size=(340, 80)),
+        Node("hearing", "LiveTalkLoadAudioEncoder", (40, 190), {"encoder_name": ENGLISH_ENCODER}, size=(340, 80)),
+        vae, image, audio, avatar, speech, made, note(text, (40, 820), (1120, 300)),
+    ]  # fmt: skip
+
+
+def flashhead_pro() -> list[Node]:
+    """FlashHead Pro, with Wan's VAE."""
+    vae = Node("vae", "VAELoader", (40, 320), {"vae_name": VAE}, size=(340, 80))
+    return flashhead(PRO, vae, FLASHHEAD_PRO, "video/LiveTalk_flashhead_pro")
+
+
+def flashhead_lite() -> list[Node]:
+    """FlashHead Lite, with its own VAE."""
+    vae = Node("vae", "LiveTalkLoadVAE", (40, 320), {"vae_name": LTX_VAE}, size=(340, 80))
+    return flashhead(LITE, vae, FLASHHEAD_LITE, "video/LiveTalk_flashhead_lite")
+
+
 def replaced(node: Node, widgets: dict[str, Any]) -> Node:
     """The node with those of `widgets` that it has set to other values."""
     return replace(node, widgets=node.widgets | {name: widgets[name] for name in widgets if name in node.widgets})
@@ -391,6 +448,8 @@ def replaced(node: Node, widgets: dict[str, Any]) -> Node:
 WORKFLOWS = {
     "livetalk_quick_start": quick_start,
     "livetalk_live": live,
+    "livetalk_flashhead_pro": flashhead_pro,
+    "livetalk_flashhead_lite": flashhead_lite,
     "livetalk_14b_24gb": large,
     "livetalk_14b_several_gpus": several_gpus,
     "livetalk_any_length_upscaled": any_length,

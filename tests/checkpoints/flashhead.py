@@ -14,8 +14,6 @@ from livetalk_core.models.ltx_vae import LTXVAE
 from livetalk_core.models.transformer import Transformer
 from livetalk_core.shapes import LTX
 
-from .conftest import audio_folder, weights
-
 PRO = TransformerConfig(
     dim=96, ffn_dim=128, num_heads=4, num_layers=2, in_dim=32, freq_dim=32, audio_blocks=4, audio_channels=64,
     intermediate_dim=32, output_dim=96, context_tokens=4, prompted=False,
@@ -80,6 +78,8 @@ def adapter_folder(folder: Path, config: TransformerConfig, rank: int = RANK) ->
 
 def publish(root: Path) -> Path:
     """The folder that holds both members; the audio encoder and LeapTalk lie beside it."""
+    from .conftest import audio_folder, weights  # where pytest is not installed, the rest still is of use
+
     folder = root / "SoulX-FlashHead-1_3B"
     transformer_folder(folder / "Model_Pro", PRO)
     transformer_folder(folder / "Model_Lite", LITE)

@@ -10,13 +10,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKOUT, MODELS = Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve()
-sys.path[:0] = [str(ROOT), str(CHECKOUT)]
+sys.path[:0] = [str(ROOT), str(CHECKOUT), str(ROOT / "tests" / "checkpoints")]
 sys.argv = ["main.py", "--cpu"]
 
 import comfy.options  # noqa: E402
 
 comfy.options.enable_args_parsing()
 
+import flashhead as family  # noqa: E402
 import torch  # noqa: E402
 from comfy_extras.frame_interpolation_models.ifnet import IFNet  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
@@ -24,6 +25,7 @@ from spandrel.architectures.Compact.__arch.SRVGG import SRVGGNetCompact  # noqa:
 
 from livetalk_core.checkpoints import nano  # noqa: E402
 from livetalk_core.checkpoints.convert import convert  # noqa: E402
+from livetalk_core.models.ltx_vae import LTXVAE  # noqa: E402
 
 
 def save(folder, name, weights, metadata=None):
@@ -51,6 +53,12 @@ plain.unlink()
 save("vae", "wan_2.1_vae.safetensors", nano.vae("cpu", torch.float32).state_dict())
 audio = {"config": json.dumps(dataclasses.asdict(nano.PRESET.audio))}
 save("audio_encoders", "wav2vec2-chinese-base_fp32.safetensors", nano.audio_encoder("cpu").state_dict(), audio)
+save("audio_encoders", "wav2vec2-base-960h.safetensors", nano.audio_encoder("cpu").state_dict(), audio)
+members = {"flashhead_pro": family.PRO, "flashhead_lite": family.LITE}
+for name, widths in members.items():
+    known = {"config": json.dumps(family.published_config(widths))}
+    save("diffusion_models", f"{name}.safetensors", family.transformer_weights(widths), known)
+save("vae", "flashhead_ltx_vae.safetensors", nano.first_weights("vae", LTXVAE(family.LTX_WIDTHS)))
 upscaler = SRVGGNetCompact(num_in_ch=3, num_out_ch=3, num_feat=8, num_conv=2, upscale=4)
 save("upscale_models", "RealESRGAN_x4plus.safetensors", random_weights(upscaler))
 lora = {}

@@ -16,6 +16,7 @@ WIDGETS = {
     "LiveTalkEmbeddedModel": [],
     "LiveTalkLoadModel": ["model_name", "model_patch"],
     "LiveTalkGuidance": ["text_guidance", "audio_guidance"],
+    "LiveTalkLoadVAE": ["vae_name"],
     "LiveTalkLoadAudioEncoder": ["encoder_name"],
     "LiveTalkDevices": ["devices", "shard_weights"],
     "LiveTalkEncodeSpeech": ["mode", "audio_offset"],
