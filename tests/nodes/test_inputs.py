@@ -211,8 +211,10 @@ class TestFrame:
 
     def test_the_14b_models_own_size_is_not_the_embedded_ones(self, pack):
         framing, crop = pack("nodes.framing"), pack("livetalk_core.media.crop").CENTER
+        config = pack("livetalk_core.config")
+        vaes = {8: config.VAEConfig(dim=8), 96: config.VAEConfig(), 0: config.LTXVAEConfig()}
         sizes = {
-            (width, prompted): framing.frame_size((448, 768), 0, 0, crop, framing.preset_of(width, prompted))
+            (width, prompted): framing.frame_size((448, 768), 0, 0, crop, framing.preset_of(vaes[width], prompted))
             for width, prompted in ((8, False), (96, True), (96, False), (0, False))
         }
         areas = {key: height * width for key, (height, width) in sizes.items()}
