@@ -32,15 +32,15 @@ LTX_LEVELS = 4
 """Levels of the LTX VAE: all but the last halve rows, columns and frames."""
 
 
-def _check_widths(config: Any, whole: str, parts: str) -> None:
-    """Raise `InputError` unless all numbers are at least 1 and the width `whole` can be cut into so many `parts`."""
+def _check_widths(config: Any, width: str, parts: str) -> None:
+    """Raise `InputError` unless all numbers are at least 1 and the `width` can be cut into so many `parts`."""
     widths = {each.name: getattr(config, each.name) for each in fields(config) if each.type is int}
     faults = [f"{name} {value}" for name, value in widths.items() if value < 1]
     if faults:
         raise InputError(f"{', '.join(faults)}; at least 1 is needed")
-    if widths[whole] % widths[parts]:
+    if widths[width] % widths[parts]:
         raise InputError(
-            f"{whole} {widths[whole]}, {parts} {widths[parts]}; the first must be a multiple of the second"
+            f"{width} {widths[width]}, {parts} {widths[parts]}; the first must be a multiple of the second"
         )
 
 
@@ -142,10 +142,10 @@ class LTXVAEConfig:
     def published(cls, config: Mapping[str, Any]) -> "LTXVAEConfig":
         """The widths in a published `config.json`; what it lacks is as published."""
         names = [each.name for each in fields(cls) if each.name in config]
-        given: dict[str, Any] = {
+        widths: dict[str, Any] = {
             name: tuple(config[name]) if isinstance(config[name], list) else config[name] for name in names
         }
-        return cls(**given)
+        return cls(**widths)
 
 
 @dataclass(frozen=True)

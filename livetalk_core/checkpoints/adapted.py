@@ -45,10 +45,10 @@ def is_adapter(path: Path) -> bool:
 
 def adapted(model: Checkpoint, path: Path) -> Adapted:
     """A FlashHead Pro with the adapter at `path`; a `CheckpointError` for another model, or an adapter not whole."""
-    found = kinds.identify(keys.transformer(model.header()))
-    if found != kinds.FLASHHEAD_PRO:
+    kind = kinds.identify(keys.transformer(model.header()))
+    if kind != kinds.FLASHHEAD_PRO:
         raise CheckpointError(
-            f"{model.path} is {found}; the adapter {path} is for {kinds.FLASHHEAD_PRO}: choose that, or leave it out"
+            f"{model.path} is {kind}; the adapter {path} is for {kinds.FLASHHEAD_PRO}: choose that, or leave it out"
         )
     adapter, files = _read(path)
     _check_model(model, adapter)
@@ -83,8 +83,8 @@ def _file_of(path: Path) -> Path:
 def _projection_beside(lora: Path) -> Path:
     """The projection that was trained with an adapter: beside it, or in the folder above."""
     for pattern in PROJECTIONS:
-        if found := matches(lora.parent, pattern):
-            return found[0]
+        if paths := matches(lora.parent, pattern):
+            return paths[0]
     pickles = [pickle for pattern in PICKLES for pickle in matches(lora.parent, pattern)]
     remedy = conversion(pickles[0]) if pickles else "download LeapTalk's audio_proj, and convert it"
     raise CheckpointError(
@@ -95,13 +95,13 @@ def _projection_beside(lora: Path) -> Path:
 def _scaling(lora: Path) -> tuple[int, float]:
     """An adapter's rank and alpha, from the config beside it."""
     config = lora.with_name(CONFIG_FILE)
-    given: dict[str, Any] = json_file(config)
-    rank, alpha = given.get("r"), given.get("lora_alpha")
+    settings: dict[str, Any] = json_file(config)
+    rank, alpha = settings.get("r"), settings.get("lora_alpha")
     if not (isinstance(rank, int) and rank >= 1 and isinstance(alpha, int | float)):
         raise CheckpointError(
             f"{config} says r {rank!r} and lora_alpha {alpha!r}; needed are two numbers: download it again"
         )
-    foreign = [f"{name} {given[name]}" for name, value in PLAIN.items() if given.get(name) not in (value, None)]
+    foreign = [f"{name} {settings[name]}" for name, value in PLAIN.items() if settings.get(name) not in (value, None)]
     if foreign:
         raise CheckpointError(f"{config} asks for {', '.join(foreign)}, which is not read here; needed is a plain LoRA")
     return rank, float(alpha)

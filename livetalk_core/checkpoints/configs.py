@@ -77,13 +77,13 @@ class Shapes:
     def __call__(self, name: str, dims: int) -> tuple[int, ...]:
         if name not in self.weights:
             raise CheckpointError(self._missing(name))
-        found = tuple(self.weights[name].shape)
-        if len(found) != dims or not all(1 <= side <= WIDEST for side in found):
+        shape = tuple(self.weights[name].shape)
+        if len(shape) != dims or not all(1 <= side <= WIDEST for side in shape):
             raise CheckpointError(
-                f"{self._path}: {name} is {list(found)}; needed are {dims} sides of 1 to {WIDEST:,}: download the file "
+                f"{self._path}: {name} is {list(shape)}; needed are {dims} sides of 1 to {WIDEST:,}: download the file "
                 "again, or choose another one"
             )
-        return found
+        return shape
 
     def _missing(self, name: str) -> str:
         kind = identify(self._original)
@@ -97,7 +97,7 @@ def transformer_config(checkpoint: Checkpoint, weights: Mapping[str, Tensor]) ->
     kind = identify(weights)
     shape = Shapes(checkpoint, weights, kind if kind in TRANSFORMERS else LIVETALK)
     geometry = LTX if kind == FLASHHEAD_LITE else WAN
-    given = checkpoint.config(beside=True)
+    settings = checkpoint.config(beside=True)
     dim, in_dim = shape("patch_embedding.weight", 5)[:2]
     widths = {
         "dim": dim,
@@ -106,31 +106,31 @@ def transformer_config(checkpoint: Checkpoint, weights: Mapping[str, Tensor]) ->
         "num_layers": _layers(checkpoint, weights, "blocks"),
         "out_dim": shape("head.head.weight", 2)[0] // geometry.patch**2,
         "freq_dim": shape("time_embedding.0.weight", 2)[1],
-        **_audio_widths(checkpoint, shape, geometry, given),
+        **_audio_widths(checkpoint, shape, geometry, settings),
         **(_prompt_widths(shape) if kind not in FLASHHEADS else {}),
     }
-    _check_agreement(checkpoint, given, {**widths, **_published_geometry(geometry)})
+    _check_agreement(checkpoint, settings, {**widths, **_published_geometry(geometry)})
     return _built(
         checkpoint,
         TransformerConfig,
         **widths,
-        num_heads=_width(checkpoint, given, "num_heads", max(1, dim // TRANSFORMER_HEAD_DIM)),
-        text_len=_width(checkpoint, given, "text_len", TransformerConfig.text_len),
-        eps=_epsilon(checkpoint, given),
+        num_heads=_width(checkpoint, settings, "num_heads", max(1, dim // TRANSFORMER_HEAD_DIM)),
+        text_len=_width(checkpoint, settings, "text_len", TransformerConfig.text_len),
+        eps=_epsilon(checkpoint, settings),
         geometry=geometry,
         prompted=kind not in FLASHHEADS,
     )
 
 
 def _audio_widths(
-    checkpoint: Checkpoint, shape: Shapes, geometry: Geometry, given: Mapping[str, Any]
+    checkpoint: Checkpoint, shape: Shapes, geometry: Geometry, settings: Mapping[str, Any]
 ) -> dict[str, int]:
     """A window of audio frames goes into `proj1`, and one longer by all but one frame of a stride into `proj1_vf`."""
     intermediate_dim, first_frame = shape("audio_proj.proj1.weight", 2)
     frame = max(1, (shape("audio_proj.proj1_vf.weight", 2)[1] - first_frame) // (geometry.temporal_stride - 1))
     output_dim = shape("audio_proj.norm.weight", 1)[0]
     likely = (width for width in (AudioEncoderConfig.hidden_size, output_dim) if frame % width == 0)
-    audio_channels = _width(checkpoint, given, "audio_channels", next(likely, frame))
+    audio_channels = _width(checkpoint, settings, "audio_channels", next(likely, frame))
     return {
         "intermediate_dim": intermediate_dim,
         "output_dim": output_dim,
@@ -165,9 +165,9 @@ def vae_config(checkpoint: Checkpoint, weights: Mapping[str, Tensor]) -> VAEConf
 
 def _ltx_vae_config(checkpoint: Checkpoint, weights: Mapping[str, Tensor]) -> LTXVAEConfig:
     shape = Shapes(checkpoint, weights, LTX_VAE)
-    given = checkpoint.config(beside=True)
-    if given.get("_class_name") == LTX_CLASS:  # a file that was put among others may have a foreign one beside it
-        _check_variant(checkpoint, given, LTX_SUPPORTED, "the LTX VAE", "use the one in FlashHead's VAE_LTX")
+    settings = checkpoint.config(beside=True)
+    if settings.get("_class_name") == LTX_CLASS:  # a file that was put among others may have a foreign one beside it
+        _check_variant(checkpoint, settings, LTX_SUPPORTED, "the LTX VAE", "use the one in FlashHead's VAE_LTX")
     levels = [f"encoder.down_blocks.{level}.resnets" for level in range(LTX_LEVELS)]
     return _built(
         checkpoint,
@@ -182,18 +182,18 @@ def _ltx_vae_config(checkpoint: Checkpoint, weights: Mapping[str, Tensor]) -> LT
 def audio_encoder_config(checkpoint: Checkpoint, weights: Mapping[str, Tensor]) -> AudioEncoderConfig:
     """Widths of the audio encoder; a variant that is not built is a `CheckpointError`."""
     shape = Shapes(checkpoint, weights, WAV2VEC2)
-    given = checkpoint.config(beside=True)
+    settings = checkpoint.config(beside=True)
     extractor = "feature_extractor.conv_layers"
     normed = f"{extractor}.1.layer_norm.weight" in weights
-    found = {**given, "conv_bias": f"{extractor}.0.conv.bias" in weights, "feat_extract_norm": _norm_kind(normed)}
-    _check_variant(checkpoint, found, AUDIO_SUPPORTED, "Wav2Vec2", "use chinese-wav2vec2-base or wav2vec2-base-960h")
+    variant = {**settings, "conv_bias": f"{extractor}.0.conv.bias" in weights, "feat_extract_norm": _norm_kind(normed)}
+    _check_variant(checkpoint, variant, AUDIO_SUPPORTED, "Wav2Vec2", "use chinese-wav2vec2-base or wav2vec2-base-960h")
     hidden_size, per_group, kernel = shape("encoder.pos_conv_embed.conv.parametrizations.weight.original1", 3)
     return _built(
         checkpoint,
         AudioEncoderConfig,
         hidden_size=hidden_size,
         num_hidden_layers=_layers(checkpoint, weights, "encoder.layers"),
-        num_attention_heads=_width(checkpoint, given, "num_attention_heads", max(1, hidden_size // AUDIO_HEAD_DIM)),
+        num_attention_heads=_width(checkpoint, settings, "num_attention_heads", max(1, hidden_size // AUDIO_HEAD_DIM)),
         intermediate_size=shape("encoder.layers.0.feed_forward.intermediate_dense.weight", 2)[0],
         conv_dim=tuple(shape(f"{extractor}.{index}.conv.weight", 3)[0] for index in range(len(CONV_KERNEL))),
         num_conv_pos_embeddings=kernel,
@@ -208,10 +208,10 @@ def _norm_kind(normed: bool) -> str:
 def image_encoder_config(checkpoint: Checkpoint, weights: Mapping[str, Tensor]) -> ImageEncoderConfig:
     """Widths of the vision encoder; `weights` are its header under our names, without the last layer."""
     shape = Shapes(checkpoint, weights, "a CLIP vision encoder")
-    given = checkpoint.config(beside=False)
-    if given.get("hidden_act", "gelu") != "gelu" or given.get("layer_norm_eps", NORM_EPSILON) != NORM_EPSILON:
+    settings = checkpoint.config(beside=False)
+    if settings.get("hidden_act", "gelu") != "gelu" or settings.get("layer_norm_eps", NORM_EPSILON) != NORM_EPSILON:
         raise CheckpointError(
-            f"{checkpoint.path} has activation {given.get('hidden_act')}; needed is gelu: use clip_vision_h"
+            f"{checkpoint.path} has activation {settings.get('hidden_act')}; needed is gelu: use clip_vision_h"
         )
     dim, _, patch_size, _ = shape("patch_embedding.weight", 4)
     side = round((shape("position_embedding", 2)[0] - 1) ** 0.5)
@@ -220,7 +220,7 @@ def image_encoder_config(checkpoint: Checkpoint, weights: Mapping[str, Tensor]) 
         ImageEncoderConfig,
         dim=dim,
         num_layers=_layers(checkpoint, weights, "encoder.layers") + 1,
-        num_heads=_width(checkpoint, given, "num_heads", max(1, dim // IMAGE_HEAD_DIMS.get(dim, 64))),
+        num_heads=_width(checkpoint, settings, "num_heads", max(1, dim // IMAGE_HEAD_DIMS.get(dim, 64))),
         image_size=side * patch_size,
         patch_size=patch_size,
         mlp_ratio=shape("encoder.layers.0.mlp.fc1.weight", 2)[0] // dim,
@@ -247,10 +247,10 @@ def text_encoder_config(checkpoint: Checkpoint, weights: Mapping[str, Tensor]) -
 
 
 def _check_variant(
-    checkpoint: Checkpoint, found: Mapping[str, Any], built: Mapping[str, Any], what: str, remedy: str
+    checkpoint: Checkpoint, variant: Mapping[str, Any], built: Mapping[str, Any], what: str, remedy: str
 ) -> None:
     faults = [
-        f"{name} {found[name]} (needs {value})" for name, value in built.items() if found.get(name, value) != value
+        f"{name} {variant[name]} (needs {value})" for name, value in built.items() if variant.get(name, value) != value
     ]
     if faults:
         raise CheckpointError(
@@ -268,11 +268,11 @@ def _layers(checkpoint: Checkpoint, weights: Mapping[str, Tensor], stem: str) ->
     return layers
 
 
-def _check_agreement(checkpoint: Checkpoint, given: Mapping[str, Any], widths: Mapping[str, Any]) -> None:
+def _check_agreement(checkpoint: Checkpoint, settings: Mapping[str, Any], widths: Mapping[str, Any]) -> None:
     faults = [
-        f"{name} {given[name]} (the weights: {value})"
+        f"{name} {settings[name]} (the weights: {value})"
         for name, value in widths.items()
-        if given.get(name, value) != value
+        if settings.get(name, value) != value
     ]
     if faults:
         raise CheckpointError(
@@ -280,16 +280,16 @@ def _check_agreement(checkpoint: Checkpoint, given: Mapping[str, Any], widths: M
         )
 
 
-def _width(checkpoint: Checkpoint, given: Mapping[str, Any], name: str, default: int) -> int:
+def _width(checkpoint: Checkpoint, settings: Mapping[str, Any], name: str, default: int) -> int:
     """A whole number from the config, or what is assumed where it says none."""
-    value = given.get(name, default)
+    value = settings.get(name, default)
     if type(value) is not int or not 1 <= value <= WIDEST:
         raise CheckpointError(f"{_said(checkpoint, name, value)} a whole number from 1 to {WIDEST:,}: {OWN_CONFIG}")
     return value
 
 
-def _epsilon(checkpoint: Checkpoint, given: Mapping[str, Any]) -> float:
-    value = given.get("eps", TransformerConfig.eps)
+def _epsilon(checkpoint: Checkpoint, settings: Mapping[str, Any]) -> float:
+    value = settings.get("eps", TransformerConfig.eps)
     if not isinstance(value, float) or not 0 < value < 1:
         raise CheckpointError(f"{_said(checkpoint, 'eps', value)} a number between 0 and 1: {OWN_CONFIG}")
     return value

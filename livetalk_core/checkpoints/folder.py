@@ -119,8 +119,8 @@ def find_all(folder: Path, places: Sequence[Place]) -> dict[Place, Path]:
 def find(folder: Path, place: Place) -> Path:
     """The file of a part; a `CheckpointError` says what was looked for and how to get it."""
     for pattern in place.patterns:
-        if found := matches(folder, pattern):
-            return _single(found, place)
+        if paths := matches(folder, pattern):
+            return _single(paths, place)
     pickles = [pickle for pattern in place.pickles for pickle in matches(folder, pattern)]
     remedy = conversion(pickles[0]) if pickles else place.remedy
     raise CheckpointError(f"{folder} holds no {place.part}; looked for {', '.join(place.patterns)}: {remedy}")
@@ -131,10 +131,10 @@ def matches(folder: Path, pattern: str) -> list[Path]:
     return sorted((folder / pattern).parent.glob(Path(pattern).name))
 
 
-def _single(found: list[Path], place: Place) -> Path:
-    if place is TRANSFORMER and len(found) > 1:
+def _single(paths: list[Path], place: Place) -> Path:
+    if place is TRANSFORMER and len(paths) > 1:
         raise CheckpointError(
-            f"{found[0].parent} holds {len(found)} files of the {place.part} but not one {place.patterns[0]}; "
+            f"{paths[0].parent} holds {len(paths)} files of the {place.part} but not one {place.patterns[0]}; "
             "download the index of the shards, or name one merged file"
         )
-    return found[0]
+    return paths[0]

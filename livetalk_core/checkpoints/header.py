@@ -131,12 +131,14 @@ def joined(model: Checkpoint, patch: Checkpoint) -> Checkpoint:
 
 def _weights_in(folder: Path) -> Path:
     indices, files = sorted(folder.glob(f"*{INDEX_ENDING}")), sorted(folder.glob("*.safetensors"))
-    found = indices or files
-    if len(found) == 1:
-        return found[0]
-    if found:
-        names = ", ".join(file.name for file in found[:5])
-        raise CheckpointError(f"{folder} holds {len(found)} sets of weights ({names}); needed is one: name the file")
+    candidates = indices or files
+    if len(candidates) == 1:
+        return candidates[0]
+    if candidates:
+        names = ", ".join(file.name for file in candidates[:5])
+        raise CheckpointError(
+            f"{folder} holds {len(candidates)} sets of weights ({names}); needed is one: name the file"
+        )
     pickles = [file.name for ending in ("*.pth", "*.bin") for file in sorted(folder.glob(ending))]
     remedy = conversion(folder / pickles[0]) if pickles else "download the weights into it"
     raise CheckpointError(f"{folder} holds no safetensors file ({len(pickles)} pickles); needed is one: {remedy}")
@@ -275,16 +277,16 @@ def _promised_size(path: Path, start: bytes) -> int | None:
         return None
 
 
-def check(needed: Mapping[str, Tensor], found: Mapping[str, Tensor], what: str) -> None:
+def check(needed: Mapping[str, Tensor], stored: Mapping[str, Tensor], what: str) -> None:
     """Compare names, shapes and dtypes; raise one `CheckpointError` that lists every difference.
 
     Layers that differ in the same way share a line. A floating-point weight may have any floating dtype.
     """
     lines = [
-        *_grouped("missing", [(name, _shape(needed[name])) for name in needed if name not in found]),
-        *_grouped("unexpected", [(name, _shape(found[name])) for name in found if name not in needed]),
-        *_grouped("wrong shape", [(n, d) for n in needed if n in found and (d := _shape_fault(needed[n], found[n]))]),
-        *_grouped("wrong dtype", [(n, d) for n in needed if n in found and (d := _dtype_fault(needed[n], found[n]))]),
+        *_grouped("missing", [(name, _shape(needed[name])) for name in needed if name not in stored]),
+        *_grouped("unexpected", [(name, _shape(stored[name])) for name in stored if name not in needed]),
+        *_grouped("wrong shape", [(n, d) for n in needed if n in stored and (d := _shape_fault(needed[n], stored[n]))]),
+        *_grouped("wrong dtype", [(n, d) for n in needed if n in stored and (d := _dtype_fault(needed[n], stored[n]))]),
     ]
     if not lines:
         return
@@ -308,11 +310,11 @@ def _shape(tensor: Tensor) -> str:
     return str(list(tensor.shape))
 
 
-def _shape_fault(needed: Tensor, found: Tensor) -> str:
-    return "" if needed.shape == found.shape else f"{_shape(found)}, needs {_shape(needed)}"
+def _shape_fault(needed: Tensor, stored: Tensor) -> str:
+    return "" if needed.shape == stored.shape else f"{_shape(stored)}, needs {_shape(needed)}"
 
 
-def _dtype_fault(needed: Tensor, found: Tensor) -> str:
-    if needed.is_floating_point() == found.is_floating_point():
+def _dtype_fault(needed: Tensor, stored: Tensor) -> str:
+    if needed.is_floating_point() == stored.is_floating_point():
         return ""
-    return f"{found.dtype}, needs {'floating point' if needed.is_floating_point() else needed.dtype}"
+    return f"{stored.dtype}, needs {'floating point' if needed.is_floating_point() else needed.dtype}"

@@ -102,11 +102,11 @@ def remap(weights: Mapping[str, Tensor], rules: tuple[Rule, ...]) -> dict[str, T
     compiled = [(re.compile(rule.pattern), rule) for rule in rules]
     result: dict[str, Tensor] = {}
     for name in weights:
-        found = next(((match, rule) for pattern, rule in compiled if (match := pattern.fullmatch(name))), None)
-        if found is None:
+        applied = next(((match, rule) for pattern, rule in compiled if (match := pattern.fullmatch(name))), None)
+        if applied is None:
             result[name] = weights[name]
             continue
-        match, rule = found
+        match, rule = applied
         names = [match.expand(target) for target in rule.targets]
         result.update(zip(names, _pieces(weights, name, rule), strict=True))
     return result

@@ -40,10 +40,10 @@ KINDS = (
 
 def identify(weights: Mapping[str, Tensor]) -> str:
     """What kind of model these weights are, in words."""
-    found = [kind for ending, kind in KINDS if any(name.endswith(ending) for name in weights)]
-    if found[:1] != [LIVETALK]:
-        return found[0] if found else UNKNOWN
-    if WAN not in found:
+    kinds = [kind for ending, kind in KINDS if any(name.endswith(ending) for name in weights)]
+    if kinds[:1] != [LIVETALK]:
+        return kinds[0] if kinds else UNKNOWN
+    if WAN not in kinds:
         return AUDIO_PATCH
     return LIVETALK if any(part in name for name in weights for part in PROMPTED) else _flashhead(weights)
 

@@ -145,9 +145,9 @@ def patched(path: Path, patch: Path) -> Checkpoint:
         (model, kinds.WAN, "choose a Wan 2.1 image-to-video 14B model, or leave the patch out"),
         (added, kinds.AUDIO_PATCH, "choose an InfiniteTalk or MultiTalk patch"),
     ):
-        found = kinds.identify(keys.transformer(checkpoint.header()))
-        if found != needed:
-            raise CheckpointError(f"{checkpoint.path} is {found}; needed is {needed}: {remedy}")
+        kind = kinds.identify(keys.transformer(checkpoint.header()))
+        if kind != needed:
+            raise CheckpointError(f"{checkpoint.path} is {kind}; needed is {needed}: {remedy}")
     return joined(model, added)
 
 
@@ -310,11 +310,11 @@ def check_vae(transformer: Part[Transformer], vae: Part[VAE | LTXVAE]) -> None:
 def check_widths(preset: Preset) -> None:
     """Raise `CheckpointError` unless the encoders give what the transformer takes."""
     config = preset.transformer
-    given = {"audio_blocks": preset.audio.num_hidden_layers, "audio_channels": preset.audio.hidden_size}
+    encoders = {"audio_blocks": preset.audio.num_hidden_layers, "audio_channels": preset.audio.hidden_size}
     if preset.text is not None and preset.image is not None:
-        given = {"text_dim": preset.text.dim, "clip_dim": preset.image.dim, **given}
-    needed = {name: getattr(config, name) for name in given}
-    faults = [f"{name} {given[name]} (needs {needed[name]})" for name in given if given[name] != needed[name]]
+        encoders = {"text_dim": preset.text.dim, "clip_dim": preset.image.dim, **encoders}
+    needed = {name: getattr(config, name) for name in encoders}
+    faults = [f"{name} {encoders[name]} (needs {needed[name]})" for name in encoders if encoders[name] != needed[name]]
     if faults:
         raise CheckpointError(
             f"the encoders do not fit the transformer of {preset.name}: {', '.join(faults)}; "

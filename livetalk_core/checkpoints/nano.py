@@ -68,9 +68,9 @@ def weights(part: str, model: nn.Module) -> dict[str, Tensor]:
     needed, path = model.state_dict(), asset(part)
     if not path.is_file():
         return first_weights(part, model)
-    found = load_file(path)
-    check(needed, found, str(path))
-    return found
+    tensors = load_file(path)
+    check(needed, tensors, str(path))
+    return tensors
 
 
 def build(part: str, make: Callable[[], M], device: Device, dtype: torch.dtype) -> M:

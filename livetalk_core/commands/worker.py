@@ -49,8 +49,8 @@ def run(options: argparse.Namespace) -> int:
     """Be one of several processes that render together; started by torchrun, or by LiveTalk itself."""
     from ..parallel.worker import place_of, serve
 
-    given = {name: value for name, value in vars(options).items() if name != "run"}
-    return serve(place_of(**given), RUNNERS)
+    settings = {name: value for name, value in vars(options).items() if name != "run"}
+    return serve(place_of(**settings), RUNNERS)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -37,12 +37,12 @@ def announced(compiled: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """The same function; one line says how long its first call took."""
     begun = False
 
-    def call(*given: Any) -> Tensor:
+    def call(*arguments: Any) -> Tensor:
         nonlocal begun
         if begun:
-            return compiled(*given)
+            return compiled(*arguments)
         begun, start = True, time.perf_counter()
-        out = compiled(*given)
+        out = compiled(*arguments)
         seconds = time.perf_counter() - start
         logger.warning("compiled a block in %.1f s; PyTorch keeps what it made for the next time", seconds)
         return out

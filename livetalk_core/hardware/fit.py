@@ -41,22 +41,22 @@ def fitting(preset: Preset, dtype: torch.dtype, free: int) -> Fit | None:
     """All on the device if that fits, else with FP8, else with as few blocks streamed as can be; None: nothing does."""
     for placement in (Placement(), Placement(fp8=True), Placement(True, free)):
         try:
-            found = residence(preset, dtype, placement)
+            needed = residence(preset, dtype, placement)
         except InputError:
             return None
-        if found.total <= free:
-            return Fit(placement, found, text_encoder_bytes(preset, dtype) > free)
+        if needed.total <= free:
+            return Fit(placement, needed, text_encoder_bytes(preset, dtype) > free)
     return None
 
 
 def advice(preset: Preset, dtype: torch.dtype, free: int) -> str:
     """What would do on a device of which `free` bytes can be had."""
-    found = fitting(preset, dtype, free)
-    if found is None:
+    fit = fitting(preset, dtype, free)
+    if fit is None:
         return "nothing here makes it fit: give a smaller --size, or free some of the device's memory"
-    if found.flags == "none":
+    if fit.flags == "none":
         return "free what else uses the device, give --memory less than it took, or a smaller --size"
-    return f"{found.flags} would do (counted: {readable(found.residence.total)}), or a smaller --size"
+    return f"{fit.flags} would do (counted: {readable(fit.residence.total)}), or a smaller --size"
 
 
 @contextmanager

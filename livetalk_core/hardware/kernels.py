@@ -264,10 +264,10 @@ def _probe_fp8(device: torch.device) -> None:
     """Raise where an FP8 layer does not run on the device, or gives other numbers than its simulation."""
     generator = torch.Generator().manual_seed(0)
     x, weight = (torch.randn(side, generator=generator).to(device) for side in ((48, 64), (32, 64)))
-    found, wanted = (make(64, 32, bias=False, device=device) for make in (fp8.Linear, fp8.SimulatedLinear))
-    for layer in (found, wanted):
+    kernel, simulation = (make(64, 32, bias=False, device=device) for make in (fp8.Linear, fp8.SimulatedLinear))
+    for layer in (kernel, simulation):
         values, layer.scale_weight = fp8.scaled(weight, rows=True)
         layer.weight = nn.Parameter(values, requires_grad=False)
-    error = (found(x) - wanted(x)).abs().max().item() / wanted(x).abs().max().item()
+    error = (kernel(x) - simulation(x)).abs().max().item() / simulation(x).abs().max().item()
     if not error <= FP8_TOLERANCE:
         raise InputError(f"its error against the simulation is {error:.1e}; at most {FP8_TOLERANCE:.0e} is allowed")

@@ -38,10 +38,10 @@ class PeakMemory(TorchDispatchMode):
         self._storages: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = {storage._cdata for storage in _storages_of((args, kwargs))}
+        inputs = {storage._cdata for storage in _storages_of((args, kwargs))}
         result = func(*args, **(kwargs or {}))
         for storage in _storages_of(result):
-            if storage._cdata not in given | self._storages:
+            if storage._cdata not in inputs | self._storages:
                 self._count(storage)
         return result
 

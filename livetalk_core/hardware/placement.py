@@ -61,12 +61,12 @@ def residence(preset: Preset, dtype: torch.dtype, placement: Placement) -> Resid
     """What `placement` means for a preset, at the size of its stream; an `InputError` where it is not enough."""
     height, width, count = preset.stream.height, preset.stream.width, preset.transformer.num_layers
     needed = memory_of(preset, height, width, dtype, placement.fp8)
-    whole = resident(needed)
-    if placement.memory is None or whole <= placement.memory:
-        return Residence(count, count, needed, whole)
+    unstreamed = resident(needed)
+    if placement.memory is None or unstreamed <= placement.memory:
+        return Residence(count, count, needed, unstreamed)
     layers = streamed_layers([meta_models(with_layers(preset, 1), dtype, placement.fp8)[0].blocks[0]])
     block = sum(layer.weight.nbytes for layer in layers)
-    least = whole - count * block + staging_bytes(layers)
+    least = unstreamed - count * block + staging_bytes(layers)
     kept = (placement.memory - least) // block
     if kept < 0:
         less = "a smaller --size" if placement.fp8 else "--fp8, or a smaller --size"

@@ -42,9 +42,9 @@ class Gate:
     def take(self, sound: np.ndarray) -> list[Heard]:
         """The next samples, [n] float32 at 16 kHz -> the speech in them."""
         sound = np.concatenate([self._rest, sound])
-        whole = len(sound) // BLOCK * BLOCK
-        self._rest = sound[whole:]
-        heard = [self._block(block) for block in sound[:whole].reshape(-1, BLOCK)]
+        length = len(sound) // BLOCK * BLOCK
+        self._rest = sound[length:]
+        heard = [self._block(block) for block in sound[:length].reshape(-1, BLOCK)]
         return [piece for piece in heard if piece is not None]
 
     @property

@@ -40,8 +40,8 @@ def ends(path: Path) -> Ends:
         tail = file.read()
     page = tail[tail.rfind(b"OggS") :]
     segments = page[HEAD : HEAD + page[HEAD - 1]] if len(page) >= HEAD else b""
-    whole = len(segments) > 0 and len(page) >= HEAD + len(segments) + sum(segments)
-    if not (whole and page[5] & LAST):
+    complete = len(segments) > 0 and len(page) >= HEAD + len(segments) + sum(segments)
+    if not (complete and page[5] & LAST):
         return Ends(latest, 0, True)
     return Ends(latest, int.from_bytes(page[6:14], "little"), False)
 

@@ -238,9 +238,12 @@ def last_frames(path: Path, count: int) -> Tensor:
 def _copy_packets(source: Path, target: Path, seconds: Fraction, on_packet: Callable[[], None]) -> None:
     """Copy a fragmented MP4 into an ordinary one, the last packet of its sound cut to the picture's `seconds`."""
     options = {"movflags": "faststart+use_metadata_tags"}
-    with av.open(str(source)) as partial, av.open(str(target), "w", format="mp4", container_options=options) as whole:
-        whole.metadata.update({key: text for key, text in partial.metadata.items() if key not in CONTAINER_TAGS})
-        streams = {stream.index: whole.add_stream_from_template(stream, opaque=True) for stream in partial.streams}
+    with (
+        av.open(str(source)) as partial,
+        av.open(str(target), "w", format="mp4", container_options=options) as finished,
+    ):
+        finished.metadata.update({key: text for key, text in partial.metadata.items() if key not in CONTAINER_TAGS})
+        streams = {stream.index: finished.add_stream_from_template(stream, opaque=True) for stream in partial.streams}
         for stream in partial.streams.video:  # its tag alone is not copied: H.265 would not play everywhere
             streams[stream.index].codec_context.codec_tag = stream.codec_context.codec_tag
         for packet in partial.demux():
@@ -250,4 +253,4 @@ def _copy_packets(source: Path, target: Path, seconds: Fraction, on_packet: Call
             end = seconds / packet.time_base
             packet.duration = min(packet.duration, max(1, round(end) - packet.pts))
             packet.stream = streams[packet.stream.index]
-            whole.mux(packet)
+            finished.mux(packet)

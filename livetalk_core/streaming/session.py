@@ -114,24 +114,24 @@ class Session:
         """All chunks from `state` on: frames as they are decoded, and a `ChunkEnd` after each chunk."""
         inputs = self._inputs_ahead(state) if self.ahead else self._all_inputs(state)
         with closing(inputs):
-            for given in inputs:
-                watch = Watch(given.chunk)
-                state = yield from self._decode(state, self._denoise(state, given, watch), watch)
-                yield ChunkEnd(given.chunk, state)
+            for inputs_of_chunk in inputs:
+                watch = Watch(inputs_of_chunk.chunk)
+                state = yield from self._decode(state, self._denoise(state, inputs_of_chunk, watch), watch)
+                yield ChunkEnd(inputs_of_chunk.chunk, state)
 
     def sample(self, state: StreamState) -> Tensor:
         """The latent [C,F,h,w] of the next chunk, on the CPU."""
-        given = self._inputs(state.seed, state.next_chunk)
-        watch = Watch(given.chunk)
-        (latent,) = watch.read(self._denoise(state, given, watch))
+        inputs = self._inputs(state.seed, state.next_chunk)
+        watch = Watch(inputs.chunk)
+        (latent,) = watch.read(self._denoise(state, inputs, watch))
         return latent
 
-    def _denoise(self, state: StreamState, given: ChunkInputs, watch: Watch) -> Tensor:
-        avatar, motion = self._avatar_at(given.chunk.index), watch.see(START, state.motion)
+    def _denoise(self, state: StreamState, inputs: ChunkInputs, watch: Watch) -> Tensor:
+        avatar, motion = self._avatar_at(inputs.chunk.index), watch.see(START, state.motion)
         if self._corrector is not None:
-            motion = self._corrector.motion(given.chunk.index, motion, state.review)
-        audio = watch.see(SOUND, given.audio)
-        return watch.see(LATENTS, self.engine.denoise(avatar, audio, motion, given.noise, self.on_step))
+            motion = self._corrector.motion(inputs.chunk.index, motion, state.review)
+        audio = watch.see(SOUND, inputs.audio)
+        return watch.see(LATENTS, self.engine.denoise(avatar, audio, motion, inputs.noise, self.on_step))
 
     @torch.inference_mode()
     def _inputs(self, seed: int, index: int) -> ChunkInputs:
@@ -163,10 +163,10 @@ class Session:
         with ThreadPoolExecutor(1) as pool:
             coming = pool.submit(self._inputs, state.seed, state.next_chunk)
             for index in range(state.next_chunk, self.plan.count):
-                given = coming.result()
+                ready = coming.result()
                 if index + 1 < self.plan.count:
                     coming = pool.submit(self._inputs, state.seed, index + 1)
-                yield given
+                yield ready
 
     def decode(self, state: StreamState, latent: Tensor, lead: int = 0) -> Generator[Frames, None, StreamState]:
         """The chunk's own frames, group by group, colour-matched; returns the state after it.

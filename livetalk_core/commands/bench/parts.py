@@ -55,11 +55,11 @@ def bench(
 
     Raises `InputError` if the preset does not fit into what is free.
     """
-    found = residence(preset, dtype, placement)
-    check_fit(preset, device, placement.dtype_name(dtype), found.total)
+    needed = residence(preset, dtype, placement)
+    check_fit(preset, device, placement.dtype_name(dtype), needed.total)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    transformer = build_transformer(preset, device, dtype, placement, found.streamed)
+    transformer = build_transformer(preset, device, dtype, placement, needed.streamed)
     models = build_models(preset, transformer, device, dtype, attention, compiled)
     parts = {part: time_work(work, device, repeats) for part, work in works_of(preset, models, device).items()}
     iteration = _iteration(preset, models, device, repeats)
@@ -71,13 +71,13 @@ def bench(
         "steps": preset.stream.steps,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "dtype": placement.dtype_name(dtype),
-        "blocks_on_device": [found.blocks, found.of],
+        "blocks_on_device": [needed.blocks, needed.of],
         "attention": name_of(models.engine.attention, attention),
         "compiled": compiled,
         "seconds": parts,
         "chunk_seconds": statistics.median(iteration["seconds"]),
         "iteration": iteration,
-        **_floor(operations_of(preset, preset.stream.height, preset.stream.width, dtype), found.needed, device, dtype),
+        **_floor(operations_of(preset, preset.stream.height, preset.stream.width, dtype), needed.needed, device, dtype),
         "peak_bytes": peak_memory(device),
         "machine": describe(),
     }

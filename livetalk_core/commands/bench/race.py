@@ -87,8 +87,8 @@ def race(
     """
     if device.type == "cpu" and dtype != torch.float32:
         raise InputError(f"the reference runs on a CPU in float32 alone, not in {dtype}: leave --dtype out")
-    found = residence(preset, dtype, Placement())
-    check_fit(preset, device, Placement().dtype_name(dtype), found.total)
+    needed = residence(preset, dtype, Placement())
+    check_fit(preset, device, Placement().dtype_name(dtype), needed.total)
     kernel = choose_attention(attention, Shape.of(preset, device, dtype))
     reference = Reference(path, kernel)
     compiled, untimed = compiled or device.type == "cuda", int(device.type == "cuda")
@@ -219,34 +219,34 @@ def _run(sides: dict[str, Side], untimed: int, repeats: int, exact: bool) -> lis
         outcomes = {name: sides[name].chunk() for name in order}
         pairs = zip(outcomes["reference"], outcomes["ours"], strict=True)
         errors.append({name: _error(*pair) for name, pair in zip(Outcome._fields, pairs, strict=True)})
-        for name, found in errors[-1].items():
-            if exact and not found["error"] <= TOLERANCE * found["of"]:
+        for name, error in errors[-1].items():
+            if exact and not error["error"] <= TOLERANCE * error["of"]:
                 raise InputError(
-                    f"{name} of chunk {index} differ by {found['error']:.1e} (values up to {found['of']:.1f}): the two "
+                    f"{name} of chunk {index} differ by {error['error']:.1e} (values up to {error['of']:.1f}): the two "
                     f"do not compute the same, so their times are not compared; the reference at {COMMIT} is needed"
                 )
     return errors
 
 
-def _error(wanted: Tensor, found: Tensor) -> dict[str, float]:
+def _error(theirs: Tensor, ours: Tensor) -> dict[str, float]:
     """The greatest difference, and the greatest value that was wanted."""
-    wanted, found = wanted.double().cpu(), found.double().cpu()
-    return {"error": (wanted - found).abs().max().item(), "of": wanted.abs().max().item()}
+    theirs, ours = theirs.double().cpu(), ours.double().cpu()
+    return {"error": (theirs - ours).abs().max().item(), "of": theirs.abs().max().item()}
 
 
 def _parts(sides: dict[str, Side], operations: dict[str, dict[str, int]], steps: int) -> dict[str, Any]:
-    found = {}
+    parts = {}
     for part in PARTS:
         seconds = {name: side.watch.seconds[part] for name, side in sides.items()}
         ratios = [theirs / ours for theirs, ours in zip(seconds["reference"], seconds["ours"], strict=True)]
         counts = {name: _count(operations[name], part, steps) for name in sides}
-        found[part] = {
+        parts[part] = {
             **seconds,
             "faster": {"median": statistics.median(ratios), "least": min(ratios), "most": max(ratios)},
             "operations": counts,
             "faster_by_operations": counts["reference"] / counts["ours"],
         }
-    return found
+    return parts
 
 
 def _count(operations: dict[str, int], part: str, steps: int) -> int:
@@ -280,14 +280,14 @@ def _their_meta_works(reference: Reference, preset: Preset, dtype: torch.dtype) 
     meta, widths = torch.device("meta"), preset.transformer
     model, vae = reference.transformer(widths, meta, dtype), reference.vae(_wan(preset).dim, meta, dtype)
     latent, tail, windows = (tensor.to(dtype) for tensor in _meta_inputs(preset))
-    given = {
+    settings = {
         "context": [torch.empty(TEXT_TOKENS, widths.text_dim, device=meta, dtype=dtype)],
         "clip_fea": torch.empty(1, IMAGE_TOKENS, widths.clip_dim, device=meta, dtype=dtype),
         "y": torch.empty(1, widths.in_dim - widths.out_dim, *latent.shape[1:], device=meta, dtype=dtype),
         "seq_len": _latent(preset).tokens(preset.geometry), "audio": windows, "ref_target_masks": None,
     }  # fmt: skip
     return {
-        STEP: lambda: model([latent], t=torch.empty(1, device=meta), **given),
+        STEP: lambda: model([latent], t=torch.empty(1, device=meta), **settings),
         DECODE: lambda: vae.decode(latent),
         ENCODE: lambda: vae.encode(tail[None]),
     }
@@ -355,16 +355,16 @@ def table(record: dict[str, Any]) -> str:
 
 
 def _rows(record: dict[str, Any]) -> Iterator[tuple[str, ...]]:
-    for part, found in record["parts"].items():
-        faster = found["faster"]
-        medians = (f"{statistics.median(found[side]):.3f} s" for side in ("reference", "ours"))
-        spread = f"{faster['least']:.2f} .. {faster['most']:.2f}, {len(found['ours'])} runs"
-        yield part, *medians, f"{faster['median']:.2f}", spread, f"{found['faster_by_operations']:.2f}"
+    for part, figures in record["parts"].items():
+        faster = figures["faster"]
+        medians = (f"{statistics.median(figures[side]):.3f} s" for side in ("reference", "ours"))
+        spread = f"{faster['least']:.2f} .. {faster['most']:.2f}, {len(figures['ours'])} runs"
+        yield part, *medians, f"{faster['median']:.2f}", spread, f"{figures['faster_by_operations']:.2f}"
 
 
 def _comparison(record: dict[str, Any]) -> Iterator[str]:
     for name in Outcome._fields:
-        worst = max((errors[name] for errors in record["errors"]), key=lambda found: _sortable(found["error"]))
+        worst = max((errors[name] for errors in record["errors"]), key=lambda error: _sortable(error["error"]))
         yield f"Largest difference of {name}: {worst['error']:.1e} (values up to {worst['of']:.1f})."
 
 

@@ -73,10 +73,10 @@ def _rows(record: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
 
 def _shares(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """When the first new frame leaves, and what neither transformer nor VAE takes, both as shares of their chunks."""
-    found = record["iteration"]
+    iteration = record["iteration"]
     names = {"first frame leaves after": "first_frame_seconds", "sound, colour, video": "outside_seconds"}
     for name, part in names.items():
-        shares = (spent / whole for spent, whole in zip(found[part], found["seconds"], strict=True))
+        shares = (spent / total for spent, total in zip(iteration[part], iteration["seconds"], strict=True))
         yield name, f"{statistics.median(shares):.0%}"
 
 

@@ -50,13 +50,13 @@ class Repository(NamedTuple):
 
     def matching(self, pattern: str) -> list[RemoteFile]:
         """The files of this name or pattern; a `CheckpointError` where there are none."""
-        found = [file for file in self.files if fnmatchcase(file.name, pattern)]
-        if not found:
+        files = [file for file in self.files if fnmatchcase(file.name, pattern)]
+        if not files:
             raise CheckpointError(
                 f"{self.name} holds no {pattern} (any more); needed is it: look at https://huggingface.co/{self.name}, "
                 "and update LiveTalk"
             )
-        return found
+        return files
 
 
 def look_up(name: str, endpoint: str | None = None) -> Repository:

@@ -80,19 +80,19 @@ class Plan:
 def planned(name: str, folder: Path, endpoint: str | None = None) -> Plan:
     """What it takes to have the model `name` in `folder`; asks the hub for lists, and for no file."""
     bundle = BUNDLES[name]
-    names = dict.fromkeys(wanted.repository for wanted in bundle.files)
+    names = dict.fromkeys(source.repository for source in bundle.files)
     repositories = {name: look_up(name, endpoint) for name in names}
     items = [
-        _item(wanted, file, folder)
-        for wanted in bundle.files
-        for file in repositories[wanted.repository].matching(wanted.pattern)
+        _item(source, file, folder)
+        for source in bundle.files
+        for file in repositories[source.repository].matching(source.pattern)
     ]
     return Plan(bundle, folder, tuple(repositories.values()), tuple(items), endpoint)
 
 
-def _item(wanted: Wanted, file: RemoteFile, folder: Path) -> Item:
-    target = folder / wanted.folder / (Path(file.name).name if wanted.flat else file.name)
-    return Item(file, target, target.with_name(wanted.converted) if wanted.converted else None)
+def _item(source: Wanted, file: RemoteFile, folder: Path) -> Item:
+    target = folder / source.folder / (Path(file.name).name if source.flat else file.name)
+    return Item(file, target, target.with_name(source.converted) if source.converted else None)
 
 
 def carry_out(plan: Plan, report: Callable[[str], None]) -> None:

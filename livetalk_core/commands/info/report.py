@@ -104,13 +104,13 @@ def _model(preset: Preset) -> list[str]:
 
 def _memory(preset: Preset, device: torch.device, dtype: torch.dtype, placement: Placement) -> list[str]:
     """Each part's need, and whether the sum fits: weights and context stay, the largest working set comes on top."""
-    found = residence(preset, dtype, Placement(placement.fp8))
+    needed = residence(preset, dtype, Placement(placement.fp8))
     free, text = available_memory(device), text_encoder_bytes(preset, dtype)
-    verdict = "fits" if found.total <= free else advice(preset, dtype, free)
+    verdict = "fits" if needed.total <= free else advice(preset, dtype, free)
     return [
         f"memory in {placement.dtype_name(dtype)}, counted, with a margin for the kernels' own workspaces:",
-        *(f"  {part:<22}{readable(size):>12}" for part, size in found.needed.items()),
-        f"  {'at once':<22}{readable(found.total):>12}; {readable(free)} are free on {device}: {verdict}",
+        *(f"  {part:<22}{readable(size):>12}" for part, size in needed.needed.items()),
+        f"  {'at once':<22}{readable(needed.total):>12}; {readable(free)} are free on {device}: {verdict}",
         f"  {'text encoder, before':<22}{readable(text):>12}; on the CPU where that is more than there is",
     ]
 
@@ -128,20 +128,20 @@ def cards(preset: Preset, dtype: torch.dtype) -> list[str]:
     """A line for each size of card: the options, blocks that stay, bytes at once, where the text encoder runs."""
     rows = []
     for card in CARDS:
-        found = fitting(preset, dtype, usable(card))
-        if found is None:
+        fit = fitting(preset, dtype, usable(card))
+        if fit is None:
             rows.append(f"{card:>4}  does not fit: a smaller --size")
             continue
-        kept, where = found.residence, ", text encoder on the CPU" if found.text_on_cpu else ""
+        kept, where = fit.residence, ", text encoder on the CPU" if fit.text_on_cpu else ""
         rows.append(
-            f"{card:>4}  {found.flags:<22}{kept.blocks:>3} of {kept.of} blocks stay, {readable(kept.total)}{where}"
+            f"{card:>4}  {fit.flags:<22}{kept.blocks:>3} of {kept.of} blocks stay, {readable(kept.total)}{where}"
         )
     return rows
 
 
 def _kept(preset: Preset, dtype: torch.dtype, placement: Placement) -> str:
     try:
-        found = residence(preset, dtype, placement)
+        needed = residence(preset, dtype, placement)
     except InputError as error:
         return str(error)
-    return f"{found.blocks:>3} of {found.of}, {readable(found.total)} in {placement.dtype_name(dtype)}"
+    return f"{needed.blocks:>3} of {needed.of}, {readable(needed.total)} in {placement.dtype_name(dtype)}"

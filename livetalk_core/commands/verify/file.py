@@ -37,8 +37,8 @@ class Row(NamedTuple):
 class _Contents(dict[str, Any]):
     """What a golden file holds, by name; a `CheckpointError` for what it lacks."""
 
-    def __init__(self, path: Path, found: Mapping[str, Any]) -> None:
-        super().__init__(found)
+    def __init__(self, path: Path, metadata: Mapping[str, Any]) -> None:
+        super().__init__(metadata)
         self._path = path
 
     def __missing__(self, name: str) -> Any:

@@ -118,10 +118,10 @@ def _transformer_weights(golden: Golden) -> dict[str, Tensor]:
 
 
 def _vae(golden: Golden, splitter: Splitter) -> Codec:
-    found: dict[str, Any] = golden.metadata.get("vae", {"kind": "wan2.1"})
+    settings: dict[str, Any] = golden.metadata.get("vae", {"kind": "wan2.1"})
     weights = golden.weights("weights.vae.")
-    if found["kind"] == "ltx":
-        return splitter.ltx_vae(loaded(LTXVAE(LTXVAEConfig.published(found["config"])), weights))
+    if settings["kind"] == "ltx":
+        return splitter.ltx_vae(loaded(LTXVAE(LTXVAEConfig.published(settings["config"])), weights))
     return splitter.vae(loaded(VAE(VAEConfig(golden.metadata["vae_dim"])), weights))
 
 
@@ -129,7 +129,7 @@ def _recorded(golden: Golden, name: str, draws: int) -> NoiseSource:
     """Noise that the file holds, of which each chunk has so many `draws`."""
 
     def draw(index: int, shape: tuple[int, ...]) -> Tensor:
-        found = [golden.io(f"{name}.{index * draws + number:03d}") for number in range(shape[0])]
-        return torch.stack(found) if found else torch.empty(shape)
+        draws_made = [golden.io(f"{name}.{index * draws + number:03d}") for number in range(shape[0])]
+        return torch.stack(draws_made) if draws_made else torch.empty(shape)
 
     return draw
