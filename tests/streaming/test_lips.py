@@ -84,11 +84,11 @@ def test_an_offset_moves_the_lips(stage, demo, milliseconds):
     """Above 0 they are early: what is shown at a moment is heard so much later."""
     source = TensorAudio(torch.from_numpy(open_audio(demo / "speech.wav").read(0, 64_000, 16_000, mono=True)), 16_000)
     plain, moved = (stage.opening(source, offset=offset_samples(each)) for each in (0, milliseconds))
-    early = _best_lag(moved, plain)
+    early = best_lag(moved, plain)
     assert abs(early * 40 - milliseconds) <= 40
 
 
-def _best_lag(a: np.ndarray, b: np.ndarray, most: int = 12) -> int:
+def best_lag(a: np.ndarray, b: np.ndarray, most: int = 12) -> int:
     """Frames by which a is ahead of b."""
     fits = {}
     for lag in range(-most, most + 1):
