@@ -18,7 +18,7 @@ from livetalk_core.checkpoints import load
 from livetalk_core.checkpoints.model import Model
 from livetalk_core.config import PRESETS, CorrectionConfig, Guidance, Preset, StreamConfig
 from livetalk_core.hardware.placement import Placement, place, residence
-from livetalk_core.models import attention, fp8, transformer
+from livetalk_core.models import attention, blocks, fp8, transformer
 from livetalk_core.models.audio_encoder import AudioEncoder
 from livetalk_core.models.transformer import Transformer
 from livetalk_core.models.vae import VAE
@@ -35,6 +35,8 @@ from .device import CUDA, pretended
 from .watch import Event, Watch
 
 END, INPUTS = "chunk's end", "inputs"
+DENOISE, BLOCKS = "denoise", "denoise: blocks"
+"""A chunk's steps: what is beside the transformer's blocks, and these."""
 WARM = 1
 """Chunks in which what is kept is still being made."""
 UPLOADS = 4
@@ -272,10 +274,10 @@ def _check_loop(report: Report, index: int) -> None:
     most = UPLOADS + report.case.correction  # the last frame shown, too
     if uploads > most and not report.case.placement.memory:
         report.faults.append(f"{at}: {uploads} copies between host and device; at most {most} are its inputs")
-    step = {dtype: count for (phase, dtype), count in watch.products.items() if phase == "denoise"}
-    wide = sum(count for dtype, count in step.items() if dtype == torch.float32)
-    if wide > 0.01 * sum(step.values()):
-        report.faults.append(f"{at}: {wide / sum(step.values()):.0%} of a step's products are in float32")
+    step = [(dtype, count) for (phase, dtype), count in watch.products.items() if phase in (DENOISE, BLOCKS)]
+    total, wide = sum(n for _, n in step), sum(n for dtype, n in step if dtype == torch.float32)
+    if wide > 0.01 * total:
+        report.faults.append(f"{at}: {wide / total:.0%} of a step's products are in float32")
 
 
 class _Phased:
@@ -286,7 +288,7 @@ class _Phased:
 
     def denoise(self, *given: Any) -> Tensor:
         """See `Engine.denoise`."""
-        with self.watch.phase("denoise"):
+        with self.watch.phase(DENOISE):
             return self.engine.denoise(*given)
 
     def decode(self, latent: Tensor) -> Iterator[Tensor]:
@@ -318,6 +320,7 @@ def _phases(watch: Watch) -> ExitStack:
 
     for owner, name, phase in ((finite.Watch, "read", END), (session.Session, "_inputs", INPUTS)):
         stack.enter_context(patch.object(owner, name, under(phase, getattr(owner, name))))
+    stack.enter_context(patch.object(blocks.BaseBlock, "forward", under(BLOCKS, blocks.BaseBlock.forward)))
     watch.name = "session"
     return stack
 

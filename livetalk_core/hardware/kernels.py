@@ -183,18 +183,18 @@ def _loaded(name: str) -> AttentionFunction:
 
     def attention(q_BLND: Tensor, k_BSND: Tensor, v_BSND: Tensor) -> Tensor:
         if torch.compiler.is_compiling():
-            return _as_one_operation(q_BLND, k_BSND, v_BSND, name)
+            return as_one_operation(q_BLND, k_BSND, v_BSND, name)
         return kernel(q_BLND, k_BSND, v_BSND)
 
     return attention
 
 
 @torch.library.custom_op("livetalk::attention", mutates_args=())
-def _as_one_operation(q: Tensor, k: Tensor, v: Tensor, name: str) -> Tensor:
+def as_one_operation(q: Tensor, k: Tensor, v: Tensor, name: str) -> Tensor:
     return KERNELS[name].load()(q, k, v).contiguous()
 
 
-@_as_one_operation.register_fake
+@as_one_operation.register_fake
 def _shape_of_operation(q: Tensor, k: Tensor, v: Tensor, name: str) -> Tensor:
     return torch.empty_like(q, memory_format=torch.contiguous_format)
 

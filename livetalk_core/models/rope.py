@@ -36,9 +36,8 @@ def rotate(x_BLND: Tensor, rotation_2LP: Tensor) -> Tensor:
     """Turn each pair of channels of `x` [B,L,N,D] by the table's angle [2,L,D/2] (or [2,B,L,D/2])."""
     cos, sin = rotation_2LP.unsqueeze(-2)
     pairs = x_BLND.float().unflatten(-1, (-1, 2))
-    if torch.compiler.is_compiling():  # what compilers fuse; complex numbers they leave alone
+    if torch.compiler.is_compiling():  # complex numbers are left alone, and what is cast after it is stacked is kept
         even, odd = pairs.unbind(-1)
-        turned = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
-    else:
-        turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.complex(cos, sin))
-    return turned.flatten(-2).type_as(x_BLND)
+        turned = ((even * cos - odd * sin).type_as(x_BLND), (even * sin + odd * cos).type_as(x_BLND))
+        return torch.stack(turned, dim=-1).flatten(-2)
+    return torch.view_as_real(torch.view_as_complex(pairs) * torch.complex(cos, sin)).flatten(-2).type_as(x_BLND)

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
+import ftfy
 import torch
 from tokenizers import Tokenizer as StoredTokenizer
 from torch import Tensor, nn
@@ -67,8 +68,9 @@ def _stock_config(config: TextEncoderConfig) -> UMT5Config:
 
 
 def clean(text: str) -> str:
-    """HTML entities resolved (twice, as the reference does), white space collapsed."""
-    return " ".join(html.unescape(html.unescape(text)).split())
+    """As the reference does: mojibake mended and curly quotes made plain, HTML entities resolved (twice), white space
+    collapsed."""
+    return " ".join(html.unescape(html.unescape(ftfy.fix_text(text))).split())
 
 
 class Tokenizer(Protocol):

@@ -68,7 +68,8 @@ class Render:
     def run(self) -> Generator[Frames | ChunkEnd, None, None]:
         """Render to the end. Yields frames as they come, a chunk's end once it is on disk; may be closed at any time.
 
-        Frames are copied from their device and encoded on another thread while the next ones are computed. Where it
+        Frames are copied from their device and encoded on another thread while the next ones are computed, and there a
+        chunk is brought to the disk. Where it
         stops early, the partial file and its sidecar stay, and the partial plays.
         """
         place = OutputPlace(self.output)
@@ -79,17 +80,43 @@ class Render:
         writer, state = self._open(sidecar)
         background = Background(WAITING_GROUPS)
         try:
-            for event in self._events(state):
-                if isinstance(event, Frames):
-                    background.submit(_writing(writer, event))
-                else:
-                    background.drain()
-                    sidecar.save(event.state, writer.end_chunk())
-                yield event
+            yield from self._written(writer, sidecar, background, state)
             writer.finish(self.on_packet)
         finally:
             background.close()
             writer.close()
+
+    def _written(
+        self, writer: VideoWriter, sidecar: Sidecar, background: Background, state: StreamState
+    ) -> Generator[Frames | ChunkEnd, None, None]:
+        """The events, each behind what it says: frames handed to the other thread, a chunk's end on the disk.
+
+        Where the session works ahead, on a GPU, the next chunk is begun before the last one is waited for: the device
+        would be idle while its sound and picture are closed and brought to the disk.
+        """
+        ended: ChunkEnd | None = None
+        try:
+            for event in self._events(state):
+                if ended is not None:
+                    background.drain()
+                    yield ended
+                    ended = None
+                if isinstance(event, Frames):
+                    background.submit(_writing(writer, event))
+                    yield event
+                    continue
+                if self.session.ahead:
+                    background.submit(partial(_end, writer, sidecar, event.state))
+                    ended = event
+                    continue
+                background.drain()
+                _end(writer, sidecar, event.state)
+                yield event
+        finally:
+            if ended is not None:  # also where the next chunk fails: the one before it is whole
+                background.drain()
+        if ended is not None:
+            yield ended
 
     def _events(self, state: StreamState) -> Iterator[Frames | ChunkEnd]:
         """The session's, frames enlarged; a chunk whose enlarged frames are not finite does not end."""
@@ -139,6 +166,11 @@ class Render:
         last = plan.chunk(state.next_chunk - 1)
         if checkpoint.frames != last.start + last.skip + last.keep:
             raise ResumeError(unreadable(sidecar.place.description, "its frames are not those of its chunks"))
+
+
+def _end(writer: VideoWriter, sidecar: Sidecar, state: StreamState) -> None:
+    """Bring a chunk to the disk, and then where the next one begins."""
+    sidecar.save(state, writer.end_chunk())
 
 
 def _writing(writer: VideoWriter, event: Frames) -> Callable[[], None]:

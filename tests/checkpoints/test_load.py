@@ -508,6 +508,17 @@ def test_a_published_folder_opens(published):
 
 
 @pytest.mark.parametrize(
+    ("dtype", "vision", "text"),
+    [(F32, F32, F32), (torch.bfloat16, torch.float16, torch.bfloat16), (torch.float16, torch.float16, torch.bfloat16)],
+)
+def test_encoders_are_of_a_dtype_that_keeps_their_numbers(published, dtype, vision, text):
+    model = open_model(published, CPU, dtype)
+    assert {weight.dtype for weight in model.load_image_encoder().parameters()} == {vision}
+    assert {weight.dtype for weight in model.load_text_encoder().parameters()} == {text}
+    assert {weight.dtype for weight in model.transformer.parameters()} == {dtype}
+
+
+@pytest.mark.parametrize(
     "file",
     [
         "diffusion_pytorch_model-00002-of-00003.safetensors", "Wan2.1_VAE.safetensors", "clip_vision_h.safetensors",

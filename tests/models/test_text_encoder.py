@@ -88,6 +88,7 @@ def test_a_prompt_beyond_the_length_is_refused(example):
 
 def test_text_is_cleaned_as_the_reference_does():
     assert clean("  a &amp;amp; b\n\t c&lt;d ") == "a & b c<d"
+    assert clean("\u201cIt\u2019s\u201d a caf\u00c3\u00a9 \uff21") == '"It\'s" a caf\u00e9 A'
 
 
 def test_bytes_as_tokens():

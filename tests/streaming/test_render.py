@@ -13,6 +13,7 @@ import torch
 from livetalk_core.config import CorrectionConfig
 from livetalk_core.errors import OutputError, ResumeError, TakenError
 from livetalk_core.media.audio import TensorAudio
+from livetalk_core.media.video import VideoWriter
 from livetalk_core.streaming.render import Render
 from livetalk_core.streaming.session import ChunkEnd, Frames
 
@@ -79,6 +80,53 @@ def test_resumed_equals_uninterrupted(render, tmp_path, chunk):
     list(replace(stopped, resume=True).run())
     assert stopped.output.read_bytes() == render.output.read_bytes()
     assert sorted(file.name for file in tmp_path.iterdir()) == ["stopped.mp4", "talk.mp4"]
+
+
+class Stopped(Exception):
+    pass
+
+
+def ahead_with(render, on_step, output):
+    return replace(render, session=replace(render.session, ahead=True, on_step=on_step), output=output)
+
+
+def test_working_ahead_the_next_chunk_is_begun_before_the_last_is_on_the_disk(render, tmp_path, monkeypatch):
+    events = list(render.run())
+    steps, waited, begun = [], [], threading.Event()
+    end_chunk = VideoWriter.end_chunk
+
+    def on_step(_):
+        steps.append(len(waited))
+        if len(steps) > render.session.stream.steps:
+            begun.set()
+
+    def slow_end(writer):
+        if not waited:
+            waited.append(begun.wait(30))
+        return end_chunk(writer)
+
+    monkeypatch.setattr(VideoWriter, "end_chunk", slow_end)
+    ahead = ahead_with(render, on_step, tmp_path / "ahead.mp4")
+    again = list(ahead.run())
+    assert waited == [True], "the second chunk's first step comes while the first chunk is being ended"
+    assert [(type(event), event.chunk) for event in again] == [(type(event), event.chunk) for event in events]
+    assert ahead.output.read_bytes() == render.output.read_bytes()
+
+
+def test_working_ahead_a_chunk_that_fails_leaves_the_one_before_it_whole(render, tmp_path):
+    list(render.run())
+    steps = itertools.count()
+
+    def on_step(_):
+        if next(steps) == render.session.stream.steps:
+            raise Stopped
+
+    stopped = ahead_with(render, on_step, tmp_path / "stopped.mp4")
+    with pytest.raises(Stopped):
+        list(stopped.run())
+    assert len(decoded(tmp_path / "stopped.partial.mp4")) == stopped.session.plan.chunk(0).stop
+    list(replace(render, output=stopped.output, resume=True).run())
+    assert stopped.output.read_bytes() == render.output.read_bytes()
 
 
 def test_a_corrected_render_resumed_equals_the_uninterrupted_one(render, tmp_path):
