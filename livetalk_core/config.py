@@ -51,6 +51,8 @@ class TransformerConfig:
     The published config leaves out `clip_dim`, `audio_blocks` (hidden states stacked per audio
     frame) and `audio_channels` (their width). `geometry` is the VAE's, with the patches made of its latents.
     Where `prompted` is off, blocks listen to the sound alone, and the widths of text and image tokens are not read.
+    With `repeats_portrait`, the condition's first frame (mask and portrait) stands beside every latent frame, as in
+    FlashHead, though it is handed in as Wan has it: so each token sees the portrait's own latents at its place.
     """
 
     dim: int = 5120
@@ -72,6 +74,7 @@ class TransformerConfig:
     eps: float = 1e-6
     geometry: Geometry = WAN
     prompted: bool = True
+    repeats_portrait: bool = False
 
     def __post_init__(self) -> None:
         _check_widths(self, "dim", "num_heads")

@@ -119,6 +119,7 @@ def transformer_config(checkpoint: Checkpoint, weights: Mapping[str, Tensor]) ->
         eps=_epsilon(checkpoint, settings),
         geometry=geometry,
         prompted=kind not in FLASHHEADS,
+        repeats_portrait=settings.get("repeats_portrait") is True,
     )
 
 

@@ -176,6 +176,8 @@ class Transformer(nn.Module):
         """The condition's patches [B,C,F,h,w], the rotary table and the speakers' masks, once per avatar."""
         if masks_3hw is not None and not self.config.prompted:
             raise InputError("masks of two speakers; this model hears one: leave them out, or use the 14B model")
+        if self.config.repeats_portrait:
+            cond_BCFhw = cond_BCFhw[:, :, :1].expand_as(cond_BCFhw)
         grid = LatentShape(*cond_BCFhw.shape[2:]).grid(self.config.geometry)
         tokens = self.tokens(grid)
         rotation = grid_rotation(grid, self.config.head_dim, cond_BCFhw.device)

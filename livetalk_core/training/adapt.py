@@ -17,11 +17,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..models.audio_encoder import windows
+from ..models.color import ColorStatistics, match_color
 from ..models.vae import VAE
 from ..sampling.schedule import sigmas
 from .chance import generator_of
 from .flow import SHIFT, Condition, Denoiser, noised, random_levels, sample, spread
-from .latents import Pool
+from .latents import Pool, encode_window
 from .strips import save_strip
 from .trainer import Batch, Losses, Task
 from .vae import decode
@@ -32,11 +33,21 @@ SOFTEST = 1.2
 """Greatest deviation of the blur of softened motion latents, in latent points."""
 REACH = 3
 """Latent points that the blur looks at on either side."""
+ROUGHEST = 0.6
+"""Greatest deviation of the noise that rough motion latents have in them."""
+SPOTS, GREATEST = 4, 0.9
+"""Points a side by whose chance spots of rough latents are another sample's, and how much of it shows there at most."""
+TRIPPED = 0.35
+"""Share of batches whose motion latents make round trips."""
 
 
 @dataclass
 class Adaptation(Task):
-    """Trains `transformer` on a prepared pool, `clips` windows a batch; `soften`: share whose motion is softened."""
+    """Trains `transformer` on a prepared pool, `clips` windows a batch.
+
+    `soften`, `roughen`: shares of the samples whose motion latents are blurred, and have noise and spots of another
+    sample in them; `trips`: how often at most they are decoded, their colours matched, and encoded again.
+    """
 
     transformer: Denoiser
     vae: VAE
@@ -45,6 +56,8 @@ class Adaptation(Task):
     drop_audio: float = 0.1
     drop_image: float = 0.05
     soften: float = 0.0
+    roughen: float = 0.0
+    trips: int = 0
     networks: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -63,13 +76,24 @@ class Adaptation(Task):
         clean = batch["latent"]
         motion = 1 if float(torch.rand((), generator=noise)) < ONE_MOTION_LATENT else 2
         given = dropped(condition_of(batch, clean[:, :, :motion]), self.drop_audio, self.drop_image, noise)
-        if self.soften and motion > 1:
-            given = given._replace(motion=softened(given.motion, self.soften, noise))
+        if motion > 1:
+            given = given._replace(motion=self._worn(given.motion, batch["reference"], noise))
         sigma_B = random_levels(len(clean), noise)
         start = torch.randn(clean.shape, generator=noise)
         found = self.networks["transformer"](noised(clean, start, sigma_B), sigma_B, given)
         error = ((found - (start - clean)).square() * batch["weight"][:, None])[:, :, motion:].mean((1, 2, 3, 4))
         return {"loss": error.mean()}
+
+    @torch.no_grad()
+    def _worn(self, motion: Tensor, reference: Tensor, chance: torch.Generator) -> Tensor:
+        """Motion latents as a stream may hand them on."""
+        if self.trips and float(torch.rand((), generator=chance)) < TRIPPED:
+            colors = ColorStatistics.of(reference)
+            for _ in range(1 + int(torch.randint(self.trips, (), generator=chance))):
+                frames = match_color(decode_normalized(self.vae, motion).clamp(-1, 1), colors, 1.0)
+                motion = encode_window(self.vae, frames)
+        motion = softened(motion, self.soften, chance) if self.soften else motion
+        return roughened(motion, self.roughen, chance) if self.roughen else motion
 
     @torch.no_grad()
     def sample(self, folder: Path, step: int) -> None:
@@ -121,6 +145,17 @@ def softened(motion: Tensor, share: float, chance: torch.Generator) -> Tensor:
     padded = F.pad(motion.flatten(1, 2), (REACH,) * 4, mode="replicate").flatten(0, 1)[None]
     blurred = F.conv2d(padded, kernel, groups=len(kernel)).view_as(motion)
     return torch.lerp(motion, blurred, spread(amount[:, 0, 0] * ~kept).to(motion))
+
+
+def roughened(motion: Tensor, share: float, chance: torch.Generator) -> Tensor:
+    """Puts noise, and spots of the batch's next sample, into a share of its latents [B,16,k,h,w], more into some."""
+    batch, size = len(motion), motion.shape[3:]
+    there = torch.rand(batch, generator=chance) < share
+    noise, spots = torch.rand(2, batch, generator=chance) * there
+    shown = F.interpolate(torch.rand(batch, 1, SPOTS, SPOTS, generator=chance), size, mode="bilinear")
+    shown = GREATEST * spots[:, None, None, None] * ((shown - 0.5) * 4).clamp(0, 1)
+    mixed = torch.lerp(motion, motion.roll(1, 0), shown[:, :, None].to(motion))
+    return mixed + spread(ROUGHEST * noise).to(motion) * torch.randn(motion.shape, generator=chance).to(motion)
 
 
 def decode_normalized(vae: VAE, latent: Tensor) -> Tensor:

@@ -61,7 +61,10 @@ class Run:
         data = self.settings.data
         pictures = PictureFolder.open(data.pictures)
         speech = SpeechFolder.open(data.speech)
-        return TakeSource(speech, data.seed, liveliness=data.liveliness, pictures=pictures, covered=data.covered)
+        return TakeSource(
+            speech, data.seed, liveliness=data.liveliness, pictures=pictures, covered=data.covered,
+            altered=data.altered, phrased=data.phrased,
+        )  # fmt: skip
 
     @property
     def pool(self) -> Pool:
@@ -81,7 +84,10 @@ class Run:
 
     def transformer(self, trained: bool) -> Denoiser:
         """The transformer that the run begins with."""
-        transformer = Denoiser.of(self.part("transformer", trained)).requires_grad_(trained).train(trained)
+        part = self.part("transformer", trained)
+        if self.settings.repeats_portrait:
+            part.config = replace(part.config, repeats_portrait=True)
+        transformer = Denoiser.of(part).requires_grad_(trained).train(trained)
         if self.settings.init is not None:
             transformer.load_state_dict(averaged(self.settings.init, "transformer"))
         if self.settings.checkpointing and trained:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..shapes import SAMPLES_PER_FRAME
+from .altered import Alteration
 from .chance import generator_of, uniform
 from .faces import picture_grid
 from .features import Pose
@@ -35,12 +36,14 @@ Size = tuple[int, int]
 
 
 class Take(NamedTuple):
-    """One person speaking: looks of one face, poses [T], standardised 16 kHz sound [S]; pictures may cover the face."""
+    """One person speaking: looks of one face, poses [T], standardised 16 kHz sound [S]; pictures may cover the face,
+    and what is drawn may be altered."""
 
     looks: Looks
     pose: Pose
     sound: Tensor
     cover: Cover | None = None
+    alteration: Alteration | None = None
 
     @property
     def mouth(self) -> Mouth:
@@ -73,7 +76,9 @@ class DrawnScene(NamedTuple):
 
     def film(self, index: Tensor) -> Footage:
         """The frames of windows `index` [W,T]."""
-        return film([self.take] * len(index), index, self.size)
+        video, weight = film([self.take] * len(index), index, self.size)
+        changed = self.take.alteration
+        return Footage(video, weight) if changed is None else Footage(changed.video(video), changed.bent(weight))
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,8 @@ class TakeSource:
     """Takes of a name: `train`, or `held` for faces, voices and movements that training never sees.
 
     `liveliness`: see `motion.move`. `covered`: share of the takes whose ground, hair, clothes or skin show a picture of
-    `pictures`: what they look like can be known from the portrait alone.
+    `pictures`: what they look like can be known from the portrait alone. So it is with the share `altered`, whose
+    colours and shapes are changed where they are drawn as a scene. `phrased`: see `motion.move`.
     """
 
     speech: SpeechFolder
@@ -91,13 +97,17 @@ class TakeSource:
     liveliness: float = 1.0
     pictures: PictureFolder = field(default_factory=PictureFolder)
     covered: float = 0.0
+    altered: float = 0.0
+    phrased: bool = False
 
     def take(self, index: int) -> Take:
         """Take number `index`, always the same."""
         name = (self.name, self.seed, index)
         sound = self.speech.draw(name, self.frames * SAMPLES_PER_FRAME, vary=self.name == "train")
-        pose = move(mouth_of(sound, self.frames), *name, liveliness=self.liveliness)
-        return Take(draw_looks([name]), pose, sound, self._cover(*name) if self.covered else None)
+        pose = move(mouth_of(sound, self.frames), *name, liveliness=self.liveliness, phrased=self.phrased)
+        cover = self._cover(*name) if self.covered else None
+        changed = uniform(generator_of("altered", *name), 0, 1) < self.altered
+        return Take(draw_looks([name]), pose, sound, cover, Alteration.of(*name) if changed else None)
 
     def _cover(self, *name: int | str) -> Cover:
         """A picture and how much of it shows: none at all in the takes that are not covered."""

@@ -18,15 +18,18 @@ from .mouth import Mouth
 BLINK = (0.6, 0.15, 0.0, 0.1, 0.45, 0.8)
 """Opening of the eyes through a blink."""
 BLINK_SECONDS = (1.4, 4.5)
+PAUSE, VOICE = (4, 0.12), (8, 0.25)
+"""Frames of a pause's beginning and of the voice before it, and what the mouth's mean opening is below and above."""
 LOOK_SECONDS = (0.7, 2.8)
 HEAD_LAG_FRAMES = 9.0
 
 
-def move(mouth: Mouth, *name: int | str, liveliness: float = 1.0) -> Pose:
+def move(mouth: Mouth, *name: int | str, liveliness: float = 1.0, phrased: bool = False) -> Pose:
     """Poses [T] for a mouth's course [T]; `name` seeds all that the voice does not decide.
 
     `liveliness` is how far and fast the head moves and how far the eyes wander: 1 for a lively speaker, 0.4 for
-    somebody on a video call. Mouth, lids and brows are the same.
+    somebody on a video call. Mouth, lids and brows are the same. `phrased` has the eyes blink where the voice pauses,
+    as speakers' eyes often do, so that blinks can be known from the sound; otherwise they blink by chance.
     """
     frames, chance = len(mouth.opening), generator_of("motion", *name)
     slow = lag(mouth.opening, 12.0)
@@ -47,7 +50,8 @@ def move(mouth: Mouth, *name: int | str, liveliness: float = 1.0) -> Pose:
         pitch=0.6 * turn * lag(gaze_y, HEAD_LAG_FRAMES) + sway(0.06) + 0.22 * size * beat,
         gaze_x=gaze_x,
         gaze_y=gaze_y,
-        eyes=_blinks(frames, chance) * uniform(chance, 0.85, 1.0),
+        eyes=_blinks(frames, _pauses(mouth.opening) if phrased else _times(frames, chance, BLINK_SECONDS))
+        * uniform(chance, 0.85, 1.0),
         brow=(sway(0.4 / liveliness) + 1.6 * (slow - 0.4)).clamp(-1, 1),
         opening=mouth.opening,
         width=mouth.width,
@@ -85,10 +89,23 @@ def _looks(frames: int, chance: torch.Generator, reach: float) -> Tensor:
     return (course + torch.cat([course[:1], course[:-1]])) / 2
 
 
-def _blinks(frames: int, chance: torch.Generator) -> Tensor:
-    """Opening of the eyes, 1 but for blinks: [T]."""
+def _pauses(opening: Tensor) -> Tensor:
+    """Frames by which a voice that was there has gone, not sooner after each other than blinks by chance: [n]."""
+    (short, low), (long, high) = PAUSE, VOICE
+    mean = F.pad(opening, (short + long, 0))[None, None]
+    now = F.avg_pool1d(mean, short, 1)[0, 0, -len(opening) :]
+    before = F.avg_pool1d(mean, long, 1)[0, 0, -len(opening) - short : -short]
+    times: list[int] = []
+    for time in ((now < low) & (before > high)).nonzero()[:, 0].tolist():
+        if not times or time - times[-1] >= BLINK_SECONDS[0] * FRAMES_PER_SECOND:
+            times.append(time)
+    return torch.tensor(times, dtype=torch.long)
+
+
+def _blinks(frames: int, times: Tensor) -> Tensor:
+    """Opening of the eyes, 1 but for blinks that begin at `times` [n]: [T]."""
     eyes = torch.ones(frames + 2 * len(BLINK))
-    for time in _times(frames, chance, BLINK_SECONDS).tolist():
+    for time in times.tolist():
         if 0 <= time < frames:
             eyes[time : time + len(BLINK)] = torch.tensor(BLINK)
     return eyes[:frames]

@@ -21,8 +21,9 @@ DTYPES = ("float32", "bfloat16", "float16")
 @dataclass(frozen=True)
 class Data:
     """Where takes come from. `speech`: a folder of recordings, and the `minutes` to make; `seed`: of faces and motion;
-    `liveliness` of the motion, 1 or calmer; `pictures`: a folder of photographs beside what is drawn, and `covered`,
-    the share of takes that show them; `clips`: a folder of videos with sound to prepare in place of drawn takes;
+    `liveliness` of the motion, 1 or calmer, `phrased` where blinks follow the voice; `pictures`: a folder of pictures
+    beside what is drawn, and `covered`, the share of takes that show them; `altered`, the share in other colours and of
+    other shapes; `clips`: a folder of videos with sound to prepare in place of drawn takes;
     `pool`: the folder of prepared takes, and how it is filled (`latents.Preparation`); `prompts` are encoded
     beside the default one."""
 
@@ -33,6 +34,8 @@ class Data:
     liveliness: float = 1.0
     pictures: Path | None = None
     covered: float = 0.0
+    altered: float = 0.0
+    phrased: bool = False
     clips: Path | None = None
     takes: int = 512
     windows: int = 4
@@ -46,12 +49,14 @@ class Settings:
     weights replace the trained part's; a `fresh` run begins with `nano`'s weights from before any training. `dtype` is
     what is computed in; weights are float32. `phases` are the VAE's; `task` has the task's own settings, such as
     `clips`, `guidance` or `chunks`. `blend` is the share of the trained weights in the exported ones, the rest is
-    `init`'s: between two stages of one training lie weights that have something of both (arXiv 2109.01903)."""
+    `init`'s: between two stages of one training lie weights that have something of both (arXiv 2109.01903). With
+    `repeats_portrait` the transformer is trained as `TransformerConfig` says of it."""
 
     schedule: Schedule
     model: str = "nano"
     init: Path | None = None
     fresh: bool = False
+    repeats_portrait: bool = False
     dtype: str = "bfloat16"
     checkpointing: bool = False
     blend: float = 1.0

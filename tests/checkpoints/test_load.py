@@ -220,6 +220,12 @@ def test_published_files_are_told_apart_by_their_headers(manifest, family):
 # --- layouts of the transformer ---
 
 
+def test_a_repeated_portrait_is_told_by_the_config(tmp_path):
+    config = json.loads(CONFIG["config"]) | {"repeats_portrait": True}
+    save_file(weights("transformer"), tmp_path / "m.safetensors", {"config": json.dumps(config)})
+    assert load_transformer(tmp_path / "m.safetensors", CPU, F32).config.repeats_portrait
+
+
 @pytest.mark.parametrize("prefix", ["", "diffusion_model.", "model.diffusion_model."])
 def test_one_file_with_any_prefix(tmp_path, prefix):
     own = weights("transformer")

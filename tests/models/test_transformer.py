@@ -51,6 +51,16 @@ def test_every_input_is_felt(model: Transformer, part: str) -> None:
     assert (evaluate(model, x) - evaluate(model, changed)).abs().max() > 1e-4
 
 
+def test_a_repeated_portrait_stands_beside_every_frame(model: Transformer) -> None:
+    """The rest of the condition is not read; what is there is as if it had been handed in for every frame."""
+    repeating = Transformer(TransformerConfig(**{**vars(CONFIG), "repeats_portrait": True})).requires_grad_(False)
+    repeating.load_state_dict(model.state_dict())
+    x = inputs(0)
+    repeated = {**x, "cond": x["cond"][:, :, :1].expand_as(x["cond"])}
+    assert torch.equal(evaluate(repeating, x), evaluate(model, repeated))
+    assert not torch.equal(evaluate(repeating, x), evaluate(model, x))
+
+
 def test_text_is_padded_with_zeros(model: Transformer) -> None:
     x = inputs(0)
     padded = {**x, "text": torch.cat([x["text"], torch.zeros(1, 3, 12)], dim=1)}

@@ -48,6 +48,12 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.parametrize("repeats", [False, True])
+def test_a_repeated_portrait_is_the_trained_transformers(repeats):
+    settings = Settings(Schedule(steps=1), repeats_portrait=repeats)
+    assert commands.Run(settings).transformer(trained=True).config.repeats_portrait == repeats
+
+
 def run(folder, stage: str, settings: str, *options: str, data: str = "") -> int:
     config = folder / f"{stage}.toml"
     config.write_text(settings + DATA.format(folder=folder) + data + SCHEDULE)

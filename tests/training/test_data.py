@@ -1,6 +1,7 @@
 """Drawn people who speak: repeatable, all different, their mouths in step with the sound."""
 
 import wave
+from dataclasses import replace
 
 import av
 import numpy as np
@@ -8,7 +9,9 @@ import pytest
 import torch
 
 from livetalk_core.errors import InputError
+from livetalk_core.training.altered import Alteration
 from livetalk_core.training.data import TakeSource, video
+from livetalk_core.training.motion import BLINK
 from livetalk_core.training.speech import SpeechFolder
 
 INDEX = torch.arange(0, 200, 8)[None]
@@ -46,6 +49,35 @@ def test_the_picture_moves(source):
     frames = video([source.take(0)], INDEX, (64, 64))[0]
     assert (frames[:, 1:] - frames[:, :-1]).abs().mean() > 1e-3
     assert frames.abs().max() <= 1
+
+
+def test_phrased_eyes_blink_where_the_voice_pauses(source):
+    take = replace(source, phrased=True).take(0)
+    shut = (take.pose.eyes < 0.3).nonzero()[:, 0]
+    begun = shut[torch.cat([torch.tensor([True]), shut.diff() > 1])] - BLINK.index(min(BLINK)) + 1
+    assert len(begun) >= 3 and begun.diff().min() >= 1.4 * 25
+    for frame in begun.tolist():
+        assert take.mouth.opening[max(0, frame - 3) : frame].mean() < 0.15
+        assert take.mouth.opening[max(0, frame - 14) : frame - 3].max() > 0.3
+
+
+def test_an_altered_take_has_one_other_look_in_all_its_frames(source):
+    plain, altered = source.scene(0, (64, 64)), replace(source, altered=1.0).scene(0, (64, 64))
+    (video, weight), (changed, bent) = plain.film(INDEX), altered.film(INDEX)
+    assert torch.equal(altered.film(INDEX).video, changed)
+    assert changed.shape == video.shape and changed.abs().max() <= 1 and bent.shape == weight.shape
+    assert (changed - video).abs().mean() > 0.1 and (bent - weight).abs().max() > 0.1
+    for frames in (changed, video):  # nothing of the change moves
+        assert 1e-3 < frames.diff(dim=2).abs().mean() < 0.1
+    name, still = source.take(0).alteration, video[:, :, :1].expand(-1, -1, 5, -1, -1)
+    assert name is None and not Alteration.of("a").video(still).diff(dim=2).any()
+
+
+def test_what_is_altered_depends_on_the_take():
+    first, other = (Alteration.of("train", 1, index) for index in (0, 1))
+    assert not torch.equal(first.colors, other.colors) and not torch.equal(first.bends[0], other.bends[0])
+    grey = torch.full((1, 3, 1, 4, 4), 0.2)
+    assert Alteration(first.colors, torch.zeros(3), first.bends).video(grey).std(1).max() < 1e-5  # grey stays grey
 
 
 def test_a_wav_of_any_kind_is_read_and_a_damaged_one_is_named(tmp_path):

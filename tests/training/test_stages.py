@@ -9,7 +9,7 @@ from livetalk_core.checkpoints import nano
 from livetalk_core.config import PRESETS
 from livetalk_core.errors import InputError
 from livetalk_core.models.audio_encoder import windows
-from livetalk_core.training.adapt import Adaptation, condition_of, decode_normalized, dropped, softened
+from livetalk_core.training.adapt import Adaptation, condition_of, decode_normalized, dropped, roughened, softened
 from livetalk_core.training.chance import generator_of
 from livetalk_core.training.data import TakeSource, video
 from livetalk_core.training.distill import Distillation
@@ -125,9 +125,32 @@ def test_softened_motion_keeps_means_and_loses_detail():
     assert torch.equal(softened(motion, 0.0, generator_of("soft")), motion)
 
 
-def test_only_two_motion_latents_are_softened(pool, transformer):
-    """One is the portrait at a stream's beginning, which is never soft."""
-    plain, soft = (Adaptation(transformer, None, pool, clips=2, soften=share) for share in (0.0, 1.0))
+def test_rough_motion_has_noise_and_spots_of_another_sample():
+    level = torch.tensor([0.0, 50.0, 100.0, 150.0])
+    motion = level[:, None, None, None, None].expand(-1, 16, 2, 16, 16)
+    rough = roughened(motion, 1.0, generator_of("rough"))
+    noise = (rough - rough.mean(1, keepdim=True)).std((1, 2, 3, 4))
+    assert (noise > 0).all() and noise.max() <= 0.61 and noise.max() > 2 * noise.min()
+    assert (rough.mean((1, 2)) - motion[:, 0, 0])[0].max() > 5  # of the next sample
+    assert ((rough - motion).abs().amax((1, 2)) < 3).float().mean() > 0.2  # beside the spots
+    assert torch.equal(roughened(motion, 0.0, generator_of("rough")), motion)
+
+
+def test_worn_motion_has_been_through_the_vae(pool, transformer, vae):
+    task = Adaptation(transformer, vae, pool, clips=2, trips=3)
+    batch = task.batch(0)
+    motion = batch["latent"][:, :, :2]
+    found = [task._worn(motion, batch["reference"], generator_of("worn", step)) for step in range(12)]
+    changed = [one for one in found if not torch.equal(one, motion)]
+    assert 1 <= len(changed) < 12
+    off = {round(float((one - motion).square().mean()), 4) for one in changed}
+    assert min(off) > 1e-3 and len(off) > 1  # some by more trips than others
+
+
+@pytest.mark.parametrize("change", ["soften", "roughen"])
+def test_only_two_motion_latents_are_changed(pool, transformer, change):
+    """One is the portrait at a stream's beginning, which is never soft or rough."""
+    plain, soft = (Adaptation(transformer, None, pool, clips=2, **{change: share}) for share in (0.0, 1.0))
     seen: list[torch.Tensor] = []
     transformer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[2].motion))
     counts = set()

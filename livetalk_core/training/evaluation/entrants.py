@@ -24,7 +24,7 @@ DRAWN = "drawn"
 """In place of a model: the generator's own frames through the VAE of `nano`."""
 SETTINGS: dict[str, Callable[[str], Any]] = {
     "transformer": Path, "vae": Path, "steps": int, "guidance": float, "color": float, "correction": float,
-    "disturbance": float, "fp8": int, "revisions": int,
+    "disturbance": float, "fp8": int, "revisions": int, "repeats_portrait": int,
 }  # fmt: skip
 
 
@@ -37,7 +37,7 @@ class Entrant:
     student.
     color: strength of the colour step. correction: strength of retrospective correction, 0: off.
     disturbance: deviation of noise added to each chunk's latent. fp8: 1 for the blocks' linear layers in FP8.
-    revisions: of the latents that a chunk hands on.
+    revisions: of the latents that a chunk hands on. repeats_portrait: 1 for a transformer trained with it.
     """
 
     model: str = "nano"
@@ -50,6 +50,7 @@ class Entrant:
     disturbance: float = 0.0
     fp8: int = 0
     revisions: int | None = None
+    repeats_portrait: int = 0
 
     @classmethod
     def parse(cls, text: str) -> "Entrant":
@@ -79,6 +80,8 @@ class Entrant:
         if self.model == DRAWN:
             return DrawnPerformer(model.load_vae(), stream)
         transformer = place(model.transformer, device, bool(self.fp8))
+        if self.repeats_portrait:
+            transformer.config = replace(transformer.config, repeats_portrait=True)
         engine = LocalEngine(transformer, model.vae, device, stream.shift, guidance=stream.guidance)
         return ModelPerformer(model, Disturbed(engine, self.disturbance) if self.disturbance else engine, stream)
 

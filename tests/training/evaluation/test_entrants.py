@@ -51,6 +51,13 @@ def test_settings_reach_the_stream():
         Entrant.parse("nano,correction=2").open(CPU, torch.float32)
 
 
+def test_a_repeated_portrait_reaches_the_transformer(chunk):
+    performer = Entrant.parse("nano,repeats_portrait=1").open(CPU, torch.float32)
+    plain = Entrant.parse("nano").open(CPU, torch.float32)
+    assert isinstance(performer, ModelPerformer) and isinstance(plain, ModelPerformer)
+    assert not torch.equal(performer.engine.denoise(*chunk), plain.engine.denoise(*chunk))
+
+
 def test_weights_of_a_checkpoint_take_the_place_of_the_models(tmp_path):
     vae = nano.vae("cpu", torch.float32)
     weights = {name: values.clone() for name, values in vae.state_dict().items()}
