@@ -27,6 +27,11 @@ ANOTHER_SEED = """() => {
         if (widget.name === 'seed') widget.value = 7;
     app.queuePrompt(0);
 }"""
+PARTIAL = """() => {
+    app.canvas.setDirty(true, true);
+    return [...document.querySelectorAll('video')].some(v => v.src.includes('.partial.mp4') && v.videoWidth === 64);
+}"""
+CROP_VIEW = "() => document.querySelector('canvas.livetalk-crop')?.width > 100"
 SMALL = {"width": 700, "height": 500}
 """Drawn without a graphics card, a large page would fall behind the preview."""
 PREVIEW = "() => Object.values(app.nodePreviewImages).flat().length > 0"
@@ -96,4 +101,26 @@ def test_a_run_queued_behind_another_shows_no_error(server, frontend, new_nodes)
         page.set_viewport_size(SIZE)
         page.evaluate(FIT)
         page.wait_for_function(VIDEO, timeout=60_000)
+        assert not page.evaluate(FAILED_VIDEO)
+
+
+@pytest.mark.parametrize("new_nodes", [False, True], ids=["canvas", "nodes2"])
+def test_a_cancelled_run_plays_what_is_done(server, frontend, new_nodes):
+    from tests.browser.frontend import FIT, SIZE, opened, picture, report
+
+    with opened(f"http://127.0.0.1:{server.port}") as page:
+        page.set_viewport_size(SMALL)
+        report(page, load(named("livetalk_quick_start")))
+        page.wait_for_function(CROP_VIEW)
+        page.evaluate(QUEUE)
+        page.wait_for_function(PREVIEW)  # of the first finished chunk: previews of latents are off
+        server.interrupt()
+        page.wait_for_function("() => window.ended")
+        assert page.evaluate("() => window.ended") == "execution_interrupted"
+        page.set_viewport_size(SIZE)
+        page.evaluate(FIT)
+        try:
+            page.wait_for_function(PARTIAL, timeout=60_000)
+        finally:
+            picture(page, SCREENSHOTS / frontend / f"cancelled_{'nodes2' if new_nodes else 'canvas'}.png")
         assert not page.evaluate(FAILED_VIDEO)
