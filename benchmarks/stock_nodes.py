@@ -118,7 +118,7 @@ class Graph:
     def node(self, kind: str, **inputs: Any) -> dict[str, Any]:
         """A node with the defaults that its schema has."""
         required = self.info[kind]["input"].get("required", {})
-        return {"class_type": kind, "inputs": {name: _default(*about) for name, about in required.items()} | inputs}
+        return {"class_type": kind, "inputs": dict(_defaults(required)) | inputs}
 
     def prompt(self, case: Case) -> dict[str, Any]:
         """The API prompt of a case."""
@@ -146,9 +146,16 @@ class Graph:
         return prompt
 
 
-def _default(kind: Any, options: dict[str, Any] | None = None) -> Any:
-    choices = kind if isinstance(kind, list) else (options or {}).get("options")
-    return (options or {}).get("default", choices[0] if choices else None)
+def _defaults(required: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every required input and its default; of a combo with inputs of its own, those too, named behind a dot."""
+    for name, (kind, *about) in required.items():
+        options = about[0] if about else {}
+        choices = kind if isinstance(kind, list) else options.get("options") or [None]
+        if isinstance(choices[0], dict):
+            yield f"{prefix}{name}", choices[0]["key"]
+            yield from _defaults(choices[0]["inputs"].get("required", {}), f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", options.get("default", choices[0])
 
 
 def happened(outcome: Outcome) -> str:
