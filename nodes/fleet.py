@@ -16,6 +16,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..livetalk_core.checkpoints import nano
+from ..livetalk_core.errors import InputError
 from ..livetalk_core.parallel.devices import parse_devices
 from ..livetalk_core.parallel.fleet import Fleet, local_fleet
 from ..livetalk_core.streaming.engine import Engine
@@ -119,6 +120,11 @@ class Devices(io.ComfyNode):
         """A copy of the MODEL that says where to run it; workers start when it is run."""
         host.require_livetalk(model)
         _, origin = model.cached_patcher_init
+        if origin and origin[2]:
+            raise InputError(
+                "this model is quantised as it is loaded (weight_dtype fp8_e4m3fn), which workers do not do; they take "
+                "a file that is: set weight_dtype to default, or make one with python -m livetalk_core convert --fp8"
+            )
         source = str(whole_model(Path(origin[0]))) if origin else nano.NAME
         patch = origin[1] or None if origin else None
         marked = model.clone()

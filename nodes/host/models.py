@@ -17,10 +17,12 @@ import torch
 from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor, nn
 
+from ...livetalk_core.checkpoints.convert import FP8_MARKER
 from ...livetalk_core.checkpoints.keys import transformer_name
 from ...livetalk_core.config import TransformerConfig
 from ...livetalk_core.errors import CheckpointError, InputError
 from ...livetalk_core.models.attention import AttentionFunction
+from ...livetalk_core.models.fp8 import FP8, is_quantized, scaled
 from ...livetalk_core.models.image_encoder import preprocess
 from ...livetalk_core.models.transformer import AudioContext, Context, Transformer
 from ...livetalk_core.shapes import LTX, WAN, Geometry
@@ -101,17 +103,36 @@ def host_attention(transformer_options: Mapping[str, Any]) -> AttentionFunction:
     return attention
 
 
-def read_weights(files: Sequence[Path]) -> Weights:
-    """The weights of all files under our names, quantised layers marked as ComfyUI marks them."""
+def read_weights(files: Sequence[Path], fp8: bool = False) -> Weights:
+    """The weights of all files under our names, quantised layers marked as ComfyUI marks them.
+
+    With `fp8`, the blocks' layers that are not quantised are, file by file, as `convert --fp8` does it.
+    """
     weights: Weights = {}
     for file in files:
         memory.throw_exception_if_processing_interrupted()
         found, metadata = comfy.utils.load_torch_file(str(file), safe_load=True, return_metadata=True)
         found, _ = comfy.utils.convert_old_quants(found, "", metadata=metadata)
         found = {transformer_name(key): tensor for key, tensor in found.items()}
+        found = as_fp8(found) if fp8 else found
         weights |= comfy.utils.convert_old_quants(found, "", metadata={})[0]
     memory.throw_exception_if_processing_interrupted()
     return weights
+
+
+def as_fp8(weights: Weights) -> Weights:
+    """Weights under our names in ComfyUI's scaled layout; a layer that is quantised already stays as it is."""
+    whole = {name for name, weight in weights.items() if is_quantized(name) and weight.itemsize > 1}
+    if not whole:
+        return weights
+    quantised: Weights = {FP8_MARKER: torch.zeros(2).to(FP8)}
+    for name in list(weights):
+        weight = weights.pop(name)
+        if name in whole:
+            memory.throw_exception_if_processing_interrupted()
+            weight, quantised[f"{name.removesuffix('.weight')}.scale_weight"] = scaled(weight, rows=False)
+        quantised[name] = weight
+    return quantised
 
 
 def build_model(

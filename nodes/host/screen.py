@@ -31,6 +31,9 @@ SECONDS_PER_SHOWN_FRAME = SHOWN_FRAMES / 25
 SECONDS_TO_DROP = 1.0
 """A browser keeps a preview for 0.4 s more, and may be busy; only then can the finished video be shown."""
 
+PATIENT = 5 * SECONDS_TO_DROP
+"""For a very busy browser."""
+
 Send = Callable[[Image.Image], None]
 
 
@@ -90,7 +93,7 @@ class Progress:
             return
         self.close()
         _drop_preview(running.node_id, client)
-        _show_later(running, output, 5 * SECONDS_TO_DROP)
+        _show_later(running, output, PATIENT)
         time.sleep(SECONDS_TO_DROP)
 
     def leave(self, output: Mapping[str, Any]) -> None:
@@ -101,7 +104,7 @@ class Progress:
         running = get_executing_context()
         self.close()
         if running is not None:
-            _show_later(running, output, SECONDS_TO_DROP)
+            _show_later(running, output, SECONDS_TO_DROP, PATIENT)
 
 
 class Playback:
@@ -193,30 +196,31 @@ def _drop_preview(node: str, client: str | None) -> None:
     PromptServer.instance.send_sync("progress_state", {"prompt_id": prompt, "nodes": {node: state}}, client)
 
 
-def _show_later(running: ExecutionContext, output: Mapping[str, Any], patience: float) -> None:
-    """Show a node's `output` after its prompt, `patience` seconds after the preview was dropped."""
+def _show_later(running: ExecutionContext, output: Mapping[str, Any], *pauses: float) -> None:
+    """Show a node's `output` after its prompt: for each pause, so many seconds after its preview was dropped."""
     executed = {
         "node": running.node_id,
         "display_node": _place(running)["display_node_id"],
         "output": dict(output),
         "prompt_id": running.prompt_id,
     }
-    arguments = (executed, PromptServer.instance.client_id, patience)
+    arguments = (executed, PromptServer.instance.client_id, pauses)
     Thread(target=_show_again, args=arguments, name="LiveTalk video", daemon=True).start()
 
 
-def _show_again(executed: Mapping[str, Any], client: str | None, patience: float) -> None:
+def _show_again(executed: Mapping[str, Any], client: str | None, pauses: Sequence[float]) -> None:
     """Once the prompt has ended: the preview dropped, what its node gave sent once more; not while others run."""
     server = PromptServer.instance
     while any(item[PROMPT_ID] == executed["prompt_id"] for item in server.prompt_queue.get_current_queue()[0]):
         time.sleep(SECONDS_TO_DROP)
     time.sleep(SECONDS_TO_DROP)
-    if server.prompt_queue.get_tasks_remaining():
-        return
-    _drop_preview(executed["node"], client)
-    time.sleep(patience)
-    if not server.prompt_queue.get_tasks_remaining():
-        server.send_sync("executed", dict(executed), client)
+    for pause in pauses:
+        if server.prompt_queue.get_tasks_remaining():
+            return
+        _drop_preview(executed["node"], client)
+        time.sleep(pause)
+        if not server.prompt_queue.get_tasks_remaining():
+            server.send_sync("executed", dict(executed), client)
 
 
 def say(text: str, log: bool = True) -> None:

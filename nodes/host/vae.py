@@ -84,7 +84,7 @@ def _our_vae(vae: comfy.sd.VAE, offload: torch.device) -> VAE | LTXVAE:
 
 def _our_weights(vae: comfy.sd.VAE) -> tuple[VAEConfig | LTXVAEConfig, Weights]:
     """What a stock VAE is, and its weights under the published keys, as far as its own are known."""
-    weights = vae.get_sd()
+    weights: Weights = vae.get_sd()
     if STATISTICS["latents_mean"] not in weights:
         head = weights.get("decoder.head.0.gamma")
         return VAEConfig(dim=1 if head is None else len(head)), weights

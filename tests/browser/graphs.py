@@ -163,7 +163,8 @@ LARGE = f"""## The 14B model on one card of 24 GB
 {files(TEXT_ENCODER, VISION_ENCODER, VAE, AUDIO_ENCODER)}
 - **{TRANSFORMER}** in **models/diffusion_models**: made from the published weights of \
 [SoulX-FlashTalk-14B](https://huggingface.co/Soul-AILab/SoulX-FlashTalk-14B) with \
-**python -m livetalk_core convert --fp8**; the pack's README says how
+**python -m livetalk_core convert --fp8**; or put the published files there, choose any of them, and set \
+**weight_dtype** to fp8_e4m3fn
 
 FP8 halves the transformer's memory; ComfyUI moves the other models out of the way by itself.
 """

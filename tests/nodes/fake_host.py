@@ -39,7 +39,8 @@ class FakeHost(types.ModuleType):
             raise self.core("errors").InputError(f"this MODEL is a {type(model).__name__}; needs a LiveTalk one")
         return model.config
 
-    def read_weights(self, files):
+    def read_weights(self, files, fp8=False):
+        assert not fp8
         return self.core("checkpoints.keys").transformer({k: v for file in files for k, v in load_file(file).items()})
 
     def build_model(self, name, config, weights, reload, disable_dynamic, shift=5.0):

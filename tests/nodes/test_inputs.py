@@ -50,7 +50,11 @@ class TestLoadModel:
         return write
 
     def load(self, nodes, patch="none"):
-        return nodes["LiveTalkLoadModel"][0].execute(model_name="talk.safetensors", model_patch=patch).args[0]
+        return (
+            nodes["LiveTalkLoadModel"][0]
+            .execute(model_name="talk.safetensors", model_patch=patch, weight_dtype="default")
+            .args[0]
+        )
 
     def test_loads_a_file_with_comfyuis_prefix(self, nodes, file, embedded):
         weights = embedded[0].state_dict()
@@ -95,6 +99,19 @@ class TestLoadModel:
         index.touch()
         assert whole_model(shard) == index
         assert whole_model(tmp_path / "other.safetensors") == tmp_path / "other.safetensors"
+
+
+class TestNothingToLoad:
+    @pytest.mark.parametrize(("node", "named"), [
+        ("LiveTalkLoadModel", "SoulX-FlashTalk-14B"), ("LiveTalkLoadAudioEncoder", "wav2vec2-chinese-base"),
+    ])  # fmt: skip
+    def test_an_empty_list_says_what_to_download(self, nodes, host, errors, node, named):
+        cls = nodes[node][0]
+        name = cls.define_schema().inputs[0]
+        (choice,) = name.options["options"]
+        others = {"model_patch": "none", "weight_dtype": "default"} if node == "LiveTalkLoadModel" else {}
+        with pytest.raises(errors.InputError, match=f"download https://huggingface.co/.*{named}"):
+            cls.execute(**{name.id: choice}, **others)
 
 
 class TestLoadAudioEncoder:

@@ -14,7 +14,7 @@ WIDGET_KINDS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 # Workflows store widgets by position: a line may grow at its end, and change in no other way.
 WIDGETS = {
     "LiveTalkEmbeddedModel": [],
-    "LiveTalkLoadModel": ["model_name", "model_patch"],
+    "LiveTalkLoadModel": ["model_name", "model_patch", "weight_dtype"],
     "LiveTalkGuidance": ["text_guidance", "audio_guidance"],
     "LiveTalkLoadVAE": ["vae_name"],
     "LiveTalkLoadAudioEncoder": ["encoder_name"],

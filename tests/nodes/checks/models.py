@@ -128,6 +128,19 @@ def simulation(path, weights):
     return scaled
 
 
+def check_fp8_on_the_way_in_is_what_the_prepared_file_has():
+    _, weights = transformer()
+    with tempfile.TemporaryDirectory() as folder:
+        plain, fp8 = (Path(folder) / f"{name}.safetensors" for name in ("plain", "fp8"))
+        save_file(weights, plain)
+        convert(plain, fp8, fp8=True)
+        loaded, prepared = host.read_weights([plain], fp8=True), host.read_weights([fp8])
+    assert loaded.keys() == prepared.keys()
+    assert all(torch.equal(loaded[name].float(), prepared[name].float()) for name in loaded)
+    assert {name: tensor.dtype for name, tensor in loaded.items()} == {n: t.dtype for n, t in prepared.items()}
+    assert host.read_weights([]) == {}
+
+
 def check_files_load_plain_prefixed_and_scaled_fp8():
     model, weights = transformer()
     expected = denoise(LocalEngine(model, VAE(NANO.vae)))
