@@ -67,7 +67,7 @@ def prepare(settings: Settings, stage: Stage = unseen) -> tuple[Render, Model]:
     features = speech_features(sound, model.audio_encoder, plan, settings.audio_mode, offset)
     session = Session(
         talker.engine, talker.avatar, features, plan, stream, dict(zip(changes, talker.prompts, strict=True)),
-        ahead=settings.device.type != "cpu",
+        ahead=settings.device.type != "cpu", pixels=True,
     )  # fmt: skip
     inputs = {"model": model.fingerprint(), "portrait": talker.avatar.fingerprint, "speech": sound.fingerprint}
     written_sound = sound.reader()  # read by the writer, while the other is by the features

@@ -1,6 +1,7 @@
 """What a worker runs for `FleetEngine`: an engine on this rank's share of the models."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from math import prod
 from pathlib import Path
 from typing import Any, cast
@@ -27,8 +28,10 @@ from ..parallel.vae import split_vae
 from ..parallel.weights import place_weights, shard_weights, sharded_bytes, whole_bytes
 from ..parallel.worker import Job
 from .avatar import Avatar
-from .engine import LocalEngine
+from .engine import LocalEngine, OnStep
 from .fleet_engine import AVATAR
+from .session import ChunkEnd
+from .whole_chunks import session_of, state_tensors
 
 NO_VAE: Any = None
 """Until one is sent."""
@@ -79,6 +82,35 @@ class EngineRunner:
 
     def denoise(self, job: Job) -> None:
         """Reports each step done, then the latent."""
+        engine, avatar = self._ready(job)
+        audio, motion, noise = (job.tensors[name] for name in ("audio", "motion", "noise"))
+        noise = noise.expand(job.fields["steps"], *noise.shape[1:])  # one alone where all steps have the same
+        latent = engine.denoise(avatar, audio, motion, noise, lambda step: job.report({"step": step}))
+        job.report(tensors={"latent": latent})
+
+    def decode(self, job: Job) -> None:
+        """Reports frames as they are decoded."""
+        for frames in Announced(self.engine, job).decode(job.tensors["latent"]):
+            job.report(tensors={"frames": frames})
+
+    def encode(self, job: Job) -> None:
+        """Reports the latent."""
+        latent = Announced(self.engine, job).encode(job.tensors["frames"], job.tensors.get("noise"))
+        job.report(tensors={"latent": latent})
+
+    def chunk(self, job: Job) -> None:
+        """Reports each step done, a chunk's frames as pixels [n,H,W,3] and which is their first, then the state."""
+        engine, avatar = self._ready(job)
+        session, state = session_of(engine, avatar, job.fields, job.tensors, lambda step: job.report({"step": step}))
+        with closing(session.run(state)) as events:
+            for event in events:
+                if isinstance(event, ChunkEnd):
+                    job.report(tensors=state_tensors(event.state))
+                    return
+                job.report({"first": event.first}, {"pixels": event.pixels} if job.is_heard else {})
+
+    def _ready(self, job: Job) -> tuple["Announced", Avatar]:
+        """The engine as the job's fields have it sample, and the avatar, which is sent when it is another one."""
         news = named(job.tensors, AVATAR)
         self._avatar = Avatar(**cast(Any, news)) if news else self._avatar
         assert self._avatar is not None, "it comes with the first chunk"
@@ -87,22 +119,30 @@ class EngineRunner:
         self.engine.guidance = None if guidance is None else Guidance(**guidance)
         self.engine.bridge = job.fields["bridge"]
         self.engine.negative = self._negative = same(job.tensors.get("negative"), self._negative)
-        audio, motion, noise = (job.tensors[name] for name in ("audio", "motion", "noise"))
-        noise = noise.expand(job.fields["steps"], *noise.shape[1:])  # one alone where all steps have the same
-        job.expect(step_operations(self.engine.transformer.config, noise.shape[2:], self.engine.guidance))
-        latent = self.engine.denoise(self._avatar, audio, motion, noise, lambda step: job.report({"step": step}))
-        job.report(tensors={"latent": latent})
+        return Announced(self.engine, job), self._avatar
 
-    def decode(self, job: Job) -> None:
-        """Reports frames as they are decoded."""
-        job.expect(job.tensors["latent"][0, 0].numel())
-        for frames in self.engine.decode(job.tensors["latent"]):
-            job.report(tensors={"frames": frames})
 
-    def encode(self, job: Job) -> None:
-        """Reports the latent."""
-        job.expect(job.tensors["frames"].numel())
-        job.report(tensors={"latent": self.engine.encode(job.tensors["frames"], job.tensors.get("noise"))})
+class Announced:
+    """See `Engine`: a rank's, which says before each piece of work how much it is."""
+
+    def __init__(self, engine: LocalEngine, job: Job) -> None:
+        self.engine, self._job = engine, job
+
+    def denoise(self, avatar: Avatar, audio: Tensor, motion: Tensor, noise: Tensor, on_step: OnStep) -> Tensor:
+        """See `Engine.denoise`."""
+        operations = step_operations(self.engine.transformer.config, noise.shape[2:], self.engine.guidance)
+        self._job.expect("denoise", operations)
+        return self.engine.denoise(avatar, audio, motion, noise, on_step)
+
+    def decode(self, latent: Tensor) -> Iterator[Tensor]:
+        """See `Engine.decode`."""
+        self._job.expect("decode", latent[0, 0].numel())
+        return self.engine.decode(latent)
+
+    def encode(self, frames: Tensor, noise: Tensor | None = None) -> Tensor:
+        """See `Engine.encode`."""
+        self._job.expect("encode", frames.numel())
+        return self.engine.encode(frames, noise)
 
 
 def step_operations(config: TransformerConfig, latent: Sequence[int], guidance: Guidance | None) -> float:

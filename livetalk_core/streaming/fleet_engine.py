@@ -1,6 +1,6 @@
 """The engine that runs on a fleet of workers: the same three verbs, each one a job."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -16,6 +16,9 @@ from ..parallel.patches import Patch, patches_message
 from ..sampling.chunk import advance_of, read_noise
 from .avatar import Avatar
 from .engine import OnStep
+from .session import Frames, Order
+from .state import StreamState
+from .whole_chunks import order_message, state_of
 
 AVATAR = "avatar."
 """What the names begin with under which an avatar's tensors are sent."""
@@ -82,12 +85,9 @@ class FleetEngine:
         """See `Engine.denoise`."""
         self.fleet.start()
         self._give("patch", self.patches.key, lambda: patches_message(self.patches.patches))
-        guidance = None if self.guidance is None else asdict(self.guidance)
-        fields = {"shift": self.shift, "steps": len(noise), "guidance": guidance, "bridge": self.bridge}
-        read = read_noise(noise, advance_of(guidance is not None, self.bridge))
+        read = read_noise(noise, advance_of(self.guidance is not None, self.bridge))
+        fields = {**self._sampling(), "steps": len(noise)}
         tensors = {"audio": audio, "motion": motion, "noise": read, **self._news(avatar)}
-        if self.negative is not None:
-            tensors["negative"] = self.negative
         latent: Tensor | None = None
         with closing(self.fleet.run_on("denoise", fields, tensors)) as messages:
             for message in messages:
@@ -111,14 +111,38 @@ class FleetEngine:
         (message,) = self.fleet.run_on("encode", tensors=tensors)
         return message.tensors["latent"]
 
+    def chunk(self, order: Order, on_step: OnStep) -> Generator[Frames, None, StreamState]:
+        """See `session.ChunkEngine`."""
+        self._start_with_vae()
+        self._give("patch", self.patches.key, lambda: patches_message(self.patches.patches))
+        (fields, tensors), chunk = order_message(order), order.plan.chunk(order.state.next_chunk)
+        state: StreamState | None = None
+        news = self._news(order.avatar)
+        with closing(self.fleet.run_on("chunk", {**fields, **self._sampling()}, {**tensors, **news})) as messages:
+            for message in messages:
+                if "step" in message.fields:
+                    on_step(message.fields["step"])
+                elif "first" in message.fields:
+                    yield Frames(chunk, message.fields["first"], message.tensors["pixels"].movedim(-1, 0))
+                else:
+                    state = state_of(chunk.index + 1, order.state.seed, message.tensors)
+        assert state is not None, "it is the last report"
+        return state
+
+    def _sampling(self) -> dict[str, Any]:
+        """The fields that say how to sample."""
+        guidance = None if self.guidance is None else asdict(self.guidance)
+        return {"shift": self.shift, "guidance": guidance, "bridge": self.bridge}
+
     def _news(self, avatar: Avatar) -> dict[str, Tensor]:
-        """The avatar's tensors, unless the workers that are running have them."""
+        """The avatar's tensors, unless the workers that are running have them; and those of the negative prompt."""
         parts = {f"{AVATAR}{field.name}": getattr(avatar, field.name) for field in fields(avatar)}
         tensors = {name: part for name, part in parts.items() if isinstance(part, Tensor)}
         sent: dict[str, Tensor] = self.fleet.sent.get(AVATAR, {})
         self.fleet.sent[AVATAR] = tensors
         same = sent.keys() == tensors.keys() and all(sent[name] is tensor for name, tensor in tensors.items())
-        return {} if same else tensors
+        negative = {} if self.negative is None else {"negative": self.negative}
+        return negative if same else {**tensors, **negative}
 
     def _start_with_vae(self) -> None:
         self.fleet.start()

@@ -1,11 +1,11 @@
 """The loop: for each chunk, noise -> latent -> frames -> colour -> tail re-encoded."""
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ class Features(Protocol):
 
 
 class Frames(NamedTuple):
-    """Finished frames [3,n,H,W] in -1..1, the first of which is frame `first` of the video."""
+    """Finished frames [3,n,H,W] in -1..1, the first of which is frame `first` of the video; or as pixels, uint8."""
 
     chunk: Chunk
     first: int
@@ -41,6 +41,8 @@ class Frames(NamedTuple):
     @property
     def pixels(self) -> Tensor:
         """The frames as [n,H,W,3] uint8 on the CPU."""
+        if self.frames.dtype == torch.uint8:
+            return self.frames.movedim(0, -1).contiguous()
         rounded = ((self.frames + 1) * 127.5).round().clamp(0, 255)
         return rounded.to(torch.uint8).permute(1, 2, 3, 0).contiguous().cpu()
 
@@ -58,6 +60,29 @@ class ChunkInputs(NamedTuple):
     chunk: Chunk
     audio: Tensor
     noise: Tensor
+
+
+class Order(NamedTuple):
+    """What one chunk is made from. `audio` are the windows of its sound [P,frames,W,blocks,channels].
+
+    `new_prompt`: the avatar's text holds from this chunk on.
+    """
+
+    avatar: Avatar
+    audio: Tensor
+    state: StreamState
+    plan: ChunkPlan
+    stream: StreamConfig
+    new_prompt: bool = False
+
+
+@runtime_checkable
+class ChunkEngine(Protocol):
+    """An engine that computes whole chunks elsewhere, and sends no more of them than their pixels."""
+
+    def chunk(self, order: Order, on_step: Callable[[int], None]) -> Generator[Frames, None, StreamState]:
+        """The chunk's own frames as pixels; returns the state after it. Noise is that of the state's seed."""
+        ...
 
 
 def ignore_step(_: int) -> None:
@@ -85,7 +110,8 @@ class Session:
     step. With `ahead`, `run` has the next chunk's features and noise computed on another thread meanwhile: nothing else
     may use the features or their sound then. For GPUs; on a CPU the threads would be in each other's way. `before`
     [3,motion_frames,H,W] in -1..1 are frames that the stream goes on from, of another stream or any clip; the plan is
-    then `live`, so that its first chunk repeats them.
+    then `live`, so that its first chunk repeats them. `pixels` says that of the frames no more than these is read: an
+    engine of other processes then keeps all else there.
     """
 
     engine: Engine
@@ -99,6 +125,7 @@ class Session:
     ahead: bool = False
     before: Tensor | None = None
     posterior: Callable[[int], NoiseSource] = posterior_noise
+    pixels: bool = False
 
     def __post_init__(self) -> None:
         self._colors = ColorStatistics.of(self.avatar.reference.float().cpu())
@@ -110,13 +137,19 @@ class Session:
         shown = self.before[:, -1:].cpu() if self.stream.joined else None
         return StreamState(0, seed, self.encode(self.before, seed, 0).cpu(), shown=shown)
 
-    def run(self, state: StreamState) -> Iterator[Frames | ChunkEnd]:
+    def run(self, state: StreamState) -> Generator[Frames | ChunkEnd, None, None]:
         """All chunks from `state` on: frames as they are decoded, and a `ChunkEnd` after each chunk."""
         inputs = self._inputs_ahead(state) if self.ahead else self._all_inputs(state)
         with closing(inputs):
             for inputs_of_chunk in inputs:
-                watch = Watch(inputs_of_chunk.chunk)
-                state = yield from self._decode(state, self._denoise(state, inputs_of_chunk, watch), watch)
+                if (engine := self._chunk_engine) is not None:
+                    avatar, audio = self._avatar_at(inputs_of_chunk.chunk.index), inputs_of_chunk.audio
+                    new_prompt = inputs_of_chunk.chunk.index in self.prompts
+                    order = Order(avatar, audio, state, self.plan, self.stream, new_prompt)
+                    state = yield from engine.chunk(order, self.on_step)
+                else:
+                    watch = Watch(inputs_of_chunk.chunk)
+                    state = yield from self._decode(state, self._denoise(state, inputs_of_chunk, watch), watch)
                 yield ChunkEnd(inputs_of_chunk.chunk, state)
 
     def sample(self, state: StreamState) -> Tensor:
@@ -136,7 +169,14 @@ class Session:
     @torch.inference_mode()
     def _inputs(self, seed: int, index: int) -> ChunkInputs:
         chunk = self.plan.chunk(index)
-        return ChunkInputs(chunk, self.features.for_chunk(chunk), self._noise(seed, chunk))
+        noise = self._noise(seed, chunk) if self._chunk_engine is None else torch.empty(0)
+        return ChunkInputs(chunk, self.features.for_chunk(chunk), noise)
+
+    @property
+    def _chunk_engine(self) -> ChunkEngine | None:
+        """The engine, if it is to compute whole chunks: of noise that their seed tells, for a reader of pixels."""
+        told = self.noise is seeded_noise and self.posterior is posterior_noise
+        return self.engine if self.pixels and told and isinstance(self.engine, ChunkEngine) else None
 
     def _noise(self, seed: int, chunk: Chunk) -> Tensor:
         """What the chunk starts from, and what each step but the last adds: [steps,C,F,h,w]."""

@@ -7,7 +7,7 @@ from faulty_fleets import playable, processes_of
 from livetalk_core.checkpoints import nano
 from livetalk_core.commands.main import main
 from livetalk_core.commands.prepare import prepare
-from livetalk_core.config import Guidance
+from livetalk_core.config import CorrectionConfig, Guidance
 from livetalk_core.errors import InputError, NumbersError
 from livetalk_core.media.place import partial_path
 from livetalk_core.parallel.fleet import Limits, local_fleet
@@ -27,15 +27,32 @@ def fleet():
         yield fleet
 
 
-def frames_of(events):
-    return torch.cat([event.frames for event in events if isinstance(event, Frames)], dim=1)
+def pixels_of(events):
+    return torch.cat([event.pixels for event in events if isinstance(event, Frames)])
 
 
 @pytest.mark.parametrize("guidance", [None, Guidance(3.0, 2.0)])
 def test_frames_are_those_of_one_process(settings, fleet, guidance):
     renders = [prepare(settings(*of, guidance=guidance))[0] for of in (("one",), ("two", fleet))]
-    alone, together = (frames_of(render.run()) for render in renders)
-    assert (alone - together).abs().max() <= 2e-3  # of -1..1
+    alone, together = (pixels_of(render.run()).short() for render in renders)
+    assert (alone - together).abs().max() <= 1  # of 0..255
+
+
+@pytest.mark.parametrize("options", [{}, {"correction": CorrectionConfig(interval=1)}], ids=["plain", "corrected"])
+def test_chunks_computed_as_a_whole_are_those_of_their_parts(settings, fleet, options):
+    """To the bit, with fewer bytes (how few: benchmarks.fleet_path)."""
+    session = prepare(settings("whole", fleet, **options))[0].session
+    session.prompts = {1: session.avatar.text[:2]}
+    found = []
+    for pixels in (True, False):
+        session.pixels = pixels
+        before, events = sum(fleet.traffic), list(session.run(session.start(7)))
+        ends = [event.state.tensors() for event in events if isinstance(event, ChunkEnd)]
+        found.append((pixels_of(events), ends, sum(fleet.traffic) - before))
+    (whole, ends, few), (parts, wanted, many) = found
+    assert torch.equal(whole, parts)
+    assert all(torch.equal(end[name], state[name]) for end, state in zip(ends, wanted, strict=True) for name in state)
+    assert few * 2 < many
 
 
 def test_a_lora_reaches_the_workers_and_leaves_with_the_next_job(fleet):
