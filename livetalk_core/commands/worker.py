@@ -42,6 +42,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", help="cpu, cuda:1 ... (default: the GPU of torchrun's local rank, or the CPU)")
     command.add_argument("--rank", type=int, help="this worker's number (default: torchrun's)")
     command.add_argument("--ranks", type=int, help="how many workers there are (default: torchrun's)")
+    command.add_argument("--plain", action="store_true", help="no TLS: for a controller of this host, which says so")
     command.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's own choice)")
 
 

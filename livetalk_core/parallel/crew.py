@@ -120,7 +120,7 @@ class Crew:
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self.links = [Link(member, self.clock, self.events) for member in members]
         self.rates: dict[str, float] = {}
-        """Seconds that an operation of a verb has taken at most, between two reports."""
+        """Seconds that an operation of each kind of work has taken at most, between two reports."""
 
     def send(self, message: Message) -> None:
         """To all workers; returns at once."""

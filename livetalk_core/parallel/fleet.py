@@ -52,22 +52,26 @@ class Limits:
 class Progress:
     """One job under way: which ranks still work, and when it was last heard of.
 
-    `work` are the operations from one report to the next, 1 where they are not counted.
+    `pace` names the kind of work at hand, and `work` are its operations from one report to the next; 1 where they are
+    not counted.
     """
 
     job: int
     verb: str
     working: set[int]
     last: float
+    pace: str
     work: float = 1.0
-    slowest: float = 0.0
+    slowest: dict[str, float] = field(default_factory=dict)
+    """Seconds that an operation of each kind has taken at most."""
     meeting: set[int] = field(default_factory=set)
     """The ranks that look for others."""
     failures: dict[int, Mapping[str, Any]] = field(default_factory=dict)
 
     def heard(self, now: float) -> None:
         """Something came: note how long it took."""
-        self.slowest, self.last = max(self.slowest, (now - self.last) / self.work), now
+        self.slowest[self.pace] = max(self.slowest.get(self.pace, 0.0), (now - self.last) / self.work)
+        self.last = now
 
 
 class Fleet:
@@ -108,6 +112,12 @@ class Fleet:
     def members(self) -> Sequence[Member]:
         """The workers that are running."""
         return self._crew.members if self._crew else ()
+
+    @property
+    def traffic(self) -> tuple[int, int]:
+        """Bytes that the running workers were sent, and that came from them."""
+        connections = [member.connection for member in self.members]
+        return sum(each.sent for each in connections), sum(each.received for each in connections)
 
     def start(self) -> None:
         """Start and set up the workers, unless they are running."""
@@ -165,7 +175,7 @@ class Fleet:
         assert crew is not None, "started before"
         job = next(self._jobs)
         data = pack(Message(kind, job, fields, tensors))  # what cannot be packed is no job that could be stopped
-        progress = Progress(job, verb, set(range(len(crew.members))), crew.clock.now())
+        progress = Progress(job, verb, set(range(len(crew.members))), crew.clock.now(), verb)
         self.busy = True
         try:
             crew.post(data)
@@ -177,7 +187,8 @@ class Fleet:
             raise
         finally:
             self.busy = False
-        crew.rates[verb] = max(crew.rates.get(verb, 0.0), progress.slowest)
+        for pace, slowest in progress.slowest.items():
+            crew.rates[pace] = max(crew.rates.get(pace, 0.0), slowest)
 
     def _follow(self, crew: Crew, progress: Progress, poll: Callable[[], None]) -> Iterator[Message]:
         """What the job reports, until all ranks have done with it."""
@@ -193,7 +204,7 @@ class Fleet:
                 yield event.message
                 progress.last = crew.clock.now()  # the consumer's time is not the workers'
             elif event.message.kind == "expects":
-                progress.work = event.message.fields["operations"]
+                progress.pace, progress.work = event.message.fields["work"], event.message.fields["operations"]
             elif event.message.kind == "meets":
                 (progress.meeting.add if event.message.fields["begins"] else progress.meeting.discard)(event.rank)
             else:
@@ -221,7 +232,7 @@ class Fleet:
             raise self._loss(f"no progress for {limit:.0f} s: {_blame(crew, progress)}")
 
     def _limit(self, crew: Crew, progress: Progress) -> float:
-        limits, rate = self._limits, crew.rates.get(progress.verb)
+        limits, rate = self._limits, crew.rates.get(progress.pace)
         if progress.verb == SETUP:
             return limits.loading
         if rate is None or not any(crew.links[rank].place.get("waits") for rank in progress.working):
@@ -242,11 +253,11 @@ class Fleet:
         if lost:
             crew.source.wait(lost[0])
             fate = crew.source.fate(lost[0]) or "closed its connection"
-            return self._loss(f"{crew.members[lost[0]]} {fate}, during {progress.verb}")
+            return self._loss(f"{crew.members[lost[0]]} {fate}, during {progress.pace}")
         rank, failure = min(progress.failures.items(), key=lambda item: (item[1]["secondary"], item[0]))
         text = f"{failure['error']}: {failure['text']}" if not failure["expected"] else failure["text"]
         advice = "; it ran out of memory: a smaller size or sharded weights need less" * failure["out of memory"]
-        return self._loss(f"{crew.members[rank]} failed during {progress.verb}: {text}{advice}")
+        return self._loss(f"{crew.members[rank]} failed during {progress.pace}: {text}{advice}")
 
     def _hear_out(self, crew: Crew, progress: Progress, event: Event) -> list[int]:
         """Note all failures that come within the grace time; the ranks whose connection is lost."""

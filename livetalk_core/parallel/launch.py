@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
@@ -20,13 +21,16 @@ from ..errors import InputError, WorkerError
 from ..hardware.machine import ROOT
 from .devices import MOST_PORT
 from .meeting import Meeting
-from .protocol import Connection, Message, welcome
+from .protocol import HANDSHAKE_SECONDS, Connection, Message, welcome
+from .secure import Tls, listener_tls
 
 LOOPBACK = "127.0.0.1"
 PROGRAM = (sys.executable, "-m", "livetalk_core", "worker")
 EXIT_SECONDS = 3
 """How long a worker may take to end by itself."""
 POLL_SECONDS = 0.1
+MOST_GUESTS = 64
+"""Connections that may be under way to say who they are."""
 UNEQUAL = 0.8
 """A device with less than this share of the largest one's free memory is worth a word."""
 
@@ -54,6 +58,7 @@ class LocalWorkers:
     def __init__(self, devices: Sequence[str], program: Sequence[str] = PROGRAM) -> None:
         self.devices, self.ranks = devices, len(devices)
         self.secret = secrets.token_hex(32).encode()
+        self.tls = None  # nothing leaves this host
         self._program, self._processes = program, list[subprocess.Popen[bytes]]()
         self._meeting: Meeting | None = None
         self._ended = threading.Event()
@@ -124,7 +129,11 @@ class LocalWorkers:
             "connect": f"{LOOPBACK}:{port}", "rank": rank, "ranks": self.ranks, "device": self.devices[rank],
             "threads": threads, "secret-file": "-",
         }  # fmt: skip
-        command = [*self._program, *(str(word) for name, value in options.items() for word in (f"--{name}", value))]
+        command = [
+            *self._program,
+            *(str(word) for name, value in options.items() for word in (f"--{name}", value)),
+            "--plain",
+        ]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, cwd=ROOT)
         assert process.stdin
         process.stdin.write(self.secret + b"\n")
@@ -136,7 +145,7 @@ class RemoteWorkers:
     """Workers that torchrun starts, here or on other hosts; they connect to an address that is listened at."""
 
     def __init__(self, address: tuple[str, int], ranks: int, secret: bytes) -> None:
-        self.ranks, self.secret, self._address = ranks, secret, address
+        self.ranks, self.secret, self._address, self.tls = ranks, secret, address, listener_tls()
         self._meeting: Meeting | None = None
 
     @contextmanager
@@ -173,15 +182,25 @@ class RemoteWorkers:
 Source = LocalWorkers | RemoteWorkers
 
 
+class Guest(NamedTuple):
+    """One that has connected and not yet said who it is."""
+
+    host: str
+    since: float
+    thread: threading.Thread
+
+
 class Reception:
     """Lets workers in at an open port; a context, which turns away who is not in when it ends.
 
-    Each that comes is heard by a thread of its own: one that says nothing holds up neither the others nor a cancel.
+    Each that comes is heard by a thread of its own: one that says nothing holds up neither the others nor a cancel. It
+    has `HANDSHAKE_SECONDS` for all that it has to say, and leaves before when too many have come after it.
     """
 
-    def __init__(self, server: socket.socket, secret: bytes) -> None:
-        self._server, self._secret = server, secret
-        self._guests: dict[socket.socket, threading.Thread] = {}
+    def __init__(self, server: socket.socket, secret: bytes, tls: Tls | None = None) -> None:
+        self._server, self._secret, self._tls = server, secret, tls
+        self._guests: dict[socket.socket, Guest] = {}
+        self._refused: Counter[str] = Counter()
         self._introduced: queue.SimpleQueue[tuple[socket.socket, Member]] = queue.SimpleQueue()
         server.settimeout(POLL_SECONDS)
 
@@ -189,35 +208,59 @@ class Reception:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        for connected, thread in self._guests.items():
-            with suppress(OSError):  # it has gone by itself
-                connected.shutdown(socket.SHUT_RDWR)
-            thread.join()
+        for connected, guest in self._guests.items():
+            _shut(connected)
+            guest.thread.join()
             connected.close()
+        for host, count in self._refused.items():
+            if count > 1:
+                logging.warning("%d connections from %s were refused", count, host)
 
     def next(self) -> Member | None:
         """One that has shown that it knows the secret, if there is one now; its connection is the caller's."""
+        self._turn_away()
         try:
             connected, (host, *_) = self._server.accept()
         except TimeoutError:
             pass
+        except OSError as error:  # no descriptors are left: those that hold them leave before long
+            logging.warning("cannot let a worker in (%s); waiting", error.strerror)
+            time.sleep(POLL_SECONDS)
         else:
-            self._guests[connected] = threading.Thread(target=self._hear, args=(connected, host), daemon=True)
-            self._guests[connected].start()
+            thread = threading.Thread(target=self._hear, args=(connected, host), daemon=True)
+            self._guests[connected] = Guest(host, time.monotonic(), thread)
+            thread.start()
         if self._introduced.empty():
             return None
         connected, member = self._introduced.get()
-        del self._guests[connected]
+        self._guests.pop(connected, None)
         return member
 
+    def _turn_away(self) -> None:
+        """Forget those who have left; end the time of those who take too long, and of the oldest where all are many."""
+        self._guests = {each: guest for each, guest in self._guests.items() if each.fileno() >= 0}
+        oldest = list(self._guests)[: max(0, len(self._guests) - MOST_GUESTS)]
+        late = time.monotonic() - HANDSHAKE_SECONDS
+        for connected in {*oldest, *(each for each, guest in self._guests.items() if guest.since < late)}:
+            _shut(connected)
+
     def _hear(self, connected: socket.socket, host: str) -> None:
-        """Shake hands and hear who it is; strangers are turned away with a line in the log."""
+        """Shake hands and hear who it is; strangers are turned away, with a line in the log for each host's first."""
         try:
-            connection = welcome(connected, self._secret)
-            self._introduced.put((connected, Member(connection, dict(connection.receive().fields))))
+            connection = welcome(connected, self._secret, self._tls)
+            member = Member(connection, dict(connection.receive().fields))
+            self._introduced.put((connected, member))
         except (WorkerError, OSError) as error:
-            logging.warning("a connection from %s was refused: %s", host, error)
+            self._refused[host] += 1
+            if self._refused[host] == 1:
+                logging.warning("a connection from %s was refused: %s", host, error)
             connected.close()
+
+
+def _shut(connected: socket.socket) -> None:
+    """Wake who waits for this socket; its thread closes it."""
+    with suppress(OSError):  # it has gone by itself
+        connected.shutdown(socket.SHUT_RDWR)
 
 
 def gather_members(source: Source, seconds: float, poll: Callable[[], None]) -> list[Member]:
@@ -227,14 +270,15 @@ def gather_members(source: Source, seconds: float, poll: Callable[[], None]) -> 
     """
     members: dict[int, Member] = {}
     try:
-        with source.listen() as server, Reception(server, source.secret) as reception:
+        with source.listen() as server, Reception(server, source.secret, source.tls) as reception:
             until = time.monotonic() + seconds
             while len(members) < source.ranks:
                 poll()
                 _check_start(source, members, until, seconds)
                 member = reception.next()
                 if member is not None:
-                    _check_member(member, members, source.ranks)
+                    _check_member(member, source.ranks)
+                    _replace(members.get(member.rank), member)
                     members[member.rank] = member
     except BaseException:
         for member in members.values():
@@ -254,7 +298,14 @@ def _check_start(source: Source, members: dict[int, Member], until: float, secon
         raise WorkerError(f"{len(missing)} of {source.ranks} workers ({names}) have not connected in {seconds:.0f} s")
 
 
-def _check_member(member: Member, members: dict[int, Member], ranks: int) -> None:
+def _replace(before: Member | None, member: Member) -> None:
+    """A worker that was started anew takes the place of itself: what is left of the one before is ended."""
+    if before is not None:
+        logging.warning("%s takes the place of %s; if both were started, give each its own number", member, before)
+        before.connection.close()
+
+
+def _check_member(member: Member, ranks: int) -> None:
     about = member.about
     releases = (about["release"], about["torch"]), (__version__, torch.__version__)
     fault = ""
@@ -263,8 +314,6 @@ def _check_member(member: Member, members: dict[int, Member], ranks: int) -> Non
         fault = f"runs {found}; {needed} is needed: install the same on all hosts"
     elif about["ranks"] != ranks or not 0 <= about["rank"] < ranks:
         fault = f"is one of {about['ranks']} workers; {ranks} are needed: start as many as the controller waits for"
-    elif about["rank"] in members:
-        fault = f"has the number of {members[about['rank']]}; start the workers with one torchrun"
     if fault:
         member.connection.send(Message("goodbye", fields={"fault": fault}))
         member.connection.close()

@@ -2,6 +2,7 @@
 
 A connection begins with a handshake: both sides name the version of this protocol and prove, by a keyed hash of both
 sides' random numbers, that they know the fleet's secret, which itself is never sent. Nothing else is read before.
+Between hosts all of it is under TLS, whose certificate the proofs cover (`secure.py`).
 Then come messages, each a JSON header and a safetensors body, both with their length in front.
 """
 
@@ -9,6 +10,7 @@ import hmac
 import json
 import secrets
 import socket
+import ssl
 import struct
 import sys
 import threading
@@ -21,8 +23,9 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ..errors import WorkerError
+from .secure import SecureSocket, Tls, worker_context
 
-VERSION = 1
+VERSION = 2
 HANDSHAKE_SECONDS = 10
 TCP_INFO, UNANSWERED, LAST_ANSWER = 11, 24, 56
 """Linux's `struct tcp_info`; where it has the packets not acknowledged, and the milliseconds since the last one was."""
@@ -79,8 +82,10 @@ def _other_version(what: str, version: Any) -> str:
 class Connection:
     """One socket after its handshake. Any thread may send; one receives."""
 
-    def __init__(self, connected: socket.socket) -> None:
+    def __init__(self, connected: socket.socket | SecureSocket) -> None:
         self._socket, self._sending = connected, threading.Lock()
+        self.sent = self.received = 0
+        """Bytes of messages."""
         self._socket.settimeout(None)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -94,6 +99,7 @@ class Connection:
         try:
             with self._sending:
                 self._socket.sendall(data)
+                self.sent += len(data)
         except OSError as error:
             raise Disconnected(f"the connection is lost ({error})") from None
 
@@ -102,6 +108,7 @@ class Connection:
         header, body = _LENGTHS.unpack(_read(self._socket, _LENGTHS.size, heard))
         if header > MOST_HEADER or body > MOST_BODY:
             raise WorkerError(f"a message of {header + body} bytes; {STRANGER}")
+        self.received += _LENGTHS.size + header + body
         return unpack(_read(self._socket, header, heard), _read(self._socket, body, heard))
 
     def is_unanswered(self, seconds: float) -> bool:
@@ -119,7 +126,7 @@ class Connection:
         self._socket.close()
 
 
-def _read(connected: socket.socket, count: int, heard: Callable[[], None] = lambda: None) -> bytes:
+def _read(connected: socket.socket | SecureSocket, count: int, heard: Callable[[], None] = lambda: None) -> bytes:
     data = bytearray(count)
     view, done = memoryview(data), 0
     try:
@@ -134,31 +141,45 @@ def _read(connected: socket.socket, count: int, heard: Callable[[], None] = lamb
     return bytes(data)
 
 
-def welcome(connected: socket.socket, secret: bytes) -> Connection:
-    """The controller's side of the handshake; raises `WorkerError` for a stranger."""
-    own, theirs = _open(connected, "the worker")
-    if not hmac.compare_digest(_read(connected, PROOF_BYTES), _proof(secret, b"worker", own, theirs)):
-        raise WorkerError("a worker with another secret; give it this fleet's")
-    connected.sendall(_proof(secret, b"controller", own, theirs))
-    return Connection(connected)
+def welcome(connected: socket.socket, secret: bytes, tls: Tls | None = None) -> Connection:
+    """The controller's side of the handshake, under TLS where it is given; raises `WorkerError` for a stranger."""
+    connected.settimeout(HANDSHAKE_SECONDS)
+    talk = connected if tls is None else _secured(connected, tls.context, "the worker", is_listener=True)
+    bound = b"" if tls is None else tls.fingerprint
+    own, theirs = _open(talk, "the worker")
+    if not hmac.compare_digest(_read(talk, PROOF_BYTES), _proof(secret, b"worker", own, theirs, bound)):
+        raise WorkerError("a worker with another secret, or one between us and it; give it this fleet's")
+    talk.sendall(_proof(secret, b"controller", own, theirs, bound))
+    return Connection(talk)
 
 
-def introduce(connected: socket.socket, secret: bytes) -> Connection:
-    """The worker's side of the handshake; raises `WorkerError` where the controller is not ours."""
-    own, theirs = _open(connected, "the controller")
-    connected.sendall(_proof(secret, b"worker", theirs, own))
+def introduce(connected: socket.socket, secret: bytes, secure: bool = False) -> Connection:
+    """The worker's side of the handshake, under TLS if `secure`; a `WorkerError` where the controller is not ours."""
+    connected.settimeout(HANDSHAKE_SECONDS)
+    talk = _secured(connected, worker_context(), "the controller", is_listener=False) if secure else connected
+    bound = talk.certificate() if isinstance(talk, SecureSocket) else b""
+    own, theirs = _open(talk, "the controller")
+    talk.sendall(_proof(secret, b"worker", theirs, own, bound))
     try:
-        proof = _read(connected, PROOF_BYTES)
+        proof = _read(talk, PROOF_BYTES)
     except Disconnected:
         proof = b""
-    if not hmac.compare_digest(proof, _proof(secret, b"controller", theirs, own)):
-        raise WorkerError("the controller has another secret; give this worker the secret of its fleet")
-    return Connection(connected)
+    if not hmac.compare_digest(proof, _proof(secret, b"controller", theirs, own, bound)):
+        raise WorkerError(
+            "the controller has another secret, or is one between us and it; give this worker the secret of its fleet"
+        )
+    return Connection(talk)
 
 
-def _open(connected: socket.socket, who: str) -> tuple[bytes, bytes]:
+def _secured(connected: socket.socket, context: ssl.SSLContext, who: str, is_listener: bool) -> SecureSocket:
+    try:
+        return SecureSocket(connected, context, is_listener)
+    except ssl.SSLError as error:
+        raise WorkerError(f"{who} speaks no TLS ({error.reason}); {STRANGER}") from None
+
+
+def _open(connected: socket.socket | SecureSocket, who: str) -> tuple[bytes, bytes]:
     """Exchange names, versions and random numbers: own and theirs."""
-    connected.settimeout(HANDSHAKE_SECONDS)
     own = secrets.token_bytes(NONCE_BYTES)
     connected.sendall(_OPENING.pack(_NAME, VERSION) + own)
     name, version = _OPENING.unpack(_read(connected, _OPENING.size))
@@ -169,5 +190,5 @@ def _open(connected: socket.socket, who: str) -> tuple[bytes, bytes]:
     return own, _read(connected, NONCE_BYTES)
 
 
-def _proof(secret: bytes, role: bytes, controller: bytes, worker: bytes) -> bytes:
-    return hmac.digest(secret, role + controller + worker, "sha256")
+def _proof(secret: bytes, role: bytes, controller: bytes, worker: bytes, certificate: bytes) -> bytes:
+    return hmac.digest(secret, role + controller + worker + certificate, "sha256")

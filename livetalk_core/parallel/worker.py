@@ -59,13 +59,14 @@ Runners = Mapping[str, Callable[["Job"], Runner]]
 
 @dataclass(frozen=True)
 class Place:
-    """Where a worker stands among the others, and where it connects to."""
+    """Where a worker stands among the others, and where it connects to, by TLS if `secure`."""
 
     controller: tuple[str, int]
     secret: bytes
     rank: int
     ranks: int
     device: torch.device
+    secure: bool = True
 
 
 class Job:
@@ -75,10 +76,18 @@ class Job:
         self.fields, self.tensors, self.device = message.fields, message.tensors, worker.place.device
         self._worker, self._number = worker, message.job
 
-    def expect(self, operations: float) -> None:
-        """Say how many operations there are from one report to the next, on all ranks together."""
-        if self._worker.place.rank == 0:
-            self._worker.connection.send(Message("expects", self._number, {"operations": operations}))
+    @property
+    def is_heard(self) -> bool:
+        """Whether this rank's reports are sent: others need not make what only these hold."""
+        return self._worker.place.rank == 0
+
+    def expect(self, work: str, operations: float) -> None:
+        """Say how many operations of a kind of work there are from one report to the next, on all ranks together.
+
+        They may be of any unit that is the same for all work of the kind.
+        """
+        if self.is_heard:
+            self._worker.connection.send(Message("expects", self._number, {"work": work, "operations": operations}))
 
     @contextmanager
     def meeting(self) -> Iterator[None]:
@@ -97,7 +106,7 @@ class Job:
         report, and look for a cancel, long before.
         """
         collectives.finish(self.device)
-        if self._worker.place.rank == 0:
+        if self.is_heard:
             self._worker.connection.send(Message("item", self._number, fields or {}, tensors or {}))
         if self._worker.is_cancelled(self._number):
             raise Cancelled
@@ -228,6 +237,7 @@ def place_of(
     rank: int | None = None,
     ranks: int | None = None,
     threads: int | None = None,
+    plain: bool = False,
 ) -> Place:
     """A worker's place from its options; what is not given comes from torchrun's environment."""
     environment = os.environ
@@ -239,7 +249,7 @@ def place_of(
         if "RANK" not in environment:
             raise InputError("no --rank and --ranks, and no torchrun that gives them; start workers with torchrun")
         rank, ranks = int(environment["RANK"]), int(environment["WORLD_SIZE"])
-    return Place(address(connect), read_secret(secret_file), rank, ranks, choose_device(device))
+    return Place(address(connect), read_secret(secret_file), rank, ranks, choose_device(device), not plain)
 
 
 def read_secret(file: str | None) -> bytes:
@@ -260,12 +270,12 @@ def read_secret(file: str | None) -> bytes:
     return secret
 
 
-def connect(address: tuple[str, int], secret: bytes) -> Connection:
+def connect(address: tuple[str, int], secret: bytes, secure: bool) -> Connection:
     """Look for the controller until it listens; raises `WorkerError` where none does."""
     until = time.monotonic() + CONNECT_SECONDS
     while True:
         try:
-            return introduce(socket.create_connection(address), secret)
+            return introduce(socket.create_connection(address), secret, secure)
         except OSError as error:
             if time.monotonic() > until:
                 name = f"{address[0]}:{address[1]}"
@@ -293,7 +303,7 @@ def serve(place: Place, runners: Runners) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the controller decides
     if place.device.type == "cuda":
         torch.cuda.set_device(place.device)
-    return Worker(place, connect(place.controller, place.secret), runners).serve()
+    return Worker(place, connect(place.controller, place.secret, place.secure), runners).serve()
 
 
 def keep_to_this_host() -> None:

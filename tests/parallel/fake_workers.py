@@ -20,7 +20,7 @@ class FakeWorkers:
 
     def __init__(self, script, ranks=1, waits=True, about=lambda _: {}, meets=False):
         self.script, self.ranks, self.secret, self.waits = script, ranks, SECRET, waits
-        self.about, self.meets = about, meets
+        self.about, self.meets, self.tls = about, meets, None
         self.workers = []
 
     @contextmanager

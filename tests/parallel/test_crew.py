@@ -28,7 +28,7 @@ UNIT = 0.1
 def work(worker, message):
     """As many operations as the call says, then a report."""
     if operations := message.fields.get("counted"):
-        worker.connection.send(Message("expects", message.job, {"operations": operations}))
+        worker.connection.send(Message("expects", message.job, {"work": "step", "operations": operations}))
     time.sleep(message.fields["seconds"])
     worker.connection.send(Message("item", message.job, {"step": 0}))
 

@@ -93,10 +93,10 @@ def test_a_controller_that_does_not_know_the_secret_is_not_served(sockets):
 
 def test_another_version_is_refused_by_both(sockets, monkeypatch):
     sockets[1].sendall(struct.pack(">8sH", b"LiveTalk", 7) + bytes(32))
-    with pytest.raises(WorkerError, match="the worker has protocol version 7; this one needs 1"):
+    with pytest.raises(WorkerError, match="the worker has protocol version 7; this one needs 2"):
         welcome(sockets[0], SECRET)
     header = json.dumps({"version": 7, "kind": "call", "job": 1, "fields": {}}).encode()
-    with pytest.raises(WorkerError, match="the message has protocol version 7; this one needs 1"):
+    with pytest.raises(WorkerError, match="the message has protocol version 7; this one needs 2"):
         protocol.unpack(header, b"")
 
 
