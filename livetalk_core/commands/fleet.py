@@ -22,6 +22,10 @@ def fleet_options(command: argparse.ArgumentParser, listen: str = "--listen") ->
     command.add_argument("--secret-file", help=f"with {listen}: the secret, else from {SECRET_VARIABLE}")
     command.add_argument("--shard-weights", action="store_true", help="each worker keeps a part of the weights")
     command.add_argument(
+        "--mesh", metavar="ulysses=U,ring=R",
+        help="how devices split attention (default: most Ulysses inside a host, a ring between hosts)",
+    )  # fmt: skip
+    command.add_argument(
         "--send-fp8",
         action="store_true",
         help="workers send each other FP8, half the bytes: for GPUs without NVLink; costs exactness",
@@ -30,9 +34,13 @@ def fleet_options(command: argparse.ArgumentParser, listen: str = "--listen") ->
 
 def fleet_of(options: argparse.Namespace, dtype: "torch.dtype") -> "Fleet | None":
     """The workers that the options ask for, if any."""
-    from ..streaming.fleet_engine import engine_setup
+    from ..parallel.devices import parse_mesh
+    from ..streaming.fleet_engine import Ways, engine_setup
 
-    setup = engine_setup(options.model, dtype, options.shard_weights, patch=options.patch, send_fp8=options.send_fp8)
+    ways = Ways(options.attention, options.compile, options.fp8, parse_mesh(options.mesh))
+    setup = engine_setup(
+        options.model, dtype, options.shard_weights, patch=options.patch, send_fp8=options.send_fp8, ways=ways
+    )
     fleet = _workers(options, setup)
     if fleet is not None and options.send_fp8:
         fleet.name += ", which send FP8"

@@ -70,7 +70,7 @@ def open_model(settings: ModelSettings) -> tuple[Model, StreamConfig]:
     _check_speed_options(settings)
     model = open_placed(
         settings.model, settings.device, settings.dtype, settings.placement, settings.size, settings.patch,
-        whole=settings.compiled,
+        whole=settings.compiled and settings.fleet is None,
     )  # fmt: skip
     return model, stream_of(model.preset.stream, settings)
 
@@ -152,7 +152,7 @@ def stream_of(default: StreamConfig, settings: ModelSettings) -> StreamConfig:
 
 def _check_speed_options(settings: ModelSettings) -> None:
     """Raise `InputError` for options that do not go together."""
-    if settings.fleet is not None and (settings.attention != "auto" or settings.compiled or settings.placement):
-        raise InputError("--attention, --compile, --fp8 and --memory are for one device; leave them out, or --devices")
+    if settings.fleet is not None and settings.placement.memory is not None:
+        raise InputError("--memory is for one device; leave it out, or --devices: --shard-weights needs less on each")
     if settings.compiled and settings.placement.memory is not None:
         raise InputError("--compile makes one graph of a step, and --memory streams weights into it: leave one out")

@@ -80,6 +80,16 @@ def _check(devices: Sequence[str], gpus: int) -> None:
         logging.warning("%d CPU workers on %d cores: they take turns, so this is slower", len(devices), cores)
 
 
+def parse_mesh(text: str | None) -> tuple[int, int] | None:
+    """`ulysses=2,ring=2` -> (2, 2); either alone is that and 1 of the other. None without a text: the default."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(?:ulysses=(\d+))?,?(?:ring=(\d+))?", text.replace(" ", ""))
+    if found is None or not (found[1] or found[2]) or "0" in found.groups():
+        raise InputError(f"mesh {text!r}; write ulysses=2,ring=2: their product is the number of devices")
+    return int(found[1] or 1), int(found[2] or 1)
+
+
 def address(text: str) -> tuple[str, int]:
     """`HOST:PORT` -> (host, port)."""
     host, _, port = text.rpartition(":")

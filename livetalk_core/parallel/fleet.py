@@ -139,7 +139,8 @@ class Fleet:
         self.sent = {}
         try:
             fields, tensors = self._setup
-            for _ in self._run("setup", SETUP, {**fields, **source.meet()}, tensors):
+            hosts = [member.about["host"] for member in members]
+            for _ in self._run("setup", SETUP, {**fields, **source.meet(), "hosts": hosts}, tensors):
                 pass
         except BaseException:
             self._end(politely=False)

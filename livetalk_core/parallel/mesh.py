@@ -5,9 +5,10 @@ links; those of equal place in their groups form a ring.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import groupby
 from typing import Any, cast
 
 import torch
@@ -26,6 +27,15 @@ def degrees(ranks: int, heads: int) -> list[tuple[int, int]]:
         raise InputError(f"{ranks} ranks; at least 1 is needed")
     common = math.gcd(ranks, heads)
     return [(ulysses, ranks // ulysses) for ulysses in range(common, 0, -1) if common % ulysses == 0]
+
+
+def default_ulysses(heads: int, hosts: Sequence[str]) -> int:
+    """The most Ulysses that `heads` allow within hosts, given each rank's: its exchange waits for the slowest link.
+
+    The ring, whose transfers run beside attention, goes from host to host.
+    """
+    runs = [len(list(ranks)) for _, ranks in groupby(hosts)]
+    return math.gcd(heads, *runs)
 
 
 @dataclass(frozen=True)

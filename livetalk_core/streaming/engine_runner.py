@@ -15,13 +15,15 @@ from ..checkpoints.folder import TRANSFORMER, find, find_vae
 from ..checkpoints.load import transformer_part, vae_part
 from ..config import Guidance, LTXVAEConfig, TransformerConfig, VAEConfig
 from ..errors import InputError
+from ..hardware.kernels import Call, Shape, choose_attention
 from ..hardware.machine import available_memory
+from ..hardware.placement import Placement, layers_of, place
 from ..models import operations
 from ..models.codec import build_vae
 from ..models.ltx_vae import LTXVAE
 from ..models.transformer import Transformer
 from ..models.vae import VAE
-from ..parallel.mesh import Mesh, group_of
+from ..parallel.mesh import Mesh, default_ulysses, group_of
 from ..parallel.patches import patch_weights, patches_of
 from ..parallel.sequence import split_sequence
 from ..parallel.vae import split_vae
@@ -29,10 +31,11 @@ from ..parallel.weights import place_weights, shard_weights, sharded_bytes, whol
 from ..parallel.worker import Job
 from .avatar import Avatar
 from .engine import LocalEngine, OnStep
-from .fleet_engine import AVATAR
+from .fleet_engine import AVATAR, Ways
 from .session import ChunkEnd
 from .whole_chunks import session_of, state_tensors
 
+PROBED = (Call(1, 8192, 8192), Call(1, 4096, 512), Call(9, 512, 32))
 NO_VAE: Any = None
 """Until one is sent."""
 
@@ -51,11 +54,13 @@ class EngineRunner:
         """The runner of a set-up as `engine_setup` makes it."""
         fields, device = setup.fields, setup.device
         dtype = getattr(torch, fields["dtype"])
-        transformer = load_transformer(fields["model"], dtype, device, fields["sharded"], fields["patch"])
+        ways = Ways(*fields["ways"])
+        transformer = load_transformer(fields["model"], dtype, device, fields["sharded"], fields["patch"], ways.fp8)
         with setup.meeting():
-            mesh = Mesh.of(transformer.config.num_heads, device=device)
+            mesh = mesh_of(transformer.config.num_heads, ways.mesh, fields["hosts"], device)
         split = split_sequence(transformer, mesh, fields["send_fp8"])
-        runner = cls(LocalEngine(split, NO_VAE, device), dtype)
+        attention = choose_attention(ways.attention, shape_of(transformer.config, mesh, device, dtype))
+        runner = cls(LocalEngine(split, NO_VAE, device, attention=attention, compiled=ways.compiled), dtype)
         if fields["own_vae"]:
             runner.engine.vae = split_vae(load_vae(fields["model"], dtype, device))
         return runner
@@ -77,7 +82,10 @@ class EngineRunner:
         self._unpatch = lambda: None
         transformer = self.engine.transformer
         # Anew: what it keeps of an avatar was computed with the weights of before.
-        self.engine = LocalEngine(transformer, self.engine.vae, self.engine.device)
+        before = self.engine
+        self.engine = LocalEngine(
+            transformer, before.vae, before.device, attention=before.attention, compiled=before.compiled
+        )
         self._unpatch = patch_weights(transformer, patches_of(job.fields, job.tensors), job.device, self.dtype)
 
     def denoise(self, job: Job) -> None:
@@ -145,6 +153,21 @@ class Announced:
         return self.engine.encode(frames, noise)
 
 
+def mesh_of(heads: int, mesh: Sequence[int] | None, hosts: Sequence[str], device: torch.device) -> Mesh:
+    """The mesh that was asked for, (ulysses, ring), or what suits the hosts, one for each rank."""
+    if mesh is None:
+        return Mesh.of(heads, default_ulysses(heads, hosts), device)
+    ulysses, ring = mesh
+    if ulysses * ring != len(hosts):
+        raise InputError(f"mesh ulysses={ulysses},ring={ring} on {len(hosts)} devices; needs a product of {len(hosts)}")
+    return Mesh.of(heads, ulysses, device)
+
+
+def shape_of(config: TransformerConfig, mesh: Mesh, device: torch.device, dtype: torch.dtype) -> Shape:
+    """What a rank's attention is probed with: its heads, and calls of a chunk's kind, whose size is not known yet."""
+    return Shape(device, dtype, config.num_heads // mesh.ulysses, config.head_dim, PROBED)
+
+
 def step_operations(config: TransformerConfig, latent: Sequence[int], guidance: Guidance | None) -> float:
     """About how many operations a step on a latent of so many frames, rows and columns is, for all ranks together."""
     tokens = prod(latent) / config.geometry.patch**2
@@ -164,19 +187,28 @@ def named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def load_transformer(
-    model: str, dtype: torch.dtype, device: torch.device, sharded: bool, patch: str | None = None
+    model: str,
+    dtype: torch.dtype,
+    device: torch.device,
+    sharded: bool,
+    patch: str | None = None,
+    fp8: bool = False,
 ) -> Transformer:
     """The transformer on this rank's device, whole or this rank's share of its weights.
 
     Weights are mapped from the file: all processes of a host read the one copy in its memory. Those of another dtype
-    than `dtype` are converted on their way to the device, one by one, of a share no more than that.
+    than `dtype` are converted on their way to the device, one by one, of a share no more than that. With `fp8`, the
+    blocks are quantised there, block by block.
     """
+    layers = layers_of(Placement(fp8), device)
     if model == nano.NAME:
-        transformer = nano.transformer("cpu", dtype)
+        transformer = nano.transformer("cpu", dtype, layers)
     else:
         path = Path(model)
         file, added = find(path, TRANSFORMER) if path.is_dir() else path, None if patch is None else Path(patch)
-        transformer = transformer_part(file, patch=added).load("cpu", None)
+        transformer = transformer_part(file, layers, added).load("cpu", dtype if fp8 else None)
+    if fp8:
+        return place(transformer, device, fp8)
     _check_fit(transformer, device, dist.get_world_size() if sharded else 1, dtype)
     if not sharded:
         place_weights(transformer, device, dtype)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..checkpoints import nano
 from ..config import Guidance, LTXVAEConfig, VAEConfig
+from ..errors import InputError
 from ..parallel.fleet import Fleet
 from ..parallel.patches import Patch, patches_message
 from ..sampling.chunk import advance_of, read_noise
@@ -24,6 +25,26 @@ AVATAR = "avatar."
 """What the names begin with under which an avatar's tensors are sent."""
 
 
+class Ways(NamedTuple):
+    """How workers compute. `attention` names a kernel, which each probes on its device; a ring has its own.
+
+    `mesh` is (ulysses, ring), None what suits the hosts. `compiled` and `fp8` are as on one device, for whole weights.
+    """
+
+    attention: str = "sdpa"
+    compiled: bool = False
+    fp8: bool = False
+    mesh: tuple[int, int] | None = None
+
+    def check(self, sharded: bool) -> None:
+        """Raise `InputError` for what does not go together."""
+        if sharded and (self.compiled or self.fp8):
+            raise InputError("--compile and --fp8 are for whole weights; leave them out, or --shard-weights")
+
+
+PLAIN = Ways()
+
+
 def engine_setup(
     model: str,
     dtype: torch.dtype,
@@ -31,6 +52,7 @@ def engine_setup(
     own_vae: bool = True,
     patch: str | Path | None = None,
     send_fp8: bool = False,
+    ways: Ways = PLAIN,
 ) -> dict[str, Any]:
     """The set-up's fields of a fleet that runs an engine on a model: the embedded one's name, or a path of weights.
 
@@ -38,9 +60,10 @@ def engine_setup(
     Without `own_vae` the engine brings another. `patch` is a file of audio layers for a model that has none. With
     `send_fp8` ranks exchange FP8: fewer bytes, other numbers.
     """
+    ways.check(sharded)
     path = model if model == nano.NAME else str(Path(model).absolute())
     added = None if patch is None else str(Path(patch).absolute())
-    choices = {"patch": added, "sharded": sharded, "own_vae": own_vae, "send_fp8": send_fp8}
+    choices = {"patch": added, "sharded": sharded, "own_vae": own_vae, "send_fp8": send_fp8, "ways": list(ways)}
     return {"model": path, "dtype": str(dtype).removeprefix("torch."), **choices}
 
 

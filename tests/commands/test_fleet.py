@@ -6,12 +6,16 @@ import pytest
 import torch
 
 from livetalk_core.commands.fleet import fleet_of, fleet_options
+from livetalk_core.commands.options import placement_options, speed_options
 from livetalk_core.errors import InputError
+from livetalk_core.streaming.fleet_engine import Ways
 
 
 def fleet(*arguments):
     parser = argparse.ArgumentParser()
     fleet_options(parser)
+    speed_options(parser)
+    placement_options(parser)
     return fleet_of(argparse.Namespace(model="nano", patch=None, **vars(parser.parse_args(arguments))), torch.float32)
 
 
@@ -55,3 +59,12 @@ def test_a_secret_is_needed_from_a_file_or_the_environment(monkeypatch, tmp_path
         fleet(*listen, "--secret-file", str(tmp_path / "nowhere"))
     (tmp_path / "secret").write_text("a secret of this fleet\n")
     assert str(fleet(*listen, "--secret-file", str(tmp_path / "secret"))) == "2 workers"
+
+
+def test_what_workers_compute_with_is_told_to_them():
+    ways = fleet("--devices", "cpu x2", "--mesh", "ring=2", "--attention", "sdpa", "--compile", "--fp8")._setup[0][
+        "ways"
+    ]
+    assert Ways(*ways) == Ways("sdpa", compiled=True, fp8=True, mesh=(1, 2))
+    with pytest.raises(InputError, match="--compile and --fp8 are for whole weights"):
+        fleet("--devices", "cpu x2", "--shard-weights", "--fp8")

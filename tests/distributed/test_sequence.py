@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from livetalk_core.errors import InputError
-from livetalk_core.parallel.mesh import degrees
+from livetalk_core.parallel.mesh import default_ulysses, degrees
 from livetalk_core.shapes import LTX, WAN
 
 COUNTS = (1, 2, 3, 4, 5, 8)
@@ -23,6 +23,14 @@ def test_the_default_degree_is_the_largest_that_divides_the_heads():
     assert degrees(8, 12) == [(4, 2), (2, 4), (1, 8)]
     with pytest.raises(InputError, match="at least 1"):
         degrees(0, 4)
+
+
+def test_between_hosts_goes_the_ring():
+    assert default_ulysses(40, ["one"] * 4) == 4
+    assert default_ulysses(40, ["one"] * 2 + ["two"] * 2) == 2
+    assert default_ulysses(40, ["one"] * 4 + ["two"] * 2) == 2
+    assert default_ulysses(40, ["one", "two", "one", "two"]) == 1, "ranks of a host that are no neighbours"
+    assert default_ulysses(40, ["one"] * 3) == 1
 
 
 @pytest.mark.parametrize(("count", "ulysses"), MESHES)

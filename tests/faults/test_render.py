@@ -14,7 +14,7 @@ from livetalk_core.parallel.fleet import Limits, local_fleet
 from livetalk_core.parallel.patches import Patch
 from livetalk_core.streaming.avatar import Avatar
 from livetalk_core.streaming.engine import LocalEngine
-from livetalk_core.streaming.fleet_engine import FleetEngine, Patches, engine_setup
+from livetalk_core.streaming.fleet_engine import FleetEngine, Patches, Ways, engine_setup
 from livetalk_core.streaming.session import ChunkEnd, Frames, ignore_step
 
 PATIENT = Limits(start=900, silence=60, patience=900, floor=300)
@@ -68,6 +68,12 @@ def test_a_lora_reaches_the_workers_and_leaves_with_the_next_job(fleet):
         wrong.denoise(*chunk, ignore_step)
     assert (FleetEngine(fleet).denoise(*chunk, ignore_step) - plain).abs().max() <= 1e-4
     assert processes_of(fleet) == processes
+
+
+def test_a_ring_is_a_mesh_too():
+    setup, chunk = engine_setup("nano", torch.float32, ways=Ways(mesh=(1, 2))), a_chunk()
+    with local_fleet(["cpu", "cpu"], "engine", fields=setup, limits=PATIENT) as fleet:
+        assert (FleetEngine(fleet).denoise(*chunk, ignore_step) - alone(chunk, [])).abs().max() <= 1e-4
 
 
 def test_a_chunk_that_is_not_finite_stops_the_render_and_no_worker(settings, fleet):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from livetalk_core.errors import InputError
-from livetalk_core.parallel.devices import address, parse_devices
+from livetalk_core.parallel.devices import address, parse_devices, parse_mesh
 
 
 @pytest.fixture(autouse=True)
@@ -89,3 +89,12 @@ def test_windows_is_refused_before_anything_is_started(monkeypatch):
     monkeypatch.setattr("sys.platform", "win32")
     with pytest.raises(InputError, match="on Windows; several are for Linux and WSL"):
         parse_devices("cuda:0,cuda:1")
+
+
+def test_meshes():
+    assert parse_mesh(None) is None
+    assert parse_mesh("ulysses=2,ring=4") == parse_mesh("ulysses=2, ring=4") == (2, 4)
+    assert parse_mesh("ring=3") == (1, 3) and parse_mesh("ulysses=5") == (5, 1)
+    for text in ("", "2x2", "ulysses=0,ring=2", "ring=2,ulysses=2", "ulysses=2;ring=1"):
+        with pytest.raises(InputError, match="write ulysses=2,ring=2"):
+            parse_mesh(text)

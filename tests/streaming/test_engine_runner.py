@@ -10,6 +10,8 @@ from safetensors.torch import save_file
 
 from livetalk_core.checkpoints import nano
 from livetalk_core.config import Guidance, TransformerConfig
+from livetalk_core.errors import InputError
+from livetalk_core.hardware.placement import Placement, layers_of, place
 from livetalk_core.models.operations import Linear
 from livetalk_core.parallel import weights
 from livetalk_core.streaming import engine_runner
@@ -86,3 +88,16 @@ def test_a_larger_picture_is_more_work():
     small, large = (step_operations(TransformerConfig(), (9, size, size), None) for size in (8, 96))
     assert large > 144 * small
     assert step_operations(TransformerConfig(), (9, 8, 8), Guidance(5.0, 4.0)) == 3 * small
+
+
+def test_a_worker_in_fp8_holds_what_one_device_does(path):
+    found = load_transformer(str(path), torch.float32, torch.device("cpu"), sharded=False, fp8=True).state_dict()
+    layers = layers_of(Placement(fp8=True), torch.device("cpu"))
+    alone = place(nano.transformer("cpu", torch.float32, layers), torch.device("cpu"), fp8=True).state_dict()
+    assert found.keys() == alone.keys() and all(torch.equal(found[name], alone[name]) for name in alone)
+    assert any(weight.dtype == torch.float8_e4m3fn for weight in found.values())
+
+
+def test_a_mesh_that_does_not_fit_the_devices_is_refused():
+    with pytest.raises(InputError, match="mesh ulysses=2,ring=2 on 3 devices; needs a product of 3"):
+        engine_runner.mesh_of(12, [2, 2], ["here"] * 3, torch.device("cpu"))
