@@ -165,14 +165,21 @@ def _probed(name: str, shape: Shape) -> AttentionFunction:
     if kernel.gpu_only and shape.device.type != "cuda":
         raise InputError(f"it needs a CUDA device, and this is {shape.device}")
     attention = _loaded(name)
+    if fault := fault_of(attention, shape, TOLERANCE if kernel.exact else LOSSY_TOLERANCE):
+        raise InputError(fault)
+    return attention
+
+
+def fault_of(attention: AttentionFunction, shape: Shape, allowed: float = LOSSY_TOLERANCE) -> str:
+    """How a kernel's error exceeds what is allowed of it, at the first call where it does; empty where at none."""
     for call in shape.calls:
         error = relative_error(attention, call, shape)
-        if not error <= (allowed := TOLERANCE if kernel.exact else LOSSY_TOLERANCE):
-            raise InputError(
+        if not error <= allowed:
+            return (
                 f"its error against softmax is {error:.1%} at {call.batch} x {call.queries} queries and {call.keys} "
                 f"keys; at most {allowed:.0%} is allowed"
             )
-    return attention
+    return ""
 
 
 def _loaded(name: str) -> AttentionFunction:

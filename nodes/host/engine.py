@@ -1,5 +1,6 @@
 """The core's engine verbs on a MODEL and a VAE of ComfyUI's."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,18 +10,23 @@ import comfy.model_patcher
 import comfy.patcher_extension
 import comfy.sd
 import torch
+from comfy.ldm.modules.attention import attention_pytorch
 from torch import Tensor
 
 from ...livetalk_core.config import Guidance
+from ...livetalk_core.hardware.kernels import ANY_MODEL, Call, Shape, fault_of
 from ...livetalk_core.models.codec import StreamingCodec, decode_streamed, encode_drawn
 from ...livetalk_core.models.transformer import Context, Transformer
 from ...livetalk_core.sampling.chunk import advance_of, read_noise, sample
 from ...livetalk_core.sampling.guidance import guided
 from ...livetalk_core.sampling.schedule import Schedule
+from ...livetalk_core.shapes import LatentShape
 from ...livetalk_core.streaming.avatar import Avatar
 from ...livetalk_core.streaming.engine import OnStep, embed_tokens, prompts, voices
-from .models import LiveTalkModel, Patcher
+from .models import LiveTalkModel, Patcher, host_attention
 from .vae import vae_patcher
+
+logger = logging.getLogger(__name__)
 
 GROUP = 4
 """Frames, of the video or the latent, for whose work a VAE that streams needs room."""
@@ -45,6 +51,7 @@ class HostEngine:
         self.model, self.vae, self.on_estimate = model, vae, on_estimate
         self.guidance, self.negative, self.bridge = guidance, negative, bridge
         self._contexts: dict[bool, tuple[Tensor | None, Tensor | None, Context]] = {}
+        self._judged: tuple[Shape, str] | None = None
 
     def denoise(self, avatar: Avatar, audio: Tensor, motion: Tensor, noise: Tensor, on_step: OnStep) -> Tensor:
         """See the core's `Engine.denoise`."""
@@ -52,8 +59,9 @@ class HostEngine:
         with _running(self.model, noise.shape[1:]) as (model, device):
             timesteps, levels = Schedule.of(len(noise), model.model_sampling.shift, self.bridge)
             timestep_at = dict(zip(levels, timesteps, strict=False))
-            options = _transformer_options(self.model, torch.tensor(levels, device=device))
             transformer = model.diffusion_model
+            options = _transformer_options(self.model, torch.tensor(levels, device=device))
+            options |= self._exact_attention(options, _calls(transformer, noise.shape[2:], device))
             texts = prompts(avatar, self.guidance, self.negative)
             contexts = {
                 given: self._embed(transformer, given, text, avatar.clip, device) for given, text in texts.items()
@@ -105,6 +113,17 @@ class HostEngine:
         drawn = None if noise is None else noise.to(patcher.load_device)[None]
         return encode_drawn(patcher.model, frames.to(patcher.load_device)[None], drawn)[0].float()
 
+    def _exact_attention(self, options: dict[str, Any], shape: Shape) -> dict[str, Any]:
+        """What options are to be changed: PyTorch's attention where the chosen one gives other numbers than softmax.
+
+        ComfyUI's kernels and overrides (SageAttention, FlashAttention) are looked at once, as `generate` looks at its.
+        """
+        if self._judged is None or self._judged[0] != shape:
+            self._judged = (shape, fault_of(host_attention(options), shape))
+            if self._judged[1]:
+                logger.warning("ComfyUI's attention gives other numbers here, PyTorch's is used: %s", self._judged[1])
+        return {"optimized_attention_override": _by_pytorch} if self._judged[1] else {}
+
     def _embed(
         self, transformer: Transformer, given: bool, text: Tensor | None, clip: Tensor | None, device: torch.device
     ) -> Context:
@@ -113,6 +132,22 @@ class HostEngine:
             context = embed_tokens(transformer, text, clip, lambda tokens: tokens.to(device))
             self._contexts[given] = kept = (text, clip, context)
         return kept[2]
+
+
+def _calls(transformer: Transformer, size: tuple[int, ...], device: torch.device) -> Shape:
+    """How a step calls attention at a latent's size (frames, rows, columns); on a CPU only what any model does."""
+    config = transformer.config
+    calls = list(ANY_MODEL)
+    if device.type == "cuda":
+        frames, rows, columns = LatentShape(*size).grid(config.geometry)
+        calls += [Call(1, frames * rows * columns, keys) for keys in (frames * rows * columns, config.text_len)]
+        calls.append(Call(frames, rows * columns, config.context_tokens))
+    return Shape(device, transformer.dtype, config.num_heads, config.head_dim, tuple(calls))
+
+
+def _by_pytorch(_: Callable[..., Tensor], *given: Any, **options: Any) -> Tensor:
+    """Takes the place of whatever attention was chosen."""
+    return attention_pytorch(*given, **options)
 
 
 @contextmanager

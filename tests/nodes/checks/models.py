@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import tempfile
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from checks.common import FIGURES, NANO, F, H, W, build, close, close_in_mean, d
 from comfy_extras.nodes_torch_compile import TorchCompileModel
 from livetalk_in_comfyui.livetalk_core.checkpoints.convert import convert
 from livetalk_in_comfyui.livetalk_core.errors import InputError
+from livetalk_in_comfyui.livetalk_core.hardware.kernels import ANY_MODEL
 from livetalk_in_comfyui.livetalk_core.models.transformer import Transformer
 from livetalk_in_comfyui.livetalk_core.models.vae import VAE
 from livetalk_in_comfyui.livetalk_core.streaming.engine import LocalEngine
@@ -177,7 +179,30 @@ def check_attention_override_is_asked():
 
     model.model_options["transformer_options"]["optimized_attention_override"] = override
     denoise(host.HostEngine(model))
-    assert len(calls) == 4 * 4 * NANO.transformer.num_layers
+    assert len(calls) == 4 * 4 * NANO.transformer.num_layers + len(ANY_MODEL), "once for each probe, too"
+
+
+def check_an_attention_that_gives_other_numbers_is_replaced_once_and_said():
+    """An override of NaNs, as broken kernels give them, and one that is a tenth off."""
+    _, weights = transformer()
+    plain, messages = denoise(host.HostEngine(build(weights))), []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())
+    logging.getLogger().addHandler(handler)
+    for wrong in (float("nan"), 1.1):
+        model, calls = build(weights), []
+
+        def override(attention, *args, wrong=wrong, calls=calls, **kwargs):
+            calls.append(1)
+            return attention(*args, **kwargs) * wrong
+
+        model.model_options["transformer_options"]["optimized_attention_override"] = override
+        engine = host.HostEngine(model)
+        close(denoise(engine), plain, 1e-3)
+        close(denoise(engine), plain, 1e-3)
+        assert len(calls) == 1, "the probe alone asks it, and once"
+    logging.getLogger().removeHandler(handler)
+    assert sum("ComfyUI's attention gives other numbers here" in message for message in messages) == 2
 
 
 def check_shift_of_the_model_is_used():
