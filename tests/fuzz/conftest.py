@@ -4,8 +4,7 @@ import sys
 
 import pytest
 
-FUZZERS = 5
-"""Sound, pictures, checkpoints, `.pth`, sidecars: all together take the time of `--fuzz-seconds`."""
+from tests.fuzz.harness import FUZZERS
 
 collect_ignore_glob = [] if sys.platform.startswith("linux") else ["test_*"]
 
@@ -13,4 +12,4 @@ collect_ignore_glob = [] if sys.platform.startswith("linux") else ["test_*"]
 @pytest.fixture(scope="session")
 def fuzz_seconds(request) -> float:
     """Seconds for one fuzzer."""
-    return request.config.getoption("--fuzz-seconds") / FUZZERS
+    return request.config.getoption("--fuzz-seconds") / len(FUZZERS)

@@ -1,13 +1,15 @@
 """Runs a case for one seed after another, each in a process of its own, and says which went wrong.
 
-A fuzzer is a module here with a function `case(seed, folder)`: it makes a hostile file in the empty folder, from the
+A fuzzer is a function `case(seed, folder)`, in a module here: it makes a hostile file in the empty folder, from the
 seed alone, and has it read. Returning is fine, and so is a `LiveTalkError` whose message is short. Wrong are any other
-exception, a crash, more than `MOST_SECONDS` of CPU time, and more than `MOST_MEMORY`. To see one case again:
+exception, a crash, more than `MOST_SECONDS` of CPU time, and more than `MOST_MEMORY`.
 
-    python -m tests.fuzz.harness tests.fuzz.sound 1234
+    python -m tests.fuzz --seconds 3600            an hour of all fuzzers together
+    python -m tests.fuzz sound --case 1234         one case again
 """
 
 import json
+import logging
 import os
 import resource
 import shutil
@@ -16,6 +18,8 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +33,9 @@ MOST_SECONDS = 20
 LONGEST_MESSAGE = 2_000
 
 
+FUZZERS = ("sound", "sidecar", "pictures", "weights", "configs", "pickles", "tokenizers")
+
+
 class Fault(NamedTuple):
     """What a case did that none may do."""
 
@@ -36,10 +43,17 @@ class Fault(NamedTuple):
     what: str
 
 
-def faults(module: str, seconds: float, first_seed: int = 0) -> list[Fault]:
-    """Run the cases of `module` from `first_seed` on for so many seconds; what went wrong. At least one case runs."""
-    found: list[Fault] = []
-    command = [sys.executable, "-m", "tests.fuzz.harness", module]
+def case_of(fuzzer: str) -> Callable[[int, Path], None]:
+    """The fuzzer of a name in `FUZZERS`."""
+    if fuzzer in ("sound", "sidecar"):
+        return import_module(f"tests.fuzz.{fuzzer}").case
+    return import_module("tests.fuzz.mutants").case_of(fuzzer)
+
+
+def faults(fuzzer: str, seconds: float, first_seed: int = 0) -> list[Fault]:
+    """Run the cases of a fuzzer from `first_seed` on for so many seconds; what went wrong. At least one case runs."""
+    wrong: list[Fault] = []
+    command = [sys.executable, "-m", "tests.fuzz.harness", fuzzer]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     with subprocess.Popen(
         command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -51,18 +65,20 @@ def faults(module: str, seconds: float, first_seed: int = 0) -> list[Fault]:
             server.stdin.flush()
             answer = json.loads(server.stdout.readline() or '"the fuzzer itself has ended"')
             if answer:
-                found.append(Fault(seed, answer))
+                wrong.append(Fault(seed, answer))
             if server.poll() is not None:
                 break
             seed += 1
         server.stdin.close()
-    assert server.returncode == 0, f"the fuzzer of {module} ended with {server.returncode}"
-    return found
+    assert server.returncode == 0, f"the fuzzer of {fuzzer} ended with {server.returncode}"
+    return wrong
 
 
-def serve(module: str) -> None:
+def serve(fuzzer: str) -> None:
     """Answer each seed on the standard input with a line of JSON: "" or what went wrong."""
-    case = import_module(module).case
+    warnings.simplefilter("ignore")
+    logging.disable()
+    case = case_of(fuzzer)
     answers, sys.stdout = sys.stdout, sys.stderr
     for line in sys.stdin:
         answers.write(json.dumps(one(case, int(line))) + "\n")
@@ -109,8 +125,4 @@ def _in_child(case, seed: int, folder: Path, said: Path) -> None:
 
 
 if __name__ == "__main__":
-    name, *seeds = sys.argv[1:]
-    if seeds:
-        shown = {seed: one(import_module(name).case, int(seed)) for seed in seeds}
-        sys.exit("\n".join(f"{seed}: {what}" for seed, what in shown.items() if what) or 0)
-    serve(name)
+    serve(sys.argv[1])

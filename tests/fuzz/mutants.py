@@ -1,24 +1,11 @@
-"""Damaged pictures and checkpoints without end, and a process that reads them until its time is over.
+"""Damaged pictures, checkpoints and what lies beside them: whole files with some bytes or numbers changed."""
 
-    python -m tests.fuzz.mutants pictures --seconds 3600 --seed 7
-
-Each case is a whole file with some bytes or numbers changed, made from (seed, case) alone, so that a finding can be
-made again: `--case`. The process ends at the first traceback, at a case that takes longer than `CASE_SECONDS`, or with
-a line of JSON: how many cases, and its largest memory.
-"""
-
-import argparse
 import contextlib
-import faulthandler
 import io
 import json
-import logging
 import random
-import sys
-import tempfile
-import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -30,11 +17,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from livetalk_core.checkpoints import load, nano
 from livetalk_core.checkpoints.convert import convert
 from livetalk_core.errors import LiveTalkError
-from livetalk_core.hardware.machine import peak_memory
 from livetalk_core.media.image import load_image
 from livetalk_core.models.text_encoder import FileTokenizer
 
-CASE_SECONDS = 30
 NUMBERS = (
     0,
     1,
@@ -232,51 +217,18 @@ TARGETS: dict[str, tuple[Callable[[], dict[str, bytes]], Mutate, str, Callable[[
 """Whole files, how they are damaged, what they are called, and what reads them."""
 
 
-def cases(target: str, seed: int, first: int = 0) -> Iterator[tuple[int, bytes]]:
-    """Damaged files, numbered, without end."""
-    make, mutate, _, _ = TARGETS[target]
-    files = list(make().values())
-    while True:
-        chance = random.Random(f"{target} {seed} {first}")
-        yield first, mutate(chance.choice(files), chance)
-        first += 1
+@cache
+def _undamaged(target: str) -> tuple[bytes, ...]:
+    return tuple(TARGETS[target][0]().values())
 
 
-def run(target: str, seed: int, seconds: float, case: int | None, folder: Path) -> int:
-    """Read cases until the time is over, or the one `case`; how many it were."""
-    _, _, name, read = TARGETS[target]
-    end, count = time.monotonic() + seconds, 0
-    for number, content in cases(target, seed, case or 0):
-        (folder / name).write_bytes(content)
-        faulthandler.dump_traceback_later(CASE_SECONDS, exit=True)
-        try:
-            with contextlib.suppress(LiveTalkError):
-                read(folder / name)
-        except BaseException as error:
-            raise AssertionError(f"python -m tests.fuzz.mutants {target} --seed {seed} --case {number}") from error
-        finally:
-            faulthandler.cancel_dump_traceback_later()
-        count += 1
-        if case is not None or time.monotonic() > end:
-            return count
-    return count
+def case_of(target: str) -> Callable[[int, Path], None]:
+    """What makes a damaged file of a target from a seed, and has it read."""
+    files, (_, mutate, name, read) = _undamaged(target), TARGETS[target]  # made before the cases are forked
 
+    def case(seed: int, folder: Path) -> None:
+        chance = random.Random(f"{target} {seed}")
+        (folder / name).write_bytes(mutate(chance.choice(files), chance))
+        read(folder / name)
 
-def main() -> None:
-    """Run one target and print its JSON."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("target", choices=TARGETS)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=10)
-    parser.add_argument("--case", type=int)
-    options = parser.parse_args()
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
-    logging.disable()
-    with tempfile.TemporaryDirectory() as folder:
-        count = run(options.target, options.seed, options.seconds, options.case, Path(folder))
-    sys.stdout.write(json.dumps({"cases": count, "bytes": peak_memory(torch.device("cpu"))}) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+    return case
