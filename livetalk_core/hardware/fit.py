@@ -12,7 +12,7 @@ from .memory import readable, text_encoder_bytes
 from .placement import Placement, Residence, residence
 
 GIB = 2**30
-CARDS = (12, 16, 24, 32, 48, 80, 141)
+CARDS = (8, 12, 16, 24, 32, 48, 80, 141)
 """Sizes that cards are sold with, in GB."""
 
 

@@ -13,7 +13,7 @@ LARGE, BF16 = PRESETS["14b"], torch.bfloat16
 
 def test_the_14b_model_on_every_card():
     """Whole in FP8 from 24 GB on, whole in bfloat16 from 48 GB; below, streamed, the text encoder on a CPU at 12 GB."""
-    fits = {card: fit.fitting(LARGE, BF16, fit.usable(card)) for card in fit.CARDS}
+    fits = {card: fit.fitting(LARGE, BF16, fit.usable(card)) for card in fit.CARDS if card > 8}
     assert all(found.residence.total <= fit.usable(card) for card, found in fits.items())
     flags = {card: found.flags for card, found in fits.items()}
     assert [flags[card] for card in (24, 32, 48, 80, 141)] == ["--fp8", "--fp8", "none", "none", "none"]
@@ -21,6 +21,13 @@ def test_the_14b_model_on_every_card():
     assert [card for card, found in fits.items() if found.residence.blocks < 40] == [12, 16]
     assert fit.fitting(LARGE, BF16, 4 * fit.GIB) is None
     assert fit.fitting(LARGE, BF16, 10 * fit.GIB).text_on_cpu
+
+
+@pytest.mark.parametrize("member", ["flashhead-pro", "flashhead-lite"])
+@pytest.mark.parametrize("size", [(512, 512), (768, 448)])
+def test_flashhead_fits_whole_on_8_gb(member, size):
+    found = fit.fitting(PRESETS[member].sized(size), BF16, fit.usable(8))
+    assert found.flags == "none" and not found.text_on_cpu
 
 
 def test_what_is_counted_beside_the_transformer():

@@ -6,6 +6,7 @@ Run by ComfyUI's interpreter: `small_files.py CHECKOUT MODELS`.
 import dataclasses
 import json
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,6 +60,12 @@ for name, widths in members.items():
     known = {"config": json.dumps(family.published_config(widths))}
     save("diffusion_models", f"{name}.safetensors", family.transformer_weights(widths), known)
 save("vae", "flashhead_ltx_vae.safetensors", nano.first_weights("vae", LTXVAE(family.LTX_WIDTHS)))
+with tempfile.TemporaryDirectory() as folder:
+    adapter = Path(folder) / "leaptalk"
+    family.adapter_folder(adapter, family.PRO)
+    convert(adapter / "audio_proj_step_10400.pt", adapter / "audio_proj.safetensors")
+    (MODELS / "loras").mkdir(exist_ok=True)
+    convert(adapter, MODELS / "loras" / "leaptalk.safetensors")
 upscaler = SRVGGNetCompact(num_in_ch=3, num_out_ch=3, num_feat=8, num_conv=2, upscale=4)
 save("upscale_models", "RealESRGAN_x4plus.safetensors", random_weights(upscaler))
 lora = {}

@@ -10,9 +10,9 @@ import torch
 from ...checkpoints.folder import TRANSFORMER, find
 from ...checkpoints.header import Checkpoint, open_checkpoint
 from ...checkpoints.keys import transformer_name, unread
-from ...checkpoints.kinds import LIVETALK, TRANSFORMERS, identify
+from ...checkpoints.kinds import TRANSFORMERS, identify
 from ...checkpoints.load import transformer_part
-from ...config import PRESETS, Preset, TransformerConfig
+from ...config import PRESETS, Preset, TransformerConfig, member_of
 from ...errors import CheckpointError, InputError
 from ...files import check_readable
 from ...hardware.fit import CARDS, advice, fitting, usable
@@ -37,7 +37,7 @@ def inspect(
     if preset is None:
         checkpoint = _open(Path(model))
         lines += _contents(checkpoint)
-        if identify(checkpoint) != LIVETALK:
+        if identify(checkpoint) not in TRANSFORMERS:
             return lines
         preset = replace(_preset_of(checkpoint), name=Path(model).name)
     preset = preset.sized(size)
@@ -45,14 +45,14 @@ def inspect(
 
 
 def _preset_of(checkpoint: Checkpoint) -> Preset:
-    """The preset whose transformer has the shapes in a file, else 14B's around the file's transformer."""
+    """The preset whose transformer has the shapes in a file, else its family member's around the file's transformer."""
     config = transformer_part(checkpoint.path).config
     if "num_heads" not in checkpoint.config(beside=True):
         for preset in PRESETS.values():
             if _told_by_shapes(preset.transformer) == _told_by_shapes(config):
                 return preset
     same = (preset for preset in PRESETS.values() if preset.transformer == config)
-    return next(same, replace(PRESETS["14b"], transformer=config))
+    return next(same, replace(member_of(config), transformer=config))
 
 
 def _told_by_shapes(config: TransformerConfig) -> dict[str, Any]:
