@@ -4,7 +4,10 @@ Runners import what they need when they are made: many workers start at once, on
 """
 
 import argparse
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +32,8 @@ def verify(_: "Job") -> Any:
     return VerifyRunner()
 
 
+PAUSE = 1
+"""Seconds between the end of a worker and the next one."""
 RUNNERS = {"engine": engine, "verify": verify}
 
 
@@ -39,19 +44,46 @@ def add_options(command: argparse.ArgumentParser) -> None:
         "--secret-file", help=f"the fleet's secret ({SECRET_VARIABLE} in the environment does, too); - reads it from "
         "standard input and ends the worker with it",
     )  # fmt: skip
+    command.add_argument("--stay", action="store_true", help="be started anew after each render, until Ctrl-C")
     command.add_argument("--device", help="cpu, cuda:1 ... (default: the GPU of torchrun's local rank, or the CPU)")
-    command.add_argument("--rank", type=int, help="this worker's number (default: torchrun's)")
+    command.add_argument(
+        "--rank", type=int, help="this worker's number (default: torchrun's, or what the controller gives)"
+    )
     command.add_argument("--ranks", type=int, help="how many workers there are (default: torchrun's)")
     command.add_argument("--plain", action="store_true", help="no TLS: for a controller of this host, which says so")
     command.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's own choice)")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Be one of several processes that render together; started by torchrun, or by LiveTalk itself."""
+    """Be one of several processes that render together; started by hand, by torchrun, or by LiveTalk itself."""
+    if options.stay:
+        return stay(sys.argv[1:])
     from ..parallel.worker import place_of, serve
 
-    settings = {name: value for name, value in vars(options).items() if name != "run"}
+    settings = {name: value for name, value in vars(options).items() if name not in ("run", "stay")}
     return serve(place_of(**settings), RUNNERS)
+
+
+def stay(arguments: Sequence[str], program: Sequence[str] = (sys.executable, "-m", "livetalk_core")) -> int:
+    """Start the worker that `arguments` describe, again whenever it has ended, until Ctrl-C; the exit code.
+
+    A process of its own each time: after a failure, what is left of one may wait for other ranks for ever.
+    """
+    command = [*program, *(word for word in arguments if word != "--stay")]
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    process: subprocess.Popen[bytes] | None = None
+    try:
+        while True:
+            process = subprocess.Popen(command)
+            process.wait()
+            time.sleep(PAUSE)
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        if process is not None:
+            process.kill()
+            process.wait()
 
 
 def main(arguments: Sequence[str]) -> int:

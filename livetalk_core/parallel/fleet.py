@@ -139,8 +139,8 @@ class Fleet:
         self.sent = {}
         try:
             fields, tensors = self._setup
-            hosts = [member.about["host"] for member in members]
-            for _ in self._run("setup", SETUP, {**fields, **source.meet(), "hosts": hosts}, tensors):
+            crew = [[member.about["host"], member.about["process"]] for member in members]
+            for _ in self._run("setup", SETUP, {**fields, **source.meet(), "crew": crew}, tensors):
                 pass
         except BaseException:
             self._end(politely=False)

@@ -43,13 +43,15 @@ class Member(NamedTuple):
 
     @property
     def rank(self) -> int:
-        """Its number among the workers."""
-        return self.about["rank"]
+        """Its number among the workers; -1 before it has one."""
+        return -1 if self.about["rank"] is None else self.about["rank"]
 
     def __str__(self) -> str:
         about = self.about
         where = "" if about["host"] == socket.gethostname() else f" on {about['host']}"
-        return f"worker {about['rank']} ({about['device']}{where}, process {about['process']})"
+        return (
+            f"worker {'' if self.rank < 0 else f'{self.rank} '}({about['device']}{where}, process {about['process']})"
+        )
 
 
 class LocalWorkers:
@@ -269,19 +271,22 @@ def gather_members(source: Source, seconds: float, poll: Callable[[], None]) -> 
     Raises `WorkerError` where one ends or has not come within `seconds`, or is of another release.
     """
     members: dict[int, Member] = {}
+    unnumbered: dict[Any, Member] = {}
     try:
         with source.listen() as server, Reception(server, source.secret, source.tls) as reception:
             until = time.monotonic() + seconds
-            while len(members) < source.ranks:
+            while len(members) + len(unnumbered) < source.ranks:
                 poll()
                 _check_start(source, members, until, seconds)
                 member = reception.next()
                 if member is not None:
                     _check_member(member, source.ranks)
-                    _replace(members.get(member.rank), member)
-                    members[member.rank] = member
+                    known, key = (unnumbered, _seat(member)) if member.rank < 0 else (members, member.rank)
+                    _replace(known.get(key), member)
+                    known[key] = member
+        _number(members, unnumbered, source.ranks)
     except BaseException:
-        for member in members.values():
+        for member in (*members.values(), *unnumbered.values()):
             member.connection.close()
         raise
     _warn_of_unequal_memory(members.values())
@@ -298,6 +303,21 @@ def _check_start(source: Source, members: dict[int, Member], until: float, secon
         raise WorkerError(f"{len(missing)} of {source.ranks} workers ({names}) have not connected in {seconds:.0f} s")
 
 
+def _seat(member: Member) -> Any:
+    """What two workers cannot share: a GPU; on a CPU, nothing."""
+    about = member.about
+    return about["host"], about["device"], about["process"] if about["device"] == "cpu" else 0
+
+
+def _number(members: dict[int, Member], unnumbered: dict[Any, Member], ranks: int) -> None:
+    """Give the free ranks to those that have none, host by host, so that neighbours are on one host."""
+    free = (rank for rank in range(ranks) if rank not in members)
+    for _, member in sorted(unnumbered.items()):
+        member.about["rank"] = next(free)
+        members[member.rank] = member
+    unnumbered.clear()
+
+
 def _replace(before: Member | None, member: Member) -> None:
     """A worker that was started anew takes the place of itself: what is left of the one before is ended."""
     if before is not None:
@@ -312,7 +332,7 @@ def _check_member(member: Member, ranks: int) -> None:
     if releases[0] != releases[1]:
         found, needed = (f"LiveTalk {release} with torch {version}" for release, version in releases)
         fault = f"runs {found}; {needed} is needed: install the same on all hosts"
-    elif about["ranks"] != ranks or not 0 <= about["rank"] < ranks:
+    elif about["rank"] is not None and (about["ranks"] != ranks or not 0 <= about["rank"] < ranks):
         fault = f"is one of {about['ranks']} workers; {ranks} are needed: start as many as the controller waits for"
     if fault:
         member.connection.send(Message("goodbye", fields={"fault": fault}))

@@ -59,12 +59,15 @@ Runners = Mapping[str, Callable[["Job"], Runner]]
 
 @dataclass(frozen=True)
 class Place:
-    """Where a worker stands among the others, and where it connects to, by TLS if `secure`."""
+    """Where a worker stands among the others, and where it connects to, by TLS if `secure`.
+
+    Without a rank it is given one when the workers are set up.
+    """
 
     controller: tuple[str, int]
     secret: bytes
-    rank: int
-    ranks: int
+    rank: int | None
+    ranks: int | None
     device: torch.device
     secure: bool = True
 
@@ -79,7 +82,7 @@ class Job:
     @property
     def is_heard(self) -> bool:
         """Whether this rank's reports are sent: others need not make what only these hold."""
-        return self._worker.place.rank == 0
+        return self._worker.rank == 0
 
     def expect(self, work: str, operations: float) -> None:
         """Say how many operations of a kind of work there are from one report to the next, on all ranks together.
@@ -117,6 +120,7 @@ class Worker:
 
     def __init__(self, place: Place, connection: Connection, runners: Runners) -> None:
         self.place, self.connection, self._runners = place, connection, runners
+        self.rank = place.rank
         self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._cancelled = -1
         self._runner: Runner = None
@@ -151,12 +155,14 @@ class Worker:
         return Message("done", message.job)
 
     def _set_up(self, message: Message) -> None:
-        place, port = self.place, message.fields["meeting port"]
+        place, port, crew = self.place, message.fields["meeting port"], message.fields["crew"]
+        if self.rank is None:
+            self.rank = crew.index([socket.gethostname(), os.getpid()])
         if message.fields["one host"]:
             keep_to_this_host()
         job = Job(self, message)
         with job.meeting():
-            join(place.controller[0], port, place.rank, place.ranks, place.device)
+            join(place.controller[0], port, self.rank, len(crew), place.device)
         self._runner = self._runners[message.fields["runner"]](job)
 
     def _describe(self) -> dict[str, Any]:
@@ -246,9 +252,7 @@ def place_of(
     if device is None:
         device = f"cuda:{environment.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
     if rank is None or ranks is None:
-        if "RANK" not in environment:
-            raise InputError("no --rank and --ranks, and no torchrun that gives them; start workers with torchrun")
-        rank, ranks = int(environment["RANK"]), int(environment["WORLD_SIZE"])
+        rank, ranks = (int(environment[name]) if name in environment else None for name in ("RANK", "WORLD_SIZE"))
     return Place(address(connect), read_secret(secret_file), rank, ranks, choose_device(device), not plain)
 
 

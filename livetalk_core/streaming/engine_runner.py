@@ -57,7 +57,7 @@ class EngineRunner:
         ways = Ways(*fields["ways"])
         transformer = load_transformer(fields["model"], dtype, device, fields["sharded"], fields["patch"], ways.fp8)
         with setup.meeting():
-            mesh = mesh_of(transformer.config.num_heads, ways.mesh, fields["hosts"], device)
+            mesh = mesh_of(transformer.config.num_heads, ways.mesh, [host for host, _ in fields["crew"]], device)
         split = split_sequence(transformer, mesh, fields["send_fp8"])
         attention = choose_attention(ways.attention, shape_of(transformer.config, mesh, device, dtype))
         runner = cls(LocalEngine(split, NO_VAE, device, attention=attention, compiled=ways.compiled), dtype)

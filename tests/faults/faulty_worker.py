@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import torch
 import torch.distributed as dist
 
-from livetalk_core.commands.worker import add_options
+from livetalk_core.commands.worker import add_options, stay
 from livetalk_core.errors import InputError
 from livetalk_core.parallel import collectives
 from livetalk_core.parallel.worker import place_of, serve
@@ -64,4 +64,7 @@ class FaultyRunner:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     add_options(parser)
-    sys.exit(serve(place_of(**vars(parser.parse_args())), {"faulty": FaultyRunner}))
+    options = vars(parser.parse_args())
+    if options.pop("stay"):
+        sys.exit(stay(sys.argv[1:], (sys.executable, __file__)))
+    sys.exit(serve(place_of(**options), {"faulty": FaultyRunner}))

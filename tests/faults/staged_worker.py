@@ -60,5 +60,7 @@ def staged(rank):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     add_options(parser)
-    place = place_of(**vars(parser.parse_args()))
+    options = vars(parser.parse_args())
+    del options["stay"]
+    place = place_of(**options)
     sys.exit(serve(place, {**RUNNERS, "engine": staged(place.rank)}))

@@ -11,7 +11,7 @@ import time
 
 import pytest
 import torch
-from faulty_fleets import LIMITS, PROGRAM, Button, count, processes_of
+from faulty_fleets import LIMITS, PROGRAM, Button, count, processes_of, wait_until_gone
 
 from livetalk_core import __version__
 from livetalk_core.errors import Cancelled, InputError, WorkerError
@@ -56,6 +56,26 @@ def test_two_nodes_are_one_fleet_after_each_failure_and_end_in_peace():
         for node in nodes:
             node.kill()
             node.wait()
+
+
+def test_workers_that_stay_come_back_by_themselves_and_are_given_their_ranks():
+    """For two renders, and after a failure, without torchrun."""
+    controller = free_port()
+    environment = {**os.environ, "LIVETALK_SECRET": SECRET.decode(), "GLOO_SOCKET_IFNAME": "lo"}
+    command = [sys.executable, PROGRAM[1], "--connect", f"{ADDRESSES[0]}:{controller}", "--device", "cpu", "--stay"]
+    hosts = [subprocess.Popen(command, env=environment) for _ in range(2)]
+    processes = []
+    try:
+        for _ in range(2):
+            with remote_fleet((ADDRESSES[0], controller), 2, SECRET, "faulty", limits=LIMITS) as fleet:
+                assert count(fleet) == [0, 1, 2]
+                processes += processes_of(fleet)
+        assert len(set(processes)) == 4
+    finally:
+        for host in hosts:
+            host.send_signal(signal.SIGINT)
+        assert [host.wait(60) for host in hosts] == [0, 0]
+    assert wait_until_gone(processes) == []
 
 
 def hello(**changes):

@@ -16,7 +16,9 @@ from livetalk_core.streaming import engine_runner
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     add_options(parser)
-    place = worker.place_of(**vars(parser.parse_args()))
+    options = vars(parser.parse_args())
+    del options["stay"]
+    place = worker.place_of(**options)
     gpu = torch.device("cuda", place.rank)
     free = int(float(os.environ["LIVETALK_TEST_FREE"].split()[place.rank]) * 2**30)
     describe, check = worker.Worker._describe, engine_runner._check_fit
