@@ -62,9 +62,11 @@ def _mono(sound: np.ndarray) -> np.ndarray:
 
 
 def align(sound: np.ndarray, truth: np.ndarray) -> Alignment:
-    """Compare `sound` with `truth` where the latter is audible."""
+    """Compare `sound` with `truth` where the latter is audible; what is shorter than a window is not compared."""
     lags, windows = [], 0
     padded = np.pad(sound, (REACH, REACH + max(0, len(truth) - len(sound))))
+    if len(truth) < WINDOW:
+        return Alignment(0.0, 0, 0)
     levels = [np.sqrt(np.mean(truth[at : at + WINDOW] ** 2)) for at in range(0, max(1, len(truth) - WINDOW), HOP)]
     for number, level in enumerate(levels):
         if level > AUDIBLE * max(levels):
