@@ -62,6 +62,20 @@ def test_patched_is_merged_and_comes_off_again(model):
     assert all(torch.equal(weight, weights[name]) for name, weight in model.state_dict().items())
 
 
+def test_what_replaces_a_weight_is_all_that_is_left_of_it(model):
+    plain = outputs(model)
+    own = {"linear.weight": draw(5, 8), "linear.bias": draw(5), "norm.weight": draw(8)}
+    replaced = copy.deepcopy(model)
+    for name, weight in own.items():
+        replaced.get_parameter(name).data.copy_(weight)
+    patches = [PATCHES[0], *(Patch(name, 1.0, weight, replaces=True) for name, weight in own.items())]
+    message = patches_message(patches)
+    take_off = patch_weights(model, patches_of(*message), CPU, torch.float32)
+    assert (outputs(model) - outputs(replaced)).abs().max() <= 1e-5
+    take_off()
+    assert torch.equal(outputs(model), plain)
+
+
 def model_of(weights, model):
     model = copy.deepcopy(model)
     for module in model.modules():
