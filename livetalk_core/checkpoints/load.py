@@ -217,7 +217,7 @@ def load_text_encoder(path: Path, device: Device, dtype: torch.dtype) -> TextEnc
 def open_model(
     name: str | Path,
     device: Device,
-    dtype: torch.dtype,
+    dtype: torch.dtype | None,
     patch: Path | None = None,
     operations: Any = default_operations,
     home: Device | None = None,
@@ -226,9 +226,9 @@ def open_model(
     """The embedded model by its name (`nano`), or a folder, or the transformer's file in such a folder.
 
     Everything is found and checked here; weights are read when a part is first used. The audio encoder is
-    float32 whatever `dtype` is. `patch` is a file of audio layers for a folder of Wan 2.1, which has none, or an
-    adapter for FlashHead Pro. The transformer is made of `operations`; it goes to `home` if not to `device`, and the
-    text encoder to `text_home`.
+    float32 whatever `dtype` is; None: see `Part.load`. `patch` is a file of audio layers for a folder of Wan 2.1, which
+    has none, or an adapter for FlashHead Pro. The transformer is made of `operations`; it goes to `home` if not to
+    `device`, and the text encoder to `text_home`.
     """
     home = device if home is None else home
     if str(name) == nano.NAME:

@@ -73,7 +73,7 @@ def weights(part: str, model: nn.Module) -> dict[str, Tensor]:
     return tensors
 
 
-def build(part: str, make: Callable[[], M], device: Device, dtype: torch.dtype) -> M:
+def build(part: str, make: Callable[[], M], device: Device, dtype: torch.dtype | None) -> M:
     """One part with its weights, for inference."""
     with torch.device("meta"):
         model = make()
@@ -81,12 +81,12 @@ def build(part: str, make: Callable[[], M], device: Device, dtype: torch.dtype) 
     return model.eval().requires_grad_(False)
 
 
-def transformer(device: Device, dtype: torch.dtype, operations: Any = default_operations) -> Transformer:
+def transformer(device: Device, dtype: torch.dtype | None, operations: Any = default_operations) -> Transformer:
     """The video transformer."""
     return build("transformer", lambda: Transformer(PRESET.transformer, operations, dtype=dtype), device, dtype)
 
 
-def vae(device: Device, dtype: torch.dtype, operations: Any = default_operations) -> VAE:
+def vae(device: Device, dtype: torch.dtype | None, operations: Any = default_operations) -> VAE:
     """The VAE."""
     return build("vae", lambda: VAE(cast(VAEConfig, PRESET.vae), operations, dtype=dtype), device, dtype)
 
@@ -96,17 +96,17 @@ def audio_encoder(device: Device, dtype: torch.dtype = torch.float32) -> AudioEn
     return build("audio_encoder", lambda: AudioEncoder(PRESET.audio), device, dtype)
 
 
-def image_encoder(device: Device, dtype: torch.dtype) -> ImageEncoder:
+def image_encoder(device: Device, dtype: torch.dtype | None) -> ImageEncoder:
     """The vision encoder."""
     return build("image_encoder", lambda: ImageEncoder(cast(ImageEncoderConfig, PRESET.image)), device, dtype)
 
 
-def text_encoder(device: Device, dtype: torch.dtype) -> TextEncoder:
+def text_encoder(device: Device, dtype: torch.dtype | None) -> TextEncoder:
     """The text encoder."""
     return build("text_encoder", lambda: TextEncoder(cast(TextEncoderConfig, PRESET.text)), device, dtype)
 
 
-def open_nano(device: Device, dtype: torch.dtype) -> Model:
+def open_nano(device: Device, dtype: torch.dtype | None) -> Model:
     """All parts."""
     return Model(
         name=NAME,

@@ -184,6 +184,29 @@ class BaseBlock(nn.Module, ABC):
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = modulation.chunk(6, dim=1)
         return Modulation(shift, 1 + scale, gate), Modulation(ffn_shift, 1 + ffn_scale, ffn_gate)
 
+    def embed_context(
+        self, text_BSC: Tensor | None, image_BSC: Tensor | None
+    ) -> tuple[KeyValue | None, KeyValue | None]:
+        """Keys and values of embedded text and image tokens, where the block attends to them."""
+        return None, None
+
+    def evaluate(
+        self,
+        x_BLC: Tensor,
+        step: Step,
+        time_B6C: Tensor,
+        text_BSC: Tensor | None,
+        image_BSC: Tensor | None,
+        audio_FSC: Tensor,
+    ) -> Tensor:
+        """`forward`, with all that depends on the block's own weights embedded in the same call, of one speaker.
+
+        For training: weights that are split over processes are whole only while their block computes.
+        """
+        text, image = self.embed_context(text_BSC, image_BSC)
+        audio = self.embed_audio(audio_FSC, 1)
+        return BaseBlock.forward(self, x_BLC, step, self.modulations(time_B6C), text, image, audio)
+
     @abstractmethod
     def embed_audio(self, audio_FSC: Tensor, speakers: int) -> KeyValue:
         """Keys and values of the audio tokens [F, P*T, output_dim], once per chunk."""
@@ -226,6 +249,14 @@ class Block(BaseBlock):
         super().__init__(config, operations, **factory)
         self.audio_cross_attn = AudioAttention(config, operations, **factory)
         self.norm_x = operations.LayerNorm(config.dim, eps=config.eps, **factory)
+
+    def embed_context(
+        self, text_BSC: Tensor | None, image_BSC: Tensor | None
+    ) -> tuple[KeyValue | None, KeyValue | None]:
+        """See `BaseBlock.embed_context`."""
+        assert text_BSC is not None and image_BSC is not None, "`Transformer.embed_tokens` made them"
+        layer = cast(ContextAttention, self.cross_attn)
+        return layer.embed_text(text_BSC), layer.embed_image(image_BSC)
 
     def embed_audio(self, audio_FSC: Tensor, speakers: int) -> KeyValue:
         """See `BaseBlock.embed_audio`."""

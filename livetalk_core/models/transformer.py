@@ -21,7 +21,7 @@ from ..errors import InputError
 from ..shapes import LatentShape
 from . import operations as default_operations
 from .attention import AttentionFunction, attend
-from .blocks import BaseBlock, Block, ContextAttention, KeyValue, Modulation, SoundBlock, Step, modulate, run_block
+from .blocks import BaseBlock, Block, KeyValue, Modulation, SoundBlock, Step, modulate, run_block
 from .patches import patchify, token_masks, unpatchify
 from .projections import AudioProjection, ImageProjection
 from .rope import grid_rotation
@@ -139,9 +139,14 @@ class Transformer(nn.Module):
         Text is padded with zeros to `text_len` before its embedding, as the reference does. A model without prompts
         reads neither.
         """
+        tokens = self.embed_tokens(text_BSC, clip_BSC)
+        text, image = zip(*(block.embed_context(*tokens) for block in self._blocks), strict=True)
+        return Context(text, image)
+
+    def embed_tokens(self, text_BSC: Tensor | None, clip_BSC: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """What all blocks' keys and values are made of: [B,text_len,C] and [B,S,C]; see `embed_context`."""
         if not self.config.prompted:
-            nothing = (None,) * self.config.num_layers
-            return Context(nothing, nothing)
+            return None, None
         if text_BSC is None or clip_BSC is None:
             raise InputError("an avatar without prompt and image tokens; this model reads both: encode them")
         missing = self.config.text_len - text_BSC.shape[1]
@@ -150,12 +155,7 @@ class Transformer(nn.Module):
                 f"prompt of {text_BSC.shape[1]} tokens; at most {self.config.text_len} are read: shorten the prompt"
             )
         text: Tensor = self.text_embedding(F.pad(text_BSC.to(self.dtype), (0, 0, 0, missing)))
-        image: Tensor = self.img_emb(clip_BSC.to(self.dtype))
-        layers = [cast(ContextAttention, block.cross_attn) for block in self._blocks]
-        return Context(
-            tuple(layer.embed_text(text) for layer in layers),
-            tuple(layer.embed_image(image) for layer in layers),
-        )
+        return text, self.img_emb(clip_BSC.to(self.dtype))
 
     def embed_audio(self, windows: Tensor) -> AudioContext:
         """Keys and values of the audio windows [P, frames, window, blocks, channels], once per chunk."""
@@ -165,12 +165,16 @@ class Transformer(nn.Module):
 
     def embed_timestep(self, timestep_B: Tensor) -> TimeContext:
         """Every block's modulation at a timestep [B] in 0..1000, once per timestep."""
-        time_BC = self.time_embedding(timestep_embedding(timestep_B, self.config.freq_dim))
-        time_B6C = self.time_projection(time_BC).unflatten(1, (6, -1))
+        time_BC, time_B6C = self.embed_time(timestep_B)
         return TimeContext(
             tuple(block.modulations(time_B6C) for block in self._blocks),
             cast(Head, self.head).modulations(time_BC),
         )
+
+    def embed_time(self, timestep_B: Tensor) -> tuple[Tensor, Tensor]:
+        """What all modulations at a timestep [B] in 0..1000 are made of: the head's [B,C], the blocks' [B,6,C]."""
+        time_BC = self.time_embedding(timestep_embedding(timestep_B, self.config.freq_dim))
+        return time_BC, self.time_projection(time_BC).unflatten(1, (6, -1))
 
     def embed_scene(self, cond_BCFhw: Tensor, masks_3hw: Tensor | None = None) -> Scene:
         """The condition's patches [B,C,F,h,w], the rotary table and the speakers' masks, once per avatar."""

@@ -8,6 +8,7 @@ In a stream the motion latents are the model's own, and softer than real ones. T
 while what is to be found stays sharp: so the model learns to take lost detail from the portrait, not from the past.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ from ..models.audio_encoder import windows
 from ..models.color import ColorStatistics, match_color
 from ..models.vae import VAE
 from ..sampling.schedule import sigmas
-from .chance import generator_of
-from .flow import SHIFT, Condition, Denoiser, noised, random_levels, sample, spread
+from .chance import generator_of, happens
+from .flow import SHIFT, Condition, Denoiser, noised, normal, random_levels, sample, spread
 from .latents import Pool, encode_window
 from .strips import save_strip
 from .trainer import Batch, Losses, Task
@@ -59,9 +60,11 @@ class Adaptation(Task):
     roughen: float = 0.0
     trips: int = 0
     networks: dict[str, Any] = field(init=False)
+    frozen: Mapping[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
         self.networks = {"transformer": self.transformer}
+        self.frozen = {"vae": self.vae}
 
     def trains(self, step: int) -> tuple[str, ...]:
         """See `Task`."""
@@ -74,12 +77,11 @@ class Adaptation(Task):
     def losses(self, batch: Batch, step: int, noise: torch.Generator) -> Losses:
         """See `Task`."""
         clean = batch["latent"]
-        motion = 1 if float(torch.rand((), generator=noise)) < ONE_MOTION_LATENT else 2
+        motion = 1 if happens(ONE_MOTION_LATENT, noise) else 2
         given = dropped(condition_of(batch, clean[:, :, :motion]), self.drop_audio, self.drop_image, noise)
         if motion > 1:
             given = given._replace(motion=self._worn(given.motion, batch["reference"], noise))
-        sigma_B = random_levels(len(clean), noise)
-        start = torch.randn(clean.shape, generator=noise)
+        sigma_B, start = random_levels(len(clean), noise, clean.device), normal(clean.shape, noise, clean.device)
         found = self.networks["transformer"](noised(clean, start, sigma_B), sigma_B, given)
         error = ((found - (start - clean)).square() * batch["weight"][:, None])[:, :, motion:].mean((1, 2, 3, 4))
         return {"loss": error.mean()}
@@ -98,7 +100,7 @@ class Adaptation(Task):
     @torch.no_grad()
     def sample(self, folder: Path, step: int) -> None:
         """First chunks of two takes, 4 and 20 steps, under what was drawn."""
-        batch = self.pool.draw(-1, 2)
+        batch = on_device(self.pool.draw(-1, 2), self.transformer)
         given = condition_of(batch, batch["latent"][:, :, :1])
         rows = [batch["latent"]]
         for steps in (4, 20):
@@ -106,6 +108,12 @@ class Adaptation(Task):
             rows.append(sample(self.networks["transformer"], given, levels, generator_of("sample")))
         clips = [decode_normalized(self.vae, row)[:, :, ::4].clamp(-1, 1) for row in rows]
         save_strip(folder / f"sample-{step:07d}.png", [clip[take] for take in range(2) for clip in clips])
+
+
+def on_device(batch: Batch, network: Denoiser) -> Batch:
+    """A batch where a network is."""
+    device = next(network.parameters()).device
+    return {name: values.to(device) for name, values in batch.items()}
 
 
 def condition_of(batch: Batch, motion: Tensor) -> Condition:

@@ -25,3 +25,8 @@ def uniform(chance: torch.Generator, low: float, high: float) -> float:
 def spread(chance: torch.Generator, low: float, high: float, *shape: int) -> Tensor:
     """Numbers in [low, high), of a shape."""
     return low + (high - low) * torch.rand(shape, generator=chance)
+
+
+def happens(probability: float, generator: torch.Generator) -> bool:
+    """Whether something of a probability does."""
+    return float(torch.rand((), generator=generator)) < probability

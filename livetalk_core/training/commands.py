@@ -12,11 +12,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from safetensors.torch import load_file
-from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
-    apply_activation_checkpointing,
-    checkpoint_wrapper,
-)
 
 from ..checkpoints import nano
 from ..checkpoints.convert import write_weights
@@ -24,7 +19,6 @@ from ..checkpoints.load import open_model
 from ..checkpoints.model import Model
 from ..config import DEFAULT_PROMPT
 from ..errors import InputError
-from ..models.transformer import Block
 from ..models.vae import VAE
 from .adapt import Adaptation
 from .data import TakeSource, video
@@ -32,12 +26,14 @@ from .distill import Distillation
 from .encoders import AudioTask, ImageTask
 from .espeak import make_corpus
 from .flow import Denoiser
+from .keeping import averaged
 from .latents import Encoders, Pool, Preparation, least_frames, save_texts
 from .pictures import PictureFolder, collect_photographs
 from .plot import plot_record
 from .settings import Settings
+from .sharding import processes
 from .speech import SpeechFolder
-from .trainer import Task, Trainer, newest
+from .trainer import Task, Trainer
 from .trips import TripsTask
 from .vae import VAETask, calibrate, prepare
 
@@ -51,7 +47,10 @@ class Run:
     settings: Settings
 
     def __post_init__(self) -> None:
-        self.model: Model = open_model(self.settings.model, "cpu", torch.float32)
+        # Of several processes none makes a float32 copy of the whole: weights are mapped, and become float32 with the
+        # share that a process keeps (`sharding.place`).
+        dtype = torch.float32 if processes() == 1 else None
+        self.model: Model = open_model(self.settings.model, "cpu", dtype)
         self.stream = self.model.preset.stream
         self.dtype = getattr(torch, self.settings.dtype)
 
@@ -89,25 +88,14 @@ class Run:
             part.config = replace(part.config, repeats_portrait=True)
         transformer = Denoiser.of(part).requires_grad_(trained).train(trained)
         if self.settings.init is not None:
-            transformer.load_state_dict(averaged(self.settings.init, "transformer"))
-        if self.settings.checkpointing and trained:
-            apply_activation_checkpointing(
-                transformer, checkpoint_wrapper_fn=checkpoint_wrapper, check_fn=lambda layer: isinstance(layer, Block)
-            )
+            # Several processes map the file; one alone may go on to train in what it has read.
+            transformer.load_state_dict(averaged(self.settings.init, "transformer"), assign=processes() > 1)
+        transformer.checkpointing = self.settings.checkpointing and trained
         return transformer
 
     def vae(self) -> VAE:
         """The frozen VAE."""
         return self.part("vae", False)
-
-
-def averaged(folder: Path, name: str) -> dict[str, torch.Tensor]:
-    """Averaged weights of a run's newest checkpoint, or of the file itself."""
-    place = newest(folder) if folder.is_dir() else None
-    path = folder if place is None else place / f"{name}.average.safetensors"
-    if not path.is_file():
-        raise InputError(f"{path} is no checkpoint; a run's folder or a safetensors file of weights is needed")
-    return load_file(path)
 
 
 def made(kind: Callable[..., Any], run: Run, *parts: Any) -> Any:

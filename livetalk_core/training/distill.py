@@ -8,6 +8,7 @@ All three start from stage 1; attention is bidirectional within the chunk for al
 in no loss but `motion_weight`'s, which holds the tail of a chunk, the next one's motion latents, near the teacher's.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,9 @@ from ..models.audio_encoder import windows
 from ..models.color import ColorStatistics, match_color
 from ..models.vae import VAE
 from ..sampling.schedule import sigmas
-from .adapt import decode_normalized
-from .chance import generator_of, seed_of
-from .flow import Condition, Denoiser, estimate, guided_estimate, noised, random_levels, sample, spread
+from .adapt import decode_normalized, on_device
+from .chance import generator_of, happens, seed_of
+from .flow import Condition, Denoiser, estimate, guided_estimate, noised, normal, random_levels, sample, spread
 from .latents import Pool, encode_window
 from .strips import save_strip
 from .trainer import Batch, Losses, Task
@@ -53,9 +54,11 @@ class Distillation(Task):
     guidance: float = 1.5
     motion_weight: float = 0.1
     networks: dict[str, Any] = field(init=False)
+    frozen: Mapping[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
         self.networks = {"student": self.student, "critic": self.critic}
+        self.frozen, self.averaged = {"teacher": self.teacher, "vae": self.vae}, ("student",)
         self.levels = sigmas(self.stream.steps, self.stream.shift)
         self._rollouts: dict[int, Condition] = {}
 
@@ -86,8 +89,8 @@ class Distillation(Task):
     def _student(self, made: Tensor, given: Condition, noise: torch.Generator) -> Losses:
         motion, tail = given.motion.shape[2], self.stream.geometry.latent_frames(self.stream.motion_frames)
         with torch.no_grad():
-            sigma_B = random_levels(len(made), noise).clamp(0.02, 0.98)
-            noisy = noised(made, torch.randn(made.shape, generator=noise), sigma_B)
+            sigma_B = random_levels(len(made), noise, made.device).clamp(0.02, 0.98)
+            noisy = noised(made, normal(made.shape, noise, made.device), sigma_B)
             real = guided_estimate(self.teacher, noisy, sigma_B, given, self.guidance)
             fake = estimate(self.networks["critic"], noisy, sigma_B, given)
             scale = (made - real)[:, :, motion:].abs().mean((1, 2, 3, 4)).clamp_min(1e-3)
@@ -103,7 +106,7 @@ class Distillation(Task):
 
     def _critic(self, made: Tensor, given: Condition, noise: torch.Generator) -> Losses:
         motion = given.motion.shape[2]
-        sigma_B, start = random_levels(len(made), noise), torch.randn(made.shape, generator=noise)
+        sigma_B, start = random_levels(len(made), noise, made.device), normal(made.shape, noise, made.device)
         found = self.networks["critic"](noised(made, start, sigma_B), sigma_B, given)
         error = F.mse_loss(found[:, :, motion:], (start - made)[:, :, motion:])
         return {"loss": error, "critic": error}
@@ -111,7 +114,7 @@ class Distillation(Task):
     @torch.no_grad()
     def rollout(self, batch: Batch, count: int, noise: torch.Generator) -> Condition:
         """The condition of chunk `count`, after the chunks before it of the student's own."""
-        from_portrait = float(torch.rand((), generator=noise)) < FROM_PORTRAIT
+        from_portrait = happens(FROM_PORTRAIT, noise)
         portrait = batch["cond"][:, -self.stream.geometry.latent_channels :, :1]
         motion = portrait if from_portrait else batch["latent"][:, :, :2]
         colors = ColorStatistics.of(batch["reference"])
@@ -141,7 +144,7 @@ class Distillation(Task):
         """The student's clean latent at a step of its schedule, the steps before without gradient."""
         with torch.no_grad():
             latent = self._sample(given, step, noise)
-        sigma_B = torch.full((len(latent),), self.levels[step])
+        sigma_B = torch.full((len(latent),), self.levels[step], device=latent.device)
         made = estimate(self.networks["student"], latent, sigma_B, given)
         return torch.cat([given.motion, made[:, :, given.motion.shape[2] :]], dim=2)
 
@@ -153,6 +156,6 @@ class Distillation(Task):
     def sample(self, folder: Path, step: int) -> None:
         """The last chunks of two rollouts."""
         chance = generator_of("sample", step)
-        given = self.rollout(self.pool.draw(-1, 2), self.chunks, chance)
+        given = self.rollout(on_device(self.pool.draw(-1, 2), self.student), self.chunks, chance)
         frames = decode_normalized(self.vae, self._sample(given, self.stream.steps, chance)).clamp(-1, 1)
         save_strip(folder / f"sample-{step:07d}.png", list(frames[:, :, ::4]))

@@ -6,14 +6,17 @@ attention within latent frames reads them. B samples, F latent frames, h w laten
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from einops import rearrange
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from ..models.attention import attend
-from ..models.transformer import AudioContext, Transformer
+from ..models.blocks import BaseBlock, Step
+from ..models.patches import unpatchify
+from ..models.transformer import Head, Transformer
 
 SHIFT = 5.0
 
@@ -36,7 +39,13 @@ class Condition(NamedTuple):
 
 
 class Denoiser(Transformer):
-    """The transformer as it is trained: its whole work is one call, which is what splits weights over ranks needs."""
+    """The transformer as it is trained: its whole work is one call, and a block's work one call of the block, which is
+    what weights split over processes need.
+
+    With `checkpointing` blocks are computed again on the way back, in place of keeping what they computed.
+    """
+
+    checkpointing = False
 
     @classmethod
     def of(cls, transformer: Transformer) -> "Denoiser":
@@ -49,15 +58,25 @@ class Denoiser(Transformer):
     def forward(self, latent: Tensor, sigma_B: Tensor, given: Condition) -> Tensor:
         """The velocity [B,16,F,h,w] in float32 at noise levels `sigma_B` in 0..1; the motion latents go in clean."""
         latent = torch.cat([given.motion, latent[:, :, given.motion.shape[2] :]], dim=2)
-        context, sound = self.embed_context(given.text, given.clip), self.embed_sounds(given.audio)
-        attention = attend_plainly if latent.device.type == "cpu" else attend
-        return super().forward(latent, 1000 * sigma_B, given.cond, context, sound, attention=attention)
+        time_BC, time_B6C = self.embed_time(1000 * sigma_B)
+        scene, attention = self.embed_scene(given.cond), attend_plainly if latent.device.type == "cpu" else attend
+        step = Step(scene.rotation, scene.tokens, scene.speaker_masks, attention)
+        shared = (step, time_B6C, *self.embed_tokens(given.text, given.clip), self.embed_sounds(given.audio))
+        x_BLC = self._begin(latent, scene)
+        for block in self._blocks:
+            x_BLC = self._through(block, x_BLC, shared)
+        head = cast(Head, self.head)
+        return unpatchify(scene.tokens.join(head(x_BLC, head.modulations(time_BC))), scene.grid, self.patch)
 
-    def embed_sounds(self, windows: Tensor) -> AudioContext:
-        """Audio keys and values of a batch: [B,1+4(F-1),5,blocks,channels] -> entries [B*F,T,N,D]."""
+    def _through(self, block: BaseBlock, x_BLC: Tensor, shared: tuple[Any, ...]) -> Tensor:
+        if self.checkpointing and torch.is_grad_enabled():
+            return cast(Tensor, checkpoint(block.evaluate, x_BLC, *shared, use_reentrant=False))
+        return block.evaluate(x_BLC, *shared)
+
+    def embed_sounds(self, windows: Tensor) -> Tensor:
+        """Audio tokens of a batch: [B,1+4(F-1),5,blocks,channels] -> [B*F,T,C]."""
         tokens = self.audio_proj(windows.to(self.dtype))
-        tokens = rearrange(tokens, "f (b t) c -> (b f) t c", b=windows.shape[0])
-        return AudioContext(tuple(block.embed_audio(tokens, 1) for block in self._blocks), 1)
+        return rearrange(tokens, "f (b t) c -> (b f) t c", b=windows.shape[0])
 
 
 def attend_plainly(q_BLND: Tensor, k_BSND: Tensor, v_BSND: Tensor) -> Tensor:
@@ -84,10 +103,11 @@ def sample(denoiser: Denoiser, given: Condition, levels: Sequence[float], chance
     """A batch of latents [B,16,F,h,w] by the stream's own sampler: from level to level, estimate, then noise anew."""
     batch, channels, motion = given.motion.shape[:3]
     shape = (batch, channels, *given.cond.shape[2:])
-    latent = torch.randn(shape, generator=chance)
+    device = given.motion.device
+    latent = normal(shape, chance, device)
     for sigma, following in pairwise(levels):
-        latent = estimate(denoiser, latent, torch.full((batch,), sigma), given)
-        latent = noised(latent, torch.randn(shape, generator=chance), torch.full((batch,), following))
+        latent = estimate(denoiser, latent, torch.full((batch,), sigma, device=device), given)
+        latent = noised(latent, normal(shape, chance, device), torch.full((batch,), following, device=device))
     return torch.cat([given.motion, latent[:, :, motion:]], dim=2)
 
 
@@ -101,7 +121,12 @@ def noised(clean: Tensor, noise: Tensor, sigma_B: Tensor) -> Tensor:
     return torch.lerp(clean, noise, spread(sigma_B))
 
 
-def random_levels(count: int, chance: torch.Generator, shift: float = SHIFT) -> Tensor:
-    """Noise levels in 0..1, drawn evenly, then shifted as the sampler's are: [count]."""
-    even = torch.rand(count, generator=chance)
+def normal(shape: Sequence[int], chance: torch.Generator, device: torch.device) -> Tensor:
+    """Noise of a shape on a device, drawn on the CPU: the same on every machine."""
+    return torch.randn(tuple(shape), generator=chance).to(device)
+
+
+def random_levels(count: int, chance: torch.Generator, device: torch.device, shift: float = SHIFT) -> Tensor:
+    """Noise levels in 0..1, drawn evenly on the CPU, then shifted as the sampler's are: [count] on the device."""
+    even = torch.rand(count, generator=chance).to(device)
     return shift * even / (1 + (shift - 1) * even)

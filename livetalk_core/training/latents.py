@@ -60,8 +60,9 @@ class Encoders(NamedTuple):
 @torch.inference_mode()
 def encode_window(vae: VAE, frames_BCTHW: Tensor) -> Tensor:
     """Frames in -1..1 -> normalised latents [B,16,F,h,w] in float32: `VAE.encode`, all later frames in one group."""
-    mean, std = torch.tensor([vae.config.latent_mean, vae.config.latent_std])[:, None, :, None, None, None]
-    return (moments(vae, frames_BCTHW)[0] - mean) / std
+    raw = moments(vae, frames_BCTHW)[0]
+    mean, std = raw.new_tensor([vae.config.latent_mean, vae.config.latent_std])[:, None, :, None, None, None]
+    return (raw - mean) / std
 
 
 @torch.inference_mode()
