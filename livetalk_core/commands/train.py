@@ -13,6 +13,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
         "stage", choices=("speech", "pictures", "vae", "audio", "image", "prepare", "adapt", "distill")
     )
     command.add_argument("--config", type=Path, required=True, help="a TOML file; ours are in training/configs")
+    command.add_argument("--device", default="cpu", help="where takes are prepared (default: cpu)")
     command.add_argument("--output", type=Path, help="folder of the run; an unfinished run there goes on")
     command.add_argument("--export", type=Path, metavar="FILE", help="write the trained weights here at the end")
 
@@ -20,6 +21,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Train a model: its speech data, its parts, stage 1 (adapt) and stage 2 (distill)."""
     from ..files import check_place
+    from ..hardware.machine import choose_device
     from ..training import commands
     from ..training.settings import read_settings
 
@@ -28,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
     settings = read_settings(options.config)
     with stoppable():
         if options.stage in commands.PREPARATIONS:
-            for made in commands.PREPARATIONS[options.stage](settings):
+            for made in commands.PREPARATIONS[options.stage](settings, choose_device(options.device)):
                 print(made)
             return 0
         if options.output is None:

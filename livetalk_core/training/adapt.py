@@ -59,6 +59,7 @@ class Adaptation(Task):
     soften: float = 0.0
     roughen: float = 0.0
     trips: int = 0
+    drop_text: float = 0.0
     networks: dict[str, Any] = field(init=False)
     frozen: Mapping[str, Any] = field(init=False)
 
@@ -79,6 +80,9 @@ class Adaptation(Task):
         clean = batch["latent"]
         motion = 1 if happens(ONE_MOTION_LATENT, noise) else 2
         given = dropped(condition_of(batch, clean[:, :, :motion]), self.drop_audio, self.drop_image, noise)
+        if self.drop_text:
+            kept = torch.rand(len(clean), generator=noise).to(clean.device) >= self.drop_text
+            given = given._replace(text=given.text * kept[:, None, None])
         if motion > 1:
             given = given._replace(motion=self._worn(given.motion, batch["reference"], noise))
         sigma_B, start = random_levels(len(clean), noise, clean.device), normal(clean.shape, noise, clean.device)
@@ -89,7 +93,7 @@ class Adaptation(Task):
     @torch.no_grad()
     def _worn(self, motion: Tensor, reference: Tensor, chance: torch.Generator) -> Tensor:
         """Motion latents as a stream may hand them on."""
-        if self.trips and float(torch.rand((), generator=chance)) < TRIPPED:
+        if self.trips and happens(TRIPPED, chance):
             colors = ColorStatistics.of(reference)
             for _ in range(1 + int(torch.randint(self.trips, (), generator=chance))):
                 frames = match_color(decode_normalized(self.vae, motion).clamp(-1, 1), colors, 1.0)

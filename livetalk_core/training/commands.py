@@ -4,6 +4,7 @@ A run's folder holds everything it made; the same command goes on where it stopp
 as the model reads them: those in `assets` make the embedded model.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from inspect import signature
@@ -17,7 +18,7 @@ from ..checkpoints import nano
 from ..checkpoints.convert import write_weights
 from ..checkpoints.load import open_model
 from ..checkpoints.model import Model
-from ..config import DEFAULT_PROMPT
+from ..config import DEFAULT_PROMPT, PRESETS
 from ..errors import InputError
 from ..models.vae import VAE
 from .adapt import Adaptation
@@ -38,6 +39,8 @@ from .trips import TripsTask
 from .vae import VAETask, calibrate, prepare
 
 CALIBRATION_CLIPS = 24
+TORCHRUN = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
+"""What torchrun tells its processes, and what holds without it."""
 
 
 @dataclass
@@ -50,8 +53,9 @@ class Run:
         # Of several processes none makes a float32 copy of the whole: weights are mapped, and become float32 with the
         # share that a process keeps (`sharding.place`).
         dtype = torch.float32 if processes() == 1 else None
-        self.model: Model = open_model(self.settings.model, "cpu", dtype)
-        self.stream = self.model.preset.stream
+        self.model: Model = open_model(self.settings.model, "cpu", dtype, self.settings.patch)
+        # A patched model learns the stream of the distilled one, not its own long chunks of many steps.
+        self.stream = self.model.preset.stream if self.settings.patch is None else PRESETS["14b"].stream
         self.dtype = getattr(torch, self.settings.dtype)
 
     @property
@@ -162,21 +166,27 @@ def train(stage: str, settings: Settings, folder: Path) -> Path:
     return folder
 
 
-def fill_speech(settings: Settings) -> Iterator[Path]:
+def fill_speech(settings: Settings, device: torch.device) -> Iterator[Path]:
     """Make recordings of synthetic speech; yields their folder."""
     make_corpus(settings.data.speech, settings.data.minutes, settings.data.seed)
     yield settings.data.speech
 
 
-def fill_pictures(settings: Settings) -> Iterator[Path]:
+def fill_pictures(settings: Settings, device: torch.device) -> Iterator[Path]:
     """Collect photographs to train on; yields their files."""
     if settings.data.pictures is None:
         raise InputError("the configuration names no pictures; set `pictures` under [data] to a folder")
     yield from collect_photographs(settings.data.pictures)
 
 
-def fill_pool(settings: Settings) -> Iterator[Path | str]:
-    """Prepare takes, drawn or of clips; yields which clips are used and left out, then every shard."""
+def fill_pool(settings: Settings, device: torch.device) -> Iterator[Path | str]:
+    """Prepare takes, drawn or of clips; yields which clips are used and left out, then every shard.
+
+    Processes that torchrun has started share the shards out, each on the GPU of its number where the device is one.
+    """
+    rank, ranks, local = (int(os.environ.get(name, default)) for name, default in TORCHRUN)
+    if device.type == "cuda" and device.index is None and ranks > 1:
+        device = torch.device("cuda", local)
     run, data = Run(settings), settings.data
     preparation = Preparation(data.takes, data.sizes, run.stream.frame_num, data.windows)
     if data.clips is None:
@@ -187,10 +197,11 @@ def fill_pool(settings: Settings) -> Iterator[Path | str]:
         clips = ClipSource.open(data.clips, data.sizes, data.seed, least=least_frames(preparation.frames))
         yield str(clips)
         preparation, scene = replace(preparation, sizes=clips.turns, kind="clips-"), clips.take
-    encoders = Encoders(run.vae(), run.part("audio_encoder", False), run.part("image_encoder", False))
+    encoders = Encoders(run.vae(), run.part("audio_encoder", False), run.part("image_encoder", False)).to(device)
     data.pool.mkdir(parents=True, exist_ok=True)
-    save_texts(data.pool, run.model.encode_texts(DEFAULT_PROMPT, *data.prompts))
-    yield from preparation.fill(data.pool, scene, encoders)
+    if rank == 0:
+        save_texts(data.pool, run.model.encode_texts(DEFAULT_PROMPT, *data.prompts))
+    yield from preparation.fill(data.pool, scene, encoders, turn=(rank, ranks))
 
 
 PREPARATIONS = {"speech": fill_speech, "pictures": fill_pictures, "prepare": fill_pool}

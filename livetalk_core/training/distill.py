@@ -53,6 +53,7 @@ class Distillation(Task):
     critic_steps: int = 5
     guidance: float = 1.5
     motion_weight: float = 0.1
+    text_guidance: float = 1.0
     networks: dict[str, Any] = field(init=False)
     frozen: Mapping[str, Any] = field(init=False)
 
@@ -91,7 +92,7 @@ class Distillation(Task):
         with torch.no_grad():
             sigma_B = random_levels(len(made), noise, made.device).clamp(0.02, 0.98)
             noisy = noised(made, normal(made.shape, noise, made.device), sigma_B)
-            real = guided_estimate(self.teacher, noisy, sigma_B, given, self.guidance)
+            real = guided_estimate(self.teacher, noisy, sigma_B, given, self.guidance, self.text_guidance)
             fake = estimate(self.networks["critic"], noisy, sigma_B, given)
             scale = (made - real)[:, :, motion:].abs().mean((1, 2, 3, 4)).clamp_min(1e-3)
             target = made - (fake - real) / spread(scale)

@@ -31,9 +31,10 @@ class Condition(NamedTuple):
     audio: Tensor
     motion: Tensor
 
-    def without(self, audio: bool = False, image: bool = False) -> "Condition":
-        """Zeros in place of the sound or the picture, as guidance compares with."""
+    def without(self, audio: bool = False, image: bool = False, text: bool = False) -> "Condition":
+        """Zeros in place of the sound, the picture or the prompt, as guidance compares with."""
         changed = self._replace(audio=torch.zeros_like(self.audio)) if audio else self
+        changed = changed._replace(text=torch.zeros_like(self.text)) if text else changed
         zeros = {"cond": torch.zeros_like(self.cond), "clip": torch.zeros_like(self.clip)}
         return changed._replace(**zeros) if image else changed
 
@@ -91,8 +92,17 @@ def estimate(denoiser: Denoiser, latent: Tensor, sigma_B: Tensor, given: Conditi
     return latent - spread(sigma_B) * denoiser(latent, sigma_B, given)
 
 
-def guided_estimate(denoiser: Denoiser, latent: Tensor, sigma_B: Tensor, given: Condition, scale: float) -> Tensor:
-    """`estimate` with guidance by the sound: `scale` 1 is none."""
+def guided_estimate(
+    denoiser: Denoiser, latent: Tensor, sigma_B: Tensor, given: Condition, scale: float, text: float = 1.0
+) -> Tensor:
+    """`estimate` with guidance by the sound, `scale`, and by the prompt; 1 is none.
+
+    With both: without either, `scale` times towards the sound, from there `text` times towards the prompt.
+    """
+    if text != 1:
+        wordless = guided_estimate(denoiser, latent, sigma_B, given.without(text=True), scale)
+        unread = wordless if scale == 1 else estimate(denoiser, latent, sigma_B, given.without(text=True))
+        return wordless + text * (estimate(denoiser, latent, sigma_B, given) - unread)
     heard = estimate(denoiser, latent, sigma_B, given)
     if scale == 1:
         return heard

@@ -56,6 +56,10 @@ class Encoders(NamedTuple):
     audio: AudioEncoder
     image: ImageEncoder
 
+    def to(self, device: torch.device) -> "Encoders":
+        """The same on a device."""
+        return Encoders(self.vae.to(device), self.audio.to(device), self.image.to(device))
+
 
 @torch.inference_mode()
 def encode_window(vae: VAE, frames_BCTHW: Tensor) -> Tensor:
@@ -75,16 +79,18 @@ def prepare_take(scene: Scene, encoders: Encoders, frames: int, windows: int, se
     video, weight = scene.film(starts[:, None] + torch.arange(frames))
     portrait = torch.zeros_like(video[:1])
     portrait[:, :, 0] = video[0, :, 0]
-    latents = [encode_window(encoders.vae, window) for window in video.split(1)]  # faster on CPUs than all at once
-    return {
+    device = next(encoders.vae.parameters()).device
+    latents = [encode_window(encoders.vae, window.to(device)) for window in video.split(1)]  # faster than all at once
+    made = {
         "latents": torch.cat(latents).half(),
         "starts": starts,
         "weights": _latent_weights(weight[:, 0]).half(),
-        "sound": encoders.audio.embed(scene.sound, frames_of_samples(len(scene.sound), SAMPLE_RATE)).half(),
+        "sound": encoders.audio.embed(scene.sound.to(device), frames_of_samples(len(scene.sound), SAMPLE_RATE)).half(),
         "reference": ((video[0, :, 0] + 1) * 127.5).round().clamp(0, 255).byte(),
-        "cond": encode_window(encoders.vae, portrait)[0].half(),
-        "clip": encoders.image.embed(encoders.image.preprocess(portrait))[0].half(),
+        "cond": encode_window(encoders.vae, portrait.to(device))[0].half(),
+        "clip": encoders.image.embed(encoders.image.preprocess(portrait.to(device)))[0].half(),
     }
+    return {name: values.cpu() for name, values in made.items()}
 
 
 def least_frames(frames: int) -> int:
@@ -124,14 +130,22 @@ class Preparation:
                 raise InputError(f"size {side}; every side must be a multiple of {WAN.size_multiple}")
 
     def fill(
-        self, folder: Path, scene: Callable[[int, Size], Scene], encoders: Encoders, first: int = 0
+        self,
+        folder: Path,
+        scene: Callable[[int, Size], Scene],
+        encoders: Encoders,
+        first: int = 0,
+        turn: tuple[int, int] = (0, 1),
     ) -> Iterator[Path]:
         """Write the shards that are missing, from take `first` on; yields each as it is done.
 
-        `scene` gives a take by its number, in a size.
+        `scene` gives a take by its number, in a size. `turn` is the number of this process, and how many share the
+        shards out.
         """
         folder.mkdir(parents=True, exist_ok=True)
         for number, start in enumerate(range(first, first + self.takes, self.shard), first // self.shard):
+            if number % turn[1] != turn[0]:
+                continue
             size = self.sizes[number % len(self.sizes)]
             path = folder / f"{size[0]}x{size[1]}-{self.kind}{number:05d}.safetensors"
             if not path.exists():

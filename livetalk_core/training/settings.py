@@ -45,7 +45,8 @@ class Data:
 
 @dataclass(frozen=True)
 class Settings:
-    """One run. `model` is the name or folder of the parts that it begins with, `init` a run's folder whose averaged
+    """One run. `model` is the name or folder of the parts that it begins with, with `patch` those of Wan 2.1 and
+    the audio layers that an InfiniteTalk patch brings; `init` a run's folder whose averaged
     weights replace the trained part's; a `fresh` run begins with `nano`'s weights from before any training. `dtype` is
     what is computed in; weights are float32. `phases` are the VAE's; `task` has the task's own settings, such as
     `clips`, `guidance` or `chunks`. `blend` is the share of the trained weights in the exported ones, the rest is
@@ -54,6 +55,7 @@ class Settings:
 
     schedule: Schedule
     model: str = "nano"
+    patch: Path | None = None
     init: Path | None = None
     fresh: bool = False
     repeats_portrait: bool = False

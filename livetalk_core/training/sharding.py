@@ -29,12 +29,19 @@ def processes() -> int:
 
 
 def place(network: nn.Module, device: torch.device) -> None:
-    """Move a network to the device in float32; of several processes, each keeps its share of the weights."""
+    """Move a network to the device in float32; of several processes, each keeps its share of the weights.
+
+    One without blocks that is not trained, such as the VAE, is small, and whole on every process.
+    """
+    blocks = [layer for layer in network.modules() if isinstance(layer, BaseBlock)]
     if processes() == 1:
         network.to(device)
         return
+    if not blocks and not any(weight.requires_grad for weight in network.parameters()):
+        network.to(device, torch.float32)
+        return
     mesh = init_device_mesh(device.type, (processes(),))
-    for block in [layer for layer in network.modules() if isinstance(layer, BaseBlock)]:
+    for block in blocks:
         _split(block, mesh, device)
         register_fsdp_forward_method(block, "evaluate")
     _split(network, mesh, device)
@@ -45,7 +52,7 @@ def _split(layer: nn.Module, mesh: DeviceMesh, device: torch.device) -> None:
     for part in layer.modules():
         for name, weight in part.named_parameters(recurse=False):
             if not isinstance(weight, DTensor):
-                moved = weight.detach().to(device, torch.float32)
+                moved = weight.detach().to(weight.device if weight.is_meta else device, torch.float32)
                 part.register_parameter(name, nn.Parameter(moved, requires_grad=weight.requires_grad))
     fully_shard(layer, mesh=mesh)
 

@@ -9,7 +9,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -57,6 +57,8 @@ class Schedule:
     save_every: int = 200
     log_every: int = 10
     sample_every: int = 0
+    rates: Mapping[str, float] = field(default_factory=dict)
+    """Of networks that learn at another rate than `rate`, by name; they rise and fall alike."""
 
     def __post_init__(self) -> None:
         if min(self.steps, self.accumulate, self.save_every, self.log_every) < 1:
@@ -69,6 +71,10 @@ class Schedule:
         rise = min(1.0, (step + 1) / max(1, self.warmup))
         fall = 0.5 + 0.5 * math.cos(math.pi * step / self.steps)
         return self.rate * rise * (self.final_rate + (1 - self.final_rate) * fall)
+
+    def rate_of(self, name: str, step: int) -> float:
+        """The learning rate of a network in update `step`."""
+        return self.rate_at(step) * (self.rates[name] / self.rate if name in self.rates else 1.0)
 
 
 class Task(Protocol):
@@ -116,6 +122,9 @@ class Trainer:
     def __init__(self, task: Task, schedule: Schedule, folder: Path, accelerator: Accelerator | None = None) -> None:
         self.task, self.schedule, self.folder = task, schedule, folder
         self.accelerator = accelerator or Accelerator()
+        unknown = sorted(set(schedule.rates) - set(task.networks))
+        if unknown:
+            raise InputError(f"rates of the unknown {', '.join(unknown)}; trained are {', '.join(task.networks)}")
         for network in (*task.networks.values(), *task.frozen.values()):
             if network is not None:
                 place(network, self.accelerator.device)
@@ -169,7 +178,7 @@ class Trainer:
                 group = []
 
     def _update(self, batches: list[Batch]) -> dict[str, Any]:
-        names, rate = self.task.trains(self.step), self.schedule.rate_at(self.step)
+        names = self.task.trains(self.step)
         ranks, total = self.accelerator.num_processes, dict[str, float]()
         for index, batch in enumerate(batches):
             part = index * ranks + self.accelerator.process_index
@@ -184,12 +193,12 @@ class Trainer:
             total[f"{name} gradient"] = clip(learner.network.parameters(), self.schedule.clip)
             self._check(f"gradient of {name}", total[f"{name} gradient"])
             for group in learner.optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = self.schedule.rate_of(name, self.step)
             learner.optimizer.step()
             self._average(learner)
         for learner in self.learners.values():
             learner.optimizer.zero_grad(set_to_none=True)
-        return {"rate": rate, **total}
+        return {"rate": self.schedule.rate_of(names[0], self.step), **total}
 
     @torch.no_grad()
     def _average(self, learner: Learner) -> None:

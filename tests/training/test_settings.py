@@ -21,6 +21,15 @@ def test_ours_are_read(path):
     assert all(isinstance(size, tuple) for size in settings.data.sizes)
 
 
+def test_14b_learns_from_real_people_from_where_the_literature_starts():
+    for stage in ("adapt", "distill"):
+        settings = read_settings(CONFIGS[0].with_name(f"14b-{stage}.toml"))
+        assert settings.data.clips is not None, "drawn faces would overwrite real ones"
+        assert settings.patch is not None and "infiniteTalk" in settings.patch.name
+    assert settings.schedule.rate_of("critic", 50) == pytest.approx(4e-7)
+    assert settings.schedule.rate_of("student", 50) == pytest.approx(2e-6)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

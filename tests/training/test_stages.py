@@ -14,7 +14,7 @@ from livetalk_core.training.chance import generator_of
 from livetalk_core.training.data import TakeSource, video
 from livetalk_core.training.distill import Distillation
 from livetalk_core.training.encoders import AudioTask, ImageTask
-from livetalk_core.training.flow import Denoiser, attend_plainly, estimate, noised
+from livetalk_core.training.flow import Denoiser, attend_plainly, estimate, guided_estimate, noised
 from livetalk_core.training.latents import Encoders, Pool, Preparation, encode_window, save_texts
 from livetalk_core.training.speech import SpeechFolder
 from livetalk_core.training.vae import Phase, VAETask, calibrate, decode, moments
@@ -69,6 +69,17 @@ def test_a_pool_holds_what_the_parts_make(pool, source, vae):
     assert min(errors) < 2e-2, "a window is the encoded frames of one of the takes"
     assert torch.equal(batch["latent"], pool.draw(0, 2)["latent"])
     assert not torch.equal(batch["latent"], pool.draw(1, 2)["latent"])
+
+
+def test_processes_share_the_shards_out_and_make_what_one_makes(pool, source, vae, tmp_path):
+    encoders = Encoders(vae, nano.audio_encoder("cpu"), nano.image_encoder("cpu", torch.float32))
+    preparation = Preparation(3, (SIZE,), windows=2, shard=2)
+    made = [list(preparation.fill(tmp_path, source.scene, encoders, turn=(rank, 2))) for rank in range(2)]
+    assert [[path.name for path in each] for each in made] == [
+        ["48x32-00000.safetensors"], ["48x32-00001.safetensors"]
+    ]  # fmt: skip
+    for path in (path for each in made for path in each):
+        assert path.read_bytes() == (pool.shards[0].parent / path.name).read_bytes()
 
 
 def test_an_empty_pool_is_refused(tmp_path):
@@ -185,6 +196,31 @@ def test_sound_and_picture_are_dropped(pool):
     assert not blind.cond.any()
     assert not blind.clip.any()
     assert torch.equal(blind.audio, given.audio)
+
+
+def test_guidance_by_prompt_and_sound_goes_from_neither_to_both(pool, transformer):
+    batch = pool.draw(0, 1)
+    given, sigma = condition_of(batch, batch["latent"][:, :, :2]), torch.tensor([0.8])
+    with torch.no_grad():
+        none, heard, both = (
+            estimate(transformer, batch["latent"], sigma, one)
+            for one in (given.without(text=True, audio=True), given.without(text=True), given)
+        )
+        found = guided_estimate(transformer, batch["latent"], sigma, given, 4.0, 3.0)
+        by_text = guided_estimate(transformer, batch["latent"], sigma, given, 1.0, 3.0)
+    assert torch.allclose(found, none + 4 * (heard - none) + 3 * (both - heard), atol=1e-4)
+    assert torch.allclose(by_text, heard + 3 * (both - heard), atol=1e-4)
+    assert (both - heard).abs().max() > 1e-3, "the prompt is read"
+
+
+def test_prompts_are_dropped_where_the_configuration_says_so(pool, transformer):
+    seen = []
+    transformer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[2].text))
+    for share in (0.0, 1.0):
+        task = Adaptation(transformer, None, pool, clips=1, drop_text=share)
+        with torch.no_grad():
+            task.losses(task.batch(0), 0, generator_of("text"))
+    assert seen[0].any() and not seen[1].any()
 
 
 def distillation(pool, transformer, vae, **changes) -> Distillation:

@@ -115,6 +115,15 @@ def test_the_rate_rises_and_falls():
     assert rates[-1] == pytest.approx(0.1, abs=0.01)
 
 
+def test_a_network_may_learn_at_a_rate_of_its_own(tmp_path):
+    plan = schedule(3, rates={"bias": 0.02}, final_rate=1.0, warmup=0)
+    Trainer(Line(), plan, tmp_path).run()
+    rows = [json.loads(line)["rate"] for line in (tmp_path / "record.jsonl").read_text().splitlines()]
+    assert rows == pytest.approx([0.1, 0.1, 0.02]), "every third step is the bias's"
+    with pytest.raises(InputError, match="unknown critic; trained are slope, bias"):
+        Trainer(Line(), schedule(3, rates={"critic": 0.1}), tmp_path / "other")
+
+
 def test_orthogonal_evens_out_singular_values():
     values = torch.linalg.svdvals(orthogonal(torch.diag(torch.tensor([1.0, 0.1, 0.05])) @ torch.randn(3, 5)))
     assert values.min() > 0.5
