@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     if (options.device, options.dtype) != ("cpu", "float32"):
         raise InputError("--ranks checks on CPU processes in float32; leave out --device and --dtype, or --ranks")
     devices = parse_devices(f"cpu x{options.ranks}")
-    limits = Limits(silence=60)  # several workers on one core are slow, and not lost
+    limits = Limits(silence=60, meeting=600)  # several workers on one core are slow, and not lost
     with stoppable(), local_fleet(devices, "verify", limits=limits) as fleet:
         return _print_rows(options.files, lambda path: verify_split(path, options.ranks, fleet))
 
