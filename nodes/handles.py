@@ -120,7 +120,7 @@ class Portrait:
     vae: Any
     encode: Callable[..., Tensor]
     encoders: str
-    _made: dict[tuple[Any, ...], Avatar] = field(default_factory=dict)
+    _made: dict[tuple[Any, ...], Avatar] = field(default_factory=dict, init=False)
 
     @property
     def size(self) -> tuple[int, int]:

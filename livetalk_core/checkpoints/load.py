@@ -266,13 +266,16 @@ def open_model(
     )
 
 
-def of_vision(dtype: torch.dtype) -> torch.dtype:
-    """What the vision encoder runs in: float16 for bfloat16, as in the reference (0.1 % from float32, not 1 %)."""
+def of_vision(dtype: torch.dtype | None) -> torch.dtype | None:
+    """What the vision encoder runs in: float16 for bfloat16, as in the reference (0.1 % from float32, not 1 %).
+
+    None: as the file stores it.
+    """
     return torch.float16 if dtype == torch.bfloat16 else dtype
 
 
-def of_text(dtype: torch.dtype) -> torch.dtype:
-    """What the text encoder runs in: bfloat16 instead of float16, in which umT5 overflows."""
+def of_text(dtype: torch.dtype | None) -> torch.dtype | None:
+    """What the text encoder runs in: bfloat16 instead of float16, in which umT5 overflows. None: as stored."""
     return torch.bfloat16 if dtype == torch.float16 else dtype
 
 

@@ -35,7 +35,7 @@ COMMANDS = {
     ),
     "worker": (
         ".worker",
-        "Be one of several processes that render together; started by torchrun, or by LiveTalk itself.",
+        "Be one of several processes that render together; started by hand, by torchrun, or by LiveTalk itself.",
     ),
 }
 """Where each command's module lies, and what it does: its `run` says the same."""

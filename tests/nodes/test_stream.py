@@ -482,7 +482,7 @@ class TestRenderOptions:
             render(nodes, parts, prompts=later)
         partial = next(tmp_path.rglob("*.partial.mp4"))
         assert len(frames_of(partial)) == 33
-        assert f"what is done plays: {partial}" in host.said[-1]
+        assert f"What is done: {partial}" in host.said[-1]
 
     def test_prompts_of_another_model_are_refused(self, nodes, parts, host, errors):
         later = nodes["LiveTalkPrompt"][0].execute(prompt="", from_second=0, conditioning=[[torch.zeros(1, 4, 9), {}]])
