@@ -21,7 +21,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ..errors import InputError
-from .sharding import SHARDS, processes, read_whole
+from .sharding import SHARDS, processes, read_whole, reader_of
 
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 KEPT = 2
@@ -139,7 +139,7 @@ def _complete(weights: Mapping[str, Any], average: Mapping[str, Tensor]) -> dict
 
 def _take_up_shares(place: Path, name: str, learner: Learner) -> None:
     state = _parts(name, learner)
-    dcp.load(state, checkpoint_id=place)
+    dcp.load(state, storage_reader=reader_of(place))
     weights, optimizer = get_state_dict(learner.network, learner.optimizer)
     parts = {
         kind: {key.split("/", 2)[2]: value for key, value in state.items() if key.startswith(f"{name}/{kind}/")}

@@ -5,6 +5,7 @@ A unit's weights are whole only while it computes, so whatever reads a block's w
 of a mapped file than one block on top of its own share.
 """
 
+import pickle
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,21 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
+from ..errors import CheckpointError
 from ..models.blocks import BaseBlock
 
 SHARDS = "shards"
 """The folder of a checkpoint that holds what several processes wrote."""
+DESCRIBED_BY = {
+    *(f"torch.distributed.checkpoint.metadata.{name}" for name in (
+        "Metadata", "TensorStorageMetadata", "TensorProperties", "ChunkStorageMetadata", "MetadataIndex",
+        "StorageMeta", "_MEM_FORMAT_ENCODING",
+    )),
+    "torch.distributed.checkpoint.filesystem._StorageInfo", "torch.Size", "torch.serialization._get_layout",
+    "pathlib.PosixPath", "pathlib.WindowsPath",
+}  # fmt: skip
+"""What the description of shared tensors names, beside dtypes. Objects other than tensors, which PyTorch would read
+with all their code, are not among it."""
 
 
 def processes() -> int:
@@ -72,9 +84,38 @@ def averaged_over_processes(values: Mapping[str, float], device: torch.device) -
     return dict(zip(values, (total / processes()).tolist(), strict=True))
 
 
+class _Description(pickle.Unpickler):
+    """Reads the description of shared tensors, and runs nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """What a name stands for; a `CheckpointError` where no description of tensors has it."""
+        known = f"{module}.{name}" in DESCRIBED_BY or (
+            module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
+        )
+        if not known:
+            raise CheckpointError(f"names {module}.{name}, which no list of tensors does: train from another run")
+        return super().find_class(module, name)
+
+
+def reader_of(place: Path) -> dcp.FileSystemReader:
+    """What reads a folder that several processes wrote. PyTorch describes it in pickles: they are looked through first.
+
+    Raises `CheckpointError` for a description that is damaged, or of anything but tensors.
+    """
+    for path in place.glob("*.metadata"):
+        try:
+            with path.open("rb") as file:
+                _Description(file).load()
+        except CheckpointError as error:
+            raise CheckpointError(f"{path} {error}") from None
+        except Exception as error:  # a damaged pickle may raise anything
+            raise CheckpointError(f"{path} is damaged ({type(error).__name__}); train from another step") from None
+    return dcp.FileSystemReader(place)
+
+
 def read_whole(place: Path, prefix: str) -> dict[str, Tensor]:
     """Whole tensors on the CPU of those that several processes wrote under names with a prefix, which is taken off."""
-    reader = dcp.FileSystemReader(place)
+    reader = reader_of(place)
     sizes: Any = reader.read_metadata().state_dict_metadata
     wanted = {
         name: torch.empty(entry.size, dtype=entry.properties.dtype)
