@@ -89,6 +89,11 @@ class VideoShape(NamedTuple):
         return LatentShape(geometry.latent_frames(self.frames), self.height // stride, self.width // stride)
 
 
+def heard_samples(samples: int, sample_rate: int) -> int:
+    """Samples at `SAMPLE_RATE` of a sound of so many at another rate, the last one rounded up."""
+    return -(-samples * SAMPLE_RATE // sample_rate)
+
+
 def frames_of_samples(samples: int, sample_rate: int) -> int:
     """Video frames that cover `samples` of sound, the last one rounded up; at least one."""
     return max(1, -(-samples * FRAMES_PER_SECOND // sample_rate))

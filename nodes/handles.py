@@ -12,8 +12,8 @@ from torch import Tensor
 from ..livetalk_core.config import CorrectionConfig, StreamConfig, TransformerConfig, member_of
 from ..livetalk_core.errors import InputError
 from ..livetalk_core.media.audio import AudioSource, TensorAudio
-from ..livetalk_core.shapes import FRAMES_PER_SECOND, LTX, SAMPLE_RATE, frames_of_samples
-from ..livetalk_core.streaming.avatar import Avatar, portrait_fingerprint, prepare_avatar, speakers_of
+from ..livetalk_core.shapes import FRAMES_PER_SECOND, LTX, SAMPLE_RATE, Geometry, frames_of_samples, heard_samples
+from ..livetalk_core.streaming.avatar import Avatar, Pictured, prepare_avatar
 from ..livetalk_core.streaming.features import SpeakersFeatures, SpeechFeatures, speech_features
 from ..livetalk_core.streaming.plan import ChunkPlan
 from ..livetalk_core.streaming.state import StreamState
@@ -100,12 +100,12 @@ class Speech:
     @property
     def _silence(self) -> AudioSource:
         """As long as the speech; a single zero in memory."""
-        samples = -(-self.source.samples * SAMPLE_RATE // self.source.sample_rate)
+        samples = heard_samples(self.source.samples, self.source.sample_rate)
         return TensorAudio(torch.zeros(1, 1).expand(1, samples), SAMPLE_RATE)
 
 
 @dataclass(frozen=True, eq=False)
-class Portrait:
+class Portrait(Pictured):
     """Who speaks: what LiveTalk Avatar makes, for a model of any member of the family.
 
     What stands beside a chunk's latent is another in each member, so it is encoded when a model first asks for it.
@@ -121,21 +121,6 @@ class Portrait:
     encode: Callable[..., Tensor]
     encoders: str
     _made: dict[tuple[Any, ...], Avatar] = field(default_factory=dict, init=False)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width in pixels."""
-        return self.reference.shape[-2], self.reference.shape[-1]
-
-    @property
-    def speakers(self) -> int:
-        """How many voices it speaks with."""
-        return speakers_of(self.masks)
-
-    @property
-    def fingerprint(self) -> str:
-        """Identifies portrait, size and speakers' masks, but not the prompt."""
-        return portrait_fingerprint(self.reference, self.masks)
 
     def avatar(self, config: TransformerConfig, stream: StreamConfig) -> Avatar:
         """What a model of these widths needs of it for such a stream; kept."""
@@ -231,13 +216,15 @@ def check_avatar(config: TransformerConfig, avatar: Portrait, prompts: tuple[Pro
 
 def check_vae(config: TransformerConfig, vae: Any, whose: str) -> None:
     """Raise `InputError` where a VAE makes latents that the model was not trained on."""
-    found = host.vae_config(vae).geometry
-    if found != config.geometry:
-        vaes = {True: "FlashHead Lite's LTX VAE", False: "Wan 2.1's VAE"}
+    found, needed = host.vae_config(vae).geometry, config.geometry
+    if found != needed:
         raise InputError(
-            f"{whose} vae is {vaes[found.latent_channels == LTX.latent_channels]}; {member_name(config)} needs "
-            f"{vaes[config.geometry.latent_channels == LTX.latent_channels]}: {VAE_LOADERS}"
+            f"{whose} vae is {_vae_name(found)}; {member_name(config)} needs {_vae_name(needed)}: {VAE_LOADERS}"
         )
+
+
+def _vae_name(geometry: Geometry) -> str:
+    return "FlashHead Lite's LTX VAE" if geometry.latent_channels == LTX.latent_channels else "Wan 2.1's VAE"
 
 
 VAE_LOADERS = "Load VAE gives Wan's (wan_2.1_vae), LiveTalk Load VAE FlashHead Lite's"

@@ -93,12 +93,12 @@ def _scaler(weights: Mapping[str, Tensor], source: Path) -> Transform:
         raise CheckpointError(f"{source} is FP8 already; needed are 16 or 32 bit weights: convert the original")
 
     def transform(name: str, tensor: Tensor) -> dict[str, Tensor]:
-        return _scaled(name.removesuffix(".weight"), tensor) if name in chosen else {name: tensor}
+        return scaled_layer(name.removesuffix(".weight"), tensor) if name in chosen else {name: tensor}
 
     return transform
 
 
-def _scaled(layer: str, weight: Tensor) -> dict[str, Tensor]:
+def scaled_layer(layer: str, weight: Tensor) -> dict[str, Tensor]:
     """An FP8 weight, and the float32 scale that multiplies it back: one for all of it, as ComfyUI reads it."""
     values, scale = scaled(weight, rows=False)
     return {f"{layer}.weight": values, f"{layer}.scale_weight": scale}

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import InputError
-from ..shapes import SAMPLE_RATE
+from ..shapes import SAMPLE_RATE, heard_samples
 from .blocks import Resampler, batched, exactly
 from .channels import cancels, stereo_matrix, to_mono
 from .loudness import LoudnessMeter
@@ -99,7 +99,7 @@ class Survey:
 
     def _measure(self, parts: Iterable[np.ndarray]) -> None:
         """As much of the parts as belongs to the sound so far."""
-        total = -(-self.samples * SAMPLE_RATE // self._rate)
+        total = heard_samples(self.samples, self._rate)
         for part in parts:
             if kept := min(part.shape[1], total - self.moments.count):
                 self.moments.add(part[:, :kept])

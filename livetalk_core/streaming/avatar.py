@@ -34,8 +34,34 @@ def encode_for(stream: StreamConfig, encode: Encode, video: Tensor, posterior: N
     return encode(video, posterior(index, (geometry.latent_channels, *VideoShape(*video.shape[1:]).latent(geometry))))
 
 
+class Pictured:
+    """Who is shown: `reference` [1,3,1,H,W] in -1..1, and `masks` [3,...] where there are several people."""
+
+    reference: Tensor
+    masks: Tensor | None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.reference.shape[-2], self.reference.shape[-1]
+
+    @property
+    def speakers(self) -> int:
+        """How many voices there are."""
+        return 1 if self.masks is None or torch.equal(self.masks[1], self.masks[2]) else 2
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies portrait, size and speakers' masks, but not the prompt."""
+        digest = hashlib.sha256(str(self.size).encode())
+        for tensor in (self.reference, self.masks):
+            if tensor is not None:
+                digest.update(tensor.float().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
 @dataclass(frozen=True, eq=False)
-class Avatar:
+class Avatar(Pictured):
     """Made once, used by every chunk.
 
     reference [1,3,1,H,W] in -1..1: the portrait, resized and cropped. cond: what stands beside a chunk's latent, either
@@ -63,21 +89,6 @@ class Avatar:
         """Clean latent that the first chunk starts from: the encoded portrait, [C,1,h,w]."""
         return self.latents(geometry)[:, :1]
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width in pixels."""
-        return self.reference.shape[-2], self.reference.shape[-1]
-
-    @property
-    def speakers(self) -> int:
-        """How many voices it speaks with."""
-        return speakers_of(self.masks)
-
-    @property
-    def fingerprint(self) -> str:
-        """Identifies portrait, size and speakers' masks, but not the prompt."""
-        return portrait_fingerprint(self.reference, self.masks)
-
     def with_text(self, text: Tensor) -> "Avatar":
         """The same avatar with another prompt, [L,text_dim]."""
         return replace(self, text=text)
@@ -91,20 +102,6 @@ class Avatar:
             return self
         again = prepare_avatar(self.reference, self.clip, self.text, encode, stream, self.masks)
         return replace(again, encoders=self.encoders)
-
-
-def speakers_of(masks: Tensor | None) -> int:
-    """How many voices there are to these masks, as `Avatar` has them."""
-    return 1 if masks is None or torch.equal(masks[1], masks[2]) else 2
-
-
-def portrait_fingerprint(reference: Tensor, masks: Tensor | None) -> str:
-    """Identifies a portrait [1,3,1,H,W], its size and the speakers' masks."""
-    digest = hashlib.sha256(str((reference.shape[-2], reference.shape[-1])).encode())
-    for tensor in (reference, masks):
-        if tensor is not None:
-            digest.update(tensor.float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def prepare_avatar(

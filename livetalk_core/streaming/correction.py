@@ -186,31 +186,29 @@ class Corrector:
         return len(past) == MEMORY + self.config.lookback
 
 
-def extent(drift: Tensor) -> Drift:
-    """How far each kind of statistics of a drift [C,PARTS] is off."""
-    size = drift.abs()
-    together = drift[:, CONTRAST : SHARPNESS + 1].median(0).values.abs().tolist()
-    alone = (ALONE * size[:, CONTRAST : SHARPNESS + 1].amax(0)).tolist()
-    return Drift(
-        mean=float(size[:, MEAN].max()),
-        contrast=max(together[0], alone[0]),
-        sharpness=max(TELLING * together[1], alone[1]),
-        likeness=ALONE * float(drift[:, 3:].square().mean().sqrt()),
-    )
-
-
-def passed(drift: Tensor, threshold: float) -> Tensor:
-    """Which parts [C,PARTS] have drifted beyond the threshold: means one by one; contrast and sharpness of
-    all channels where they have changed together, else one by one; regions all together."""
+def extents(drift: Tensor) -> Tensor:
+    """How far each part of a drift [C,PARTS] is off, in the threshold's unit: means one by one; contrast and sharpness
+    of all channels where they have changed together, else one by one; regions all together."""
     size = drift.abs()
     contrast, sharpness = drift[:, CONTRAST : SHARPNESS + 1].median(0).values.abs()
-    regions = ALONE * drift[:, 3:].square().mean().sqrt() > threshold
+    regions = ALONE * drift[:, 3:].square().mean().sqrt()
     return torch.cat(
         [
-            size[:, MEAN : MEAN + 1] > threshold,
-            (ALONE * size[:, CONTRAST : CONTRAST + 1] > threshold) | (contrast > threshold),
-            (ALONE * size[:, SHARPNESS : SHARPNESS + 1] > threshold) | (TELLING * sharpness > threshold),
+            size[:, MEAN : MEAN + 1],
+            (ALONE * size[:, CONTRAST : CONTRAST + 1]).maximum(contrast),
+            (ALONE * size[:, SHARPNESS : SHARPNESS + 1]).maximum(TELLING * sharpness),
             regions.expand(len(drift), REGIONS**2),
         ],
         dim=1,
     )
+
+
+def extent(drift: Tensor) -> Drift:
+    """How far each kind of statistics of a drift [C,PARTS] is off: the most of all channels."""
+    most = extents(drift).amax(0).tolist()
+    return Drift(most[MEAN], most[CONTRAST], most[SHARPNESS], most[-1])
+
+
+def passed(drift: Tensor, threshold: float) -> Tensor:
+    """Which parts [C,PARTS] have drifted beyond the threshold."""
+    return extents(drift) > threshold

@@ -141,16 +141,16 @@ class Session:
         """All chunks from `state` on: frames as they are decoded, and a `ChunkEnd` after each chunk."""
         inputs = self._inputs_ahead(state) if self.ahead else self._all_inputs(state)
         with closing(inputs):
-            for inputs_of_chunk in inputs:
+            for ready in inputs:
+                index = ready.chunk.index
                 if (engine := self._chunk_engine) is not None:
-                    avatar, audio = self._avatar_at(inputs_of_chunk.chunk.index), inputs_of_chunk.audio
-                    new_prompt = inputs_of_chunk.chunk.index in self.prompts
-                    order = Order(avatar, audio, state, self.plan, self.stream, new_prompt)
+                    prompted = index in self.prompts
+                    order = Order(self._avatar_at(index), ready.audio, state, self.plan, self.stream, prompted)
                     state = yield from engine.chunk(order, self.on_step)
                 else:
-                    watch = Watch(inputs_of_chunk.chunk)
-                    state = yield from self._decode(state, self._denoise(state, inputs_of_chunk, watch), watch)
-                yield ChunkEnd(inputs_of_chunk.chunk, state)
+                    watch = Watch(ready.chunk)
+                    state = yield from self._decode(state, self._denoise(state, ready, watch), watch)
+                yield ChunkEnd(ready.chunk, state)
 
     def sample(self, state: StreamState) -> Tensor:
         """The latent [C,F,h,w] of the next chunk, on the CPU."""

@@ -17,12 +17,12 @@ import torch
 from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor, nn
 
-from ...livetalk_core.checkpoints.convert import FP8_MARKER
+from ...livetalk_core.checkpoints.convert import FP8_MARKER, scaled_layer
 from ...livetalk_core.checkpoints.keys import transformer_name
 from ...livetalk_core.config import TransformerConfig
 from ...livetalk_core.errors import CheckpointError, InputError
 from ...livetalk_core.models.attention import AttentionFunction
-from ...livetalk_core.models.fp8 import FP8, is_quantized, scaled
+from ...livetalk_core.models.fp8 import FP8, is_quantized
 from ...livetalk_core.models.image_encoder import preprocess
 from ...livetalk_core.models.transformer import AudioContext, Context, Transformer
 from ...livetalk_core.shapes import LTX, WAN, Geometry
@@ -130,8 +130,9 @@ def as_fp8(weights: Weights) -> Weights:
         weight = weights.pop(name)
         if name in whole:
             memory.throw_exception_if_processing_interrupted()
-            weight, quantised[f"{name.removesuffix('.weight')}.scale_weight"] = scaled(weight, rows=False)
-        quantised[name] = weight
+            quantised |= scaled_layer(name.removesuffix(".weight"), weight)
+        else:
+            quantised[name] = weight
     return quantised
 
 

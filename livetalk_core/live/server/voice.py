@@ -12,7 +12,7 @@ from aiohttp import ClientError, ClientSession, ClientTimeout, StreamReader
 
 from ...errors import InputError
 from ...media.audio import open_audio
-from ...shapes import SAMPLE_RATE
+from ...shapes import SAMPLE_RATE, heard_samples
 from ..speech import Resampler
 
 MOST_CHARACTERS = 2_000
@@ -110,7 +110,7 @@ class SpeechServer:
 def pieces_of(file: Path) -> Iterator[np.ndarray]:
     """A sound file's speech in pieces of a second, float32 [n] at 16 kHz, decoded as they are asked for."""
     source = open_audio(file)
-    total = -(-source.samples * SAMPLE_RATE // source.sample_rate)
+    total = heard_samples(source.samples, source.sample_rate)
     for start in range(0, total, SAMPLE_RATE):
         yield source.read(start, min(SAMPLE_RATE, total - start), SAMPLE_RATE, mono=True)[0]
 
