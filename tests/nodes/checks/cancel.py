@@ -7,6 +7,7 @@ import comfy.model_management
 import torch
 from checks.common import F, H, W, build, chunk, interrupted, stock_vae, transformer, upscale_model
 from livetalk_in_comfyui.livetalk_core.checkpoints import nano
+from livetalk_in_comfyui.livetalk_core.shapes import WAN
 from livetalk_in_comfyui.nodes import host, loaders
 from safetensors.torch import save_file
 
@@ -14,7 +15,7 @@ from safetensors.torch import save_file
 def check_cancel_stops_at_the_next_step():
     _, weights = transformer()
     engine = host.HostEngine(build(weights))
-    progress = host.Progress(4, chunk()[0])
+    progress = host.Progress(4, chunk()[0], WAN)
     done = []
 
     def on_step(step):

@@ -60,7 +60,7 @@ def check_other_vaes_are_refused():
     try:
         vae_patcher(stock)
     except InputError as error:
-        assert "not Wan 2.1's" in str(error)
+        assert "neither Wan 2.1's nor FlashHead Lite's" in str(error)
     else:
         raise AssertionError("accepted")
 
