@@ -79,11 +79,11 @@ def perform(job: Job, variant: Variant) -> Outcome:
 
 def measure(entrant: Entrant, protocol: Protocol, strength: float) -> list[Row]:
     """A row for each variant."""
-    wanted, rows = protocol.wanted(texture_scale(protocol.cast.size)), []
+    targets, rows = protocol.targets(texture_scale(protocol.cast.size)), []
     for variant in VARIANTS:
         jobs = protocol.jobs(replace(entrant, correction=0.0 if variant == OFF else strength))
         outcomes = list(run_all(jobs, protocol.workers, partial(perform, variant=variant)))
-        rows.append(Row.of(variant.name, outcomes, [wanted[job.subject] for job in jobs]))
+        rows.append(Row.of(variant.name, outcomes, [targets[job.subject] for job in jobs]))
         print(line(rows[-1], rows[0]), flush=True)
     return rows
 
@@ -92,9 +92,9 @@ def line(row: Row, off: Row) -> str:
     """A line of the table."""
     first, last = ([windows[place] for windows in row.windows] for place in (0, -1))
     course = (fmean(getattr(one, name) for one in part) for name in OVER_TIME for part in (first, last))
-    whole = (row.spread(name)[0] for name in WHOLE)
+    overall = (row.spread(name)[0] for name in WHOLE)
     seconds = row.seconds_per_second / off.seconds_per_second
-    return f"| {row.name} | " + " | ".join(f"{value:.3f}" for value in (*course, *whole, seconds)) + " |"
+    return f"| {row.name} | " + " | ".join(f"{value:.3f}" for value in (*course, *overall, seconds)) + " |"
 
 
 def head() -> str:
@@ -113,18 +113,18 @@ def main() -> None:
     parser.add_argument("--strength", type=float, default=0.5)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
-    settings = Settings((given.model,), given.seconds, given.faces, given.seeds, workers=given.workers)
-    if given.json:
-        check_place(given.json)
+    options = parser.parse_args()
+    settings = Settings((options.model,), options.seconds, options.faces, options.seeds, workers=options.workers)
+    if options.json:
+        check_place(options.json)
     print(head(), flush=True)
-    rows = measure(given.model, settings.protocol, given.strength)
-    if given.json:
+    rows = measure(options.model, settings.protocol, options.strength)
+    if options.json:
         record: dict[str, Any] = {
-            "model": str(given.model), "seconds": given.seconds, "faces": given.faces, "seeds": given.seeds,
-            "strength": given.strength, "machine": describe(), "rows": [row.record() for row in rows],
+            "model": str(options.model), "seconds": options.seconds, "faces": options.faces, "seeds": options.seeds,
+            "strength": options.strength, "machine": describe(), "rows": [row.record() for row in rows],
         }  # fmt: skip
-        write_durably(given.json, (json.dumps(record, indent=1) + "\n").encode())
+        write_durably(options.json, (json.dumps(record, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

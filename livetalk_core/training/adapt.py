@@ -79,15 +79,15 @@ class Adaptation(Task):
         """See `Task`."""
         clean = batch["latent"]
         motion = 1 if happens(ONE_MOTION_LATENT, noise) else 2
-        given = dropped(condition_of(batch, clean[:, :, :motion]), self.drop_audio, self.drop_image, noise)
+        condition = dropped(condition_of(batch, clean[:, :, :motion]), self.drop_audio, self.drop_image, noise)
         if self.drop_text:
             kept = torch.rand(len(clean), generator=noise).to(clean.device) >= self.drop_text
-            given = given._replace(text=given.text * kept[:, None, None])
+            condition = condition._replace(text=condition.text * kept[:, None, None])
         if motion > 1:
-            given = given._replace(motion=self._worn(given.motion, batch["reference"], noise))
+            condition = condition._replace(motion=self._worn(condition.motion, batch["reference"], noise))
         sigma_B, start = random_levels(len(clean), noise, clean.device), normal(clean.shape, noise, clean.device)
-        found = self.networks["transformer"](noised(clean, start, sigma_B), sigma_B, given)
-        error = ((found - (start - clean)).square() * batch["weight"][:, None])[:, :, motion:].mean((1, 2, 3, 4))
+        velocity = self.networks["transformer"](noised(clean, start, sigma_B), sigma_B, condition)
+        error = ((velocity - (start - clean)).square() * batch["weight"][:, None])[:, :, motion:].mean((1, 2, 3, 4))
         return {"loss": error.mean()}
 
     @torch.no_grad()
@@ -105,11 +105,11 @@ class Adaptation(Task):
     def sample(self, folder: Path, step: int) -> None:
         """First chunks of two takes, 4 and 20 steps, under what was drawn."""
         batch = on_device(self.pool.draw(-1, 2), self.transformer)
-        given = condition_of(batch, batch["latent"][:, :, :1])
+        condition = condition_of(batch, batch["latent"][:, :, :1])
         rows = [batch["latent"]]
         for steps in (4, 20):
             levels = sigmas(steps, SHIFT)
-            rows.append(sample(self.networks["transformer"], given, levels, generator_of("sample")))
+            rows.append(sample(self.networks["transformer"], condition, levels, generator_of("sample")))
         clips = [decode_normalized(self.vae, row)[:, :, ::4].clamp(-1, 1) for row in rows]
         save_strip(folder / f"sample-{step:07d}.png", [clip[take] for take in range(2) for clip in clips])
 
@@ -128,16 +128,16 @@ def condition_of(batch: Batch, motion: Tensor) -> Condition:
     return Condition(batch["cond"], batch["clip"], batch["text"], torch.stack(audio), motion)
 
 
-def dropped(given: Condition, audio: float, image: float, chance: torch.Generator) -> Condition:
+def dropped(condition: Condition, audio: float, image: float, chance: torch.Generator) -> Condition:
     """Some samples of a batch lose their sound, some their picture."""
     kept_audio, kept_image = (
-        (torch.rand(len(given.cond), generator=chance) >= share).float().to(given.cond.device)
+        (torch.rand(len(condition.cond), generator=chance) >= share).float().to(condition.cond.device)
         for share in (audio, image)
     )
-    return given._replace(
-        audio=given.audio * spread(kept_audio),
-        cond=given.cond * spread(kept_image),
-        clip=given.clip * kept_image[:, None, None],
+    return condition._replace(
+        audio=condition.audio * spread(kept_audio),
+        cond=condition.cond * spread(kept_image),
+        clip=condition.clip * kept_image[:, None, None],
     )
 
 

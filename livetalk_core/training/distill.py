@@ -81,19 +81,19 @@ class Distillation(Task):
         count = 1 + seed_of("chunks", self.pool.seed, self.draw_of(step)) % self.chunks
         if number not in self._rollouts:
             self._rollouts[number] = self.rollout(batch, count, generator_of("rollout", self.pool.seed, number))
-        given = self._rollouts.pop(number) if learns else self._rollouts[number]
+        condition = self._rollouts.pop(number) if learns else self._rollouts[number]
         with torch.set_grad_enabled(learns):
-            made = self.one_step(given, seed_of("step", self.pool.seed, step) % self.stream.steps, noise)
-        losses = self._student(made, given, noise) if learns else self._critic(made, given, noise)
+            made = self.one_step(condition, seed_of("step", self.pool.seed, step) % self.stream.steps, noise)
+        losses = self._student(made, condition, noise) if learns else self._critic(made, condition, noise)
         return {**losses, "chunks": torch.tensor(float(count))}
 
-    def _student(self, made: Tensor, given: Condition, noise: torch.Generator) -> Losses:
-        motion, tail = given.motion.shape[2], self.stream.geometry.latent_frames(self.stream.motion_frames)
+    def _student(self, made: Tensor, condition: Condition, noise: torch.Generator) -> Losses:
+        motion, tail = condition.motion.shape[2], self.stream.geometry.latent_frames(self.stream.motion_frames)
         with torch.no_grad():
             sigma_B = random_levels(len(made), noise, made.device).clamp(0.02, 0.98)
             noisy = noised(made, normal(made.shape, noise, made.device), sigma_B)
-            real = guided_estimate(self.teacher, noisy, sigma_B, given, self.guidance, self.text_guidance)
-            fake = estimate(self.networks["critic"], noisy, sigma_B, given)
+            real = guided_estimate(self.teacher, noisy, sigma_B, condition, self.guidance, self.text_guidance)
+            fake = estimate(self.networks["critic"], noisy, sigma_B, condition)
             scale = (made - real)[:, :, motion:].abs().mean((1, 2, 3, 4)).clamp_min(1e-3)
             target = made - (fake - real) / spread(scale)
         matching = 0.5 * F.mse_loss(made[:, :, motion:], target[:, :, motion:])
@@ -105,11 +105,11 @@ class Distillation(Task):
             "distance": scale.mean(),
         }
 
-    def _critic(self, made: Tensor, given: Condition, noise: torch.Generator) -> Losses:
-        motion = given.motion.shape[2]
+    def _critic(self, made: Tensor, condition: Condition, noise: torch.Generator) -> Losses:
+        motion = condition.motion.shape[2]
         sigma_B, start = random_levels(len(made), noise, made.device), normal(made.shape, noise, made.device)
-        found = self.networks["critic"](noised(made, start, sigma_B), sigma_B, given)
-        error = F.mse_loss(found[:, :, motion:], (start - made)[:, :, motion:])
+        velocity = self.networks["critic"](noised(made, start, sigma_B), sigma_B, condition)
+        error = F.mse_loss(velocity[:, :, motion:], (start - made)[:, :, motion:])
         return {"loss": error, "critic": error}
 
     @torch.no_grad()
@@ -119,12 +119,12 @@ class Distillation(Task):
         portrait = batch["cond"][:, -self.stream.geometry.latent_channels :, :1]
         motion = portrait if from_portrait else batch["latent"][:, :, :2]
         colors = ColorStatistics.of(batch["reference"])
-        given = Condition(batch["cond"], batch["clip"], batch["text"], self._sound(batch, 0, count), motion)
+        condition = Condition(batch["cond"], batch["clip"], batch["text"], self._sound(batch, 0, count), motion)
         for chunk in range(1, count):
-            frames = decode_normalized(self.vae, self._sample(given, self.stream.steps, noise)).clamp(-1, 1)
+            frames = decode_normalized(self.vae, self._sample(condition, self.stream.steps, noise)).clamp(-1, 1)
             tail = match_color(frames[:, :, -self.stream.motion_frames :], colors, self.stream.color_correction)
-            given = given._replace(audio=self._sound(batch, chunk, count), motion=self._handed_on(tail))
-        return given
+            condition = condition._replace(audio=self._sound(batch, chunk, count), motion=self._handed_on(tail))
+        return condition
 
     def _handed_on(self, tail: Tensor) -> Tensor:
         """What a chunk's last frames are to the next one, as `streaming.session.encode_revised` has it."""
@@ -141,22 +141,22 @@ class Distillation(Task):
         starts = (batch["start"].clamp_max(latest) + chunk * step).tolist()
         return torch.stack([windows(s, at, at + frames) for s, at in zip(batch["sound"], starts, strict=True)])
 
-    def one_step(self, given: Condition, step: int, noise: torch.Generator) -> Tensor:
+    def one_step(self, condition: Condition, step: int, noise: torch.Generator) -> Tensor:
         """The student's clean latent at a step of its schedule, the steps before without gradient."""
         with torch.no_grad():
-            latent = self._sample(given, step, noise)
+            latent = self._sample(condition, step, noise)
         sigma_B = torch.full((len(latent),), self.levels[step], device=latent.device)
-        made = estimate(self.networks["student"], latent, sigma_B, given)
-        return torch.cat([given.motion, made[:, :, given.motion.shape[2] :]], dim=2)
+        made = estimate(self.networks["student"], latent, sigma_B, condition)
+        return torch.cat([condition.motion, made[:, :, condition.motion.shape[2] :]], dim=2)
 
-    def _sample(self, given: Condition, steps: int, noise: torch.Generator) -> Tensor:
+    def _sample(self, condition: Condition, steps: int, noise: torch.Generator) -> Tensor:
         """The student's latent after the first `steps` steps of the stream's sampler; after all, the clean one."""
-        return sample(self.networks["student"], given, self.levels[: steps + 1], noise)
+        return sample(self.networks["student"], condition, self.levels[: steps + 1], noise)
 
     @torch.no_grad()
     def sample(self, folder: Path, step: int) -> None:
         """The last chunks of two rollouts."""
         chance = generator_of("sample", step)
-        given = self.rollout(on_device(self.pool.draw(-1, 2), self.student), self.chunks, chance)
-        frames = decode_normalized(self.vae, self._sample(given, self.stream.steps, chance)).clamp(-1, 1)
+        condition = self.rollout(on_device(self.pool.draw(-1, 2), self.student), self.chunks, chance)
+        frames = decode_normalized(self.vae, self._sample(condition, self.stream.steps, chance)).clamp(-1, 1)
         save_strip(folder / f"sample-{step:07d}.png", list(frames[:, :, ::4]))

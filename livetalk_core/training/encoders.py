@@ -55,8 +55,8 @@ class AudioTask(Task):
         """See `Task`."""
         encoder, heads = self.networks["audio_encoder"], self.networks["heads"]
         states = torch.stack([encoder.embed(sound, self.source.frames) for sound in batch["sound"]])
-        found = torch.stack([head(states[:, :, layer]) for layer, head in enumerate(heads)])
-        error = (found - batch["target"]).square().mean((0, 1, 2))
+        predicted = torch.stack([head(states[:, :, layer]) for layer, head in enumerate(heads)])
+        error = (predicted - batch["target"]).square().mean((0, 1, 2))
         return {"loss": error[: 2 * BANDS].mean() + error[2 * BANDS :].sum(), "opening": error[-2], "width": error[-1]}
 
 

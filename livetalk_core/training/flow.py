@@ -56,13 +56,18 @@ class Denoiser(Transformer):
         denoiser.load_state_dict(transformer.state_dict(), assign=True)
         return denoiser
 
-    def forward(self, latent: Tensor, sigma_B: Tensor, given: Condition) -> Tensor:
+    def forward(self, latent: Tensor, sigma_B: Tensor, condition: Condition) -> Tensor:
         """The velocity [B,16,F,h,w] in float32 at noise levels `sigma_B` in 0..1; the motion latents go in clean."""
-        latent = torch.cat([given.motion, latent[:, :, given.motion.shape[2] :]], dim=2)
+        latent = torch.cat([condition.motion, latent[:, :, condition.motion.shape[2] :]], dim=2)
         time_BC, time_B6C = self.embed_time(1000 * sigma_B)
-        scene, attention = self.embed_scene(given.cond), attend_plainly if latent.device.type == "cpu" else attend
+        scene, attention = self.embed_scene(condition.cond), attend_plainly if latent.device.type == "cpu" else attend
         step = Step(scene.rotation, scene.tokens, scene.speaker_masks, attention)
-        shared = (step, time_B6C, *self.embed_tokens(given.text, given.clip), self.embed_sounds(given.audio))
+        shared = (
+            step,
+            time_B6C,
+            *self.embed_tokens(condition.text, condition.clip),
+            self.embed_sounds(condition.audio),
+        )
         x_BLC = self._begin(latent, scene)
         for block in self._blocks:
             x_BLC = self._through(block, x_BLC, shared)
@@ -87,38 +92,38 @@ def attend_plainly(q_BLND: Tensor, k_BSND: Tensor, v_BSND: Tensor) -> Tensor:
     return (weights @ v).transpose(1, 2)
 
 
-def estimate(denoiser: Denoiser, latent: Tensor, sigma_B: Tensor, given: Condition) -> Tensor:
+def estimate(denoiser: Denoiser, latent: Tensor, sigma_B: Tensor, condition: Condition) -> Tensor:
     """The clean latent that the denoiser sees in a noisy one."""
-    return latent - spread(sigma_B) * denoiser(latent, sigma_B, given)
+    return latent - spread(sigma_B) * denoiser(latent, sigma_B, condition)
 
 
 def guided_estimate(
-    denoiser: Denoiser, latent: Tensor, sigma_B: Tensor, given: Condition, scale: float, text: float = 1.0
+    denoiser: Denoiser, latent: Tensor, sigma_B: Tensor, condition: Condition, scale: float, text: float = 1.0
 ) -> Tensor:
     """`estimate` with guidance by the sound, `scale`, and by the prompt; 1 is none.
 
     With both: without either, `scale` times towards the sound, from there `text` times towards the prompt.
     """
     if text != 1:
-        wordless = guided_estimate(denoiser, latent, sigma_B, given.without(text=True), scale)
-        unread = wordless if scale == 1 else estimate(denoiser, latent, sigma_B, given.without(text=True))
-        return wordless + text * (estimate(denoiser, latent, sigma_B, given) - unread)
-    heard = estimate(denoiser, latent, sigma_B, given)
+        wordless = guided_estimate(denoiser, latent, sigma_B, condition.without(text=True), scale)
+        unread = wordless if scale == 1 else estimate(denoiser, latent, sigma_B, condition.without(text=True))
+        return wordless + text * (estimate(denoiser, latent, sigma_B, condition) - unread)
+    heard = estimate(denoiser, latent, sigma_B, condition)
     if scale == 1:
         return heard
-    return torch.lerp(estimate(denoiser, latent, sigma_B, given.without(audio=True)), heard, scale)
+    return torch.lerp(estimate(denoiser, latent, sigma_B, condition.without(audio=True)), heard, scale)
 
 
-def sample(denoiser: Denoiser, given: Condition, levels: Sequence[float], chance: torch.Generator) -> Tensor:
+def sample(denoiser: Denoiser, condition: Condition, levels: Sequence[float], chance: torch.Generator) -> Tensor:
     """A batch of latents [B,16,F,h,w] by the stream's own sampler: from level to level, estimate, then noise anew."""
-    batch, channels, motion = given.motion.shape[:3]
-    shape = (batch, channels, *given.cond.shape[2:])
-    device = given.motion.device
+    batch, channels, motion = condition.motion.shape[:3]
+    shape = (batch, channels, *condition.cond.shape[2:])
+    device = condition.motion.device
     latent = normal(shape, chance, device)
     for sigma, following in pairwise(levels):
-        latent = estimate(denoiser, latent, torch.full((batch,), sigma, device=device), given)
+        latent = estimate(denoiser, latent, torch.full((batch,), sigma, device=device), condition)
         latent = noised(latent, normal(shape, chance, device), torch.full((batch,), following, device=device))
-    return torch.cat([given.motion, latent[:, :, motion:]], dim=2)
+    return torch.cat([condition.motion, latent[:, :, motion:]], dim=2)
 
 
 def spread(sigma_B: Tensor) -> Tensor:

@@ -145,9 +145,12 @@ def _take_up_shares(place: Path, name: str, learner: Learner) -> None:
         kind: {key.split("/", 2)[2]: value for key, value in state.items() if key.startswith(f"{name}/{kind}/")}
         for kind in ("weights", "optimizer", "average")
     }
-    whole: Any = {"state": _nested(parts["optimizer"]), "param_groups": optimizer["param_groups"]}
+    optimizer_state: Any = {"state": _nested(parts["optimizer"]), "param_groups": optimizer["param_groups"]}
     set_state_dict(
-        learner.network, learner.optimizer, model_state_dict={**weights, **parts["weights"]}, optim_state_dict=whole
+        learner.network,
+        learner.optimizer,
+        model_state_dict={**weights, **parts["weights"]},
+        optim_state_dict=optimizer_state,
     )
     for key, value in learner.average.items():
         value.copy_(parts["average"][key])
@@ -155,9 +158,14 @@ def _take_up_shares(place: Path, name: str, learner: Learner) -> None:
 
 def _take_up_whole(place: Path, name: str, learner: Learner) -> None:
     groups = get_state_dict(learner.network, learner.optimizer)[1]["param_groups"]
-    whole: Any = {"state": _nested(load_file(place / f"{name}.optimizer.safetensors")), "param_groups": groups}
+    optimizer_state: Any = {
+        "state": _nested(load_file(place / f"{name}.optimizer.safetensors")),
+        "param_groups": groups,
+    }
     weights: Any = load_file(place / f"{name}.safetensors")
-    set_state_dict(learner.network, learner.optimizer, model_state_dict=weights, optim_state_dict=whole, options=WHOLE)
+    set_state_dict(
+        learner.network, learner.optimizer, model_state_dict=weights, optim_state_dict=optimizer_state, options=WHOLE
+    )
     average = load_file(place / f"{name}.average.safetensors") if learner.average else {}
     for key, value in learner.average.items():
         value.copy_(_like(value, average[key]))
@@ -167,9 +175,9 @@ def _save(path: Path, values: Mapping[str, Any]) -> None:
     save_file({key: value.cpu().contiguous() for key, value in values.items()}, path)
 
 
-def _like(value: Tensor, whole: Tensor) -> Tensor:
+def _like(value: Tensor, full: Tensor) -> Tensor:
     """A whole tensor, split over processes as `value` is."""
-    return distribute_tensor(whole, value.device_mesh, value.placements) if isinstance(value, DTensor) else whole
+    return distribute_tensor(full, value.device_mesh, value.placements) if isinstance(value, DTensor) else full
 
 
 def _flat(state: Any) -> dict[str, Tensor]:

@@ -59,7 +59,7 @@ class PictureFolder:
         height, width = picture.shape[1:]
         length = int(side * (max(1.0, min(height, width) / side) ** uniform(chance, 0, 1)))
         length = min(length, height, width)
-        top, left = (int(uniform(chance, 0, whole - length + 1)) for whole in (height, width))
+        top, left = (int(uniform(chance, 0, extent - length + 1)) for extent in (height, width))
         part = picture[:, top : top + length, left : left + length].float() / 127.5 - 1
         part = part.flip(2) if uniform(chance, 0, 1) < 0.5 else part
         return F.interpolate(part[None], size=(side, side), mode="bilinear", antialias=True)[0]

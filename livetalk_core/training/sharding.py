@@ -117,11 +117,11 @@ def read_whole(place: Path, prefix: str) -> dict[str, Tensor]:
     """Whole tensors on the CPU of those that several processes wrote under names with a prefix, which is taken off."""
     reader = reader_of(place)
     sizes: Any = reader.read_metadata().state_dict_metadata
-    wanted = {
+    tensors = {
         name: torch.empty(entry.size, dtype=entry.properties.dtype)
         for name, entry in sizes.items()
         if name.startswith(prefix)
     }
-    state: dict[str, Any] = dict(wanted)
+    state: dict[str, Any] = dict(tensors)
     dcp.load(state, storage_reader=reader, no_dist=True)
-    return {name.removeprefix(prefix): values for name, values in wanted.items()}
+    return {name.removeprefix(prefix): values for name, values in tensors.items()}

@@ -45,12 +45,12 @@ class TripsTask(VAETask):
         held = int(torch.randint(HELD + 1, (), generator=noise)) if bool(batch["still"]) else 0
         colors, weight = ColorStatistics.of(video), _latent_weight(batch["weight"])
         with torch.no_grad():
-            wanted = moments(self._first, video)[0]
+            target = moments(self._first, video)[0]
         off: list[Tensor] = []
         seen = video
         for trip in range(trips + 1):
             mean = moments(network, seen)[0]
-            off.append((weight * self._apart(mean, wanted)).mean())
+            off.append((weight * self._apart(mean, target)).mean())
             if trip < trips:
                 seen = self._trip(mean.detach(), held, video.shape[2], colors)
         return {"loss": torch.stack(off).mean(), "first": off[0], "last": off[-1], "trips": torch.tensor(float(trips))}

@@ -59,28 +59,28 @@ CONDITIONS: dict[str, Callable[[Tensor], Tensor]] = {
 def accuracy(measurer: Measurer, cast: Cast, subjects: int, change: Callable[[Tensor], Tensor]) -> Accuracy:
     """The measurer on `subjects` of a cast (the first `SECONDS` of each), their frames changed."""
     index = torch.arange(SECONDS * FRAMES_PER_SECOND)
-    found: list[Measures] = []
+    estimates: list[Measures] = []
     true: list[Measures] = []
     distances: list[float] = []
     for number in range(subjects):
         subject = cast.subject(number)
         frames = change(subject.drawn(index)).clamp(-1, 1)
-        found.append(measurer.measure(frames))
+        estimates.append(measurer.measure(frames))
         true.append(Measures.true(subject.take.looks, subject.take.pose.map(lambda values: values[index])))
         portrait = Identity.of(subject.portrait[0], measurer.measure(subject.portrait[0]))
-        distances.append(float(portrait.distance(frames, found[-1]).mean()))
-    return _compared(found, true, sum(distances) / subjects)
+        distances.append(float(portrait.distance(frames, estimates[-1]).mean()))
+    return _compared(estimates, true, sum(distances) / subjects)
 
 
-def _compared(found: list[Measures], true: list[Measures], identity: float) -> Accuracy:
-    pairs = [(_courses(a), _courses(b)) for a, b in zip(found, true, strict=True)]
+def _compared(estimates: list[Measures], true: list[Measures], identity: float) -> Accuracy:
+    pairs = [(_courses(a), _courses(b)) for a, b in zip(estimates, true, strict=True)]
     correlations = {
         name: torch.tensor([correlation(a[name], b[name]) for a, b in pairs if b[name].std() > 1e-6])
         for name in pairs[0][0]
     }
     errors = {name: float(torch.stack([(a[name] - b[name]).abs().mean() for a, b in pairs]).mean()) for name in COURSES}
     mean, least = ({name: float(pick(v)) for name, v in correlations.items()} for pick in (torch.mean, torch.min))
-    measured, moved = (sum(float(head_speed(each).mean()) for each in side) for side in (found, true))
+    measured, moved = (sum(float(head_speed(each).mean()) for each in side) for side in (estimates, true))
     return Accuracy(mean, least, errors, identity, measured / moved)
 
 

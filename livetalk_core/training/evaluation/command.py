@@ -96,8 +96,8 @@ def round_trip_table(settings: Settings, trips: int) -> str:
     tables: list[str] = []
     for entrant in settings.entrants:
         vae, stream = entrant.codec()
-        found = {name: decibels(round_trips(vae, picture, trips, stream), picture) for name, picture in shown.items()}
-        tables.append(f"{entrant}\n{loss_table(found)}")
+        psnr = {name: decibels(round_trips(vae, picture, trips, stream), picture) for name, picture in shown.items()}
+        tables.append(f"{entrant}\n{loss_table(psnr)}")
     return "\n\n".join(tables)
 
 

@@ -101,7 +101,7 @@ class Meter:
             (mean_color(frames) - self._color).norm(dim=-1),
             50 * (frames - before).abs().mean((0, 2, 3)),
             borders,
-            *self._found(frames),
+            *self._tracked(frames),
             25 * (joined[:, :-2] + frames - 2 * before).abs().mean((0, 2, 3)),
         )
         self._rows.append(torch.stack([*measures, *own]))
@@ -109,10 +109,10 @@ class Meter:
         self._last = joined[:, -2:].clone()
         self._frames += frames.shape[1]
 
-    def _found(self, frames: Tensor) -> tuple[Tensor, ...]:
+    def _tracked(self, frames: Tensor) -> tuple[Tensor, ...]:
         """Eyes, brows, mouth, hairline and detail of `Course`, for frames [3,n,H,W]."""
-        found, detail = self._patches.find(frames)
-        left_eye, right_eye, left_brow, right_brow, mouth, hairline = found
+        correlations, detail = self._patches.find(frames)
+        left_eye, right_eye, left_brow, right_brow, mouth, hairline = correlations
         features = detail[[0, 1, 4]].mean(0)
         return (left_eye + right_eye) / 2, (left_brow + right_brow) / 2, mouth, hairline, features
 

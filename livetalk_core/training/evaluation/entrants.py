@@ -56,22 +56,22 @@ class Entrant:
     def parse(cls, text: str) -> "Entrant":
         """`MODEL[,SETTING=VALUE...]`, such as `nano,steps=50,guidance=2`."""
         model, *parts = text.split(",")
-        given: dict[str, Any] = {}
+        settings: dict[str, Any] = {}
         for part in parts:
             name, _, value = part.partition("=")
             try:
-                given[name] = SETTINGS[name](value)
+                settings[name] = SETTINGS[name](value)
             except (KeyError, ValueError):
-                wanted = ", ".join(f"{key}={kind.__name__.lower()}" for key, kind in SETTINGS.items())
-                raise InputError(f"{part!r} in {text!r} is no setting; write MODEL[,{wanted}]") from None
-        return cls(model or "nano", **given)
+                forms = ", ".join(f"{key}={kind.__name__.lower()}" for key, kind in SETTINGS.items())
+                raise InputError(f"{part!r} in {text!r} is no setting; write MODEL[,{forms}]") from None
+        return cls(model or "nano", **settings)
 
     def __str__(self) -> str:
         default = asdict(Entrant())
-        given = [
+        settings = [
             f"{name}={value}" for name, value in asdict(self).items() if value != default[name] and name != "model"
         ]
-        return ",".join([self.model, *given])
+        return ",".join([self.model, *settings])
 
     def open(self, device: torch.device, dtype: torch.dtype) -> Performer:
         """Load the model and make what computes its chunks."""
@@ -120,9 +120,9 @@ def _other(path: Path, load: Callable[[], Any]) -> Callable[[], Any]:
     def loaded() -> nn.Module:
         if not path.is_file():
             raise InputError(f"weights {path} do not exist; a safetensors file of the part's own keys is needed")
-        part, found = load(), load_file(path)
-        check(part.state_dict(), found, str(path))
-        part.load_state_dict(found)
+        part, weights = load(), load_file(path)
+        check(part.state_dict(), weights, str(path))
+        part.load_state_dict(weights)
         return part
 
     return loaded

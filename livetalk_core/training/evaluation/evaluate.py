@@ -23,7 +23,7 @@ from .entrants import DRAWN, Entrant
 from .examples import any_poses
 from .identity import Identity
 from .measurer import load_measurer
-from .metrics import Scores, Wanted, score
+from .metrics import Scores, Target, score
 from .picture import Moments, texture
 from .rollout import Job, Outcome, run_all
 from .subjects import Cast
@@ -58,10 +58,10 @@ class Protocol:
         make = partial(Job, entrant, self.cast, device=self.device, dtype=self.dtype)
         return [make(subject=face, seed=seed) for face in range(self.faces) for seed in range(self.seeds)]
 
-    def wanted(self, scale: Tensor) -> list[Wanted]:
+    def targets(self, scale: Tensor) -> list[Target]:
         """What each subject should show."""
         subjects = map(self.cast.subject, range(self.faces))
-        return [Wanted(subject.take.mouth, subject.texture(), scale) for subject in subjects]
+        return [Target(subject.take.mouth, subject.texture(), scale) for subject in subjects]
 
 
 @dataclass(frozen=True)
@@ -72,13 +72,13 @@ class Row:
     scores: list[Scores]
     windows: list[list[Scores]]
     outcomes: list[Outcome]
-    wanted: list[Wanted]
+    targets: list[Target]
 
     @classmethod
-    def of(cls, name: str, outcomes: list[Outcome], wanted: list[Wanted]) -> "Row":
+    def of(cls, name: str, outcomes: list[Outcome], targets: list[Target]) -> "Row":
         """From the streams and, for each, what it should show."""
-        pairs = list(zip((outcome.course for outcome in outcomes), wanted, strict=True))
-        return cls(name, [score(*pair) for pair in pairs], [_windows(*pair) for pair in pairs], outcomes, wanted)
+        pairs = list(zip((outcome.course for outcome in outcomes), targets, strict=True))
+        return cls(name, [score(*pair) for pair in pairs], [_windows(*pair) for pair in pairs], outcomes, targets)
 
     def spread(self, metric: str) -> tuple[float, float]:
         """Mean and deviation of a score over the streams."""
@@ -141,36 +141,36 @@ def evaluate(
     rows: list[Row] = []
     for entrant in (*entrants, Entrant(DRAWN)):
         own = protocol.of(entrant)
-        wanted, jobs, outcomes = own.wanted(scale), own.jobs(entrant), []
+        targets, jobs, outcomes = own.targets(scale), own.jobs(entrant), []
         for outcome in run_all(jobs, own.workers):
             outcomes.append(outcome)
             done(outcome)
-        rows.append(Row.of(str(entrant), outcomes, [wanted[job.subject] for job in jobs]))
+        rows.append(Row.of(str(entrant), outcomes, [targets[job.subject] for job in jobs]))
     return [*rows, _mismatched(rows[-1], protocol.cast)]
 
 
-def _windows(course: Course, wanted: Wanted) -> list[Scores]:
+def _windows(course: Course, target: Target) -> list[Scores]:
     """Scores of each window; what remains at the end belongs to the last."""
     size = course.window
     starts = range(0, max(1, len(course) - size + 1), size)
     parts = [(start, len(course) if start == starts[-1] else start + size) for start in starts]
     return [
-        score(course.part(*part), wanted._replace(mouth=Mouth(*(values[slice(*part)] for values in wanted.mouth))))
+        score(course.part(*part), target._replace(mouth=Mouth(*(values[slice(*part)] for values in target.mouth))))
         for part in parts
     ]
 
 
 def _mismatched(drawn: Row, cast: Cast) -> Row:
     """Each drawn stream against the next subject; with one subject, against its own speech backwards."""
-    if len(drawn.wanted) == 1:
-        backwards = Mouth(*(values.flip(0) for values in drawn.wanted[0].mouth))
-        return Row.of(MISMATCHED, drawn.outcomes, [drawn.wanted[0]._replace(mouth=backwards)])
+    if len(drawn.targets) == 1:
+        backwards = Mouth(*(values.flip(0) for values in drawn.targets[0].mouth))
+        return Row.of(MISMATCHED, drawn.outcomes, [drawn.targets[0]._replace(mouth=backwards)])
     measurer = load_measurer()
-    portraits = [cast.subject(face).portrait[0] for face in range(len(drawn.wanted))]
-    found = [measurer.measure(portrait) for portrait in portraits]
-    own = list(zip(portraits, found, strict=True))
+    portraits = [cast.subject(face).portrait[0] for face in range(len(drawn.targets))]
+    measures = [measurer.measure(portrait) for portrait in portraits]
+    own = list(zip(portraits, measures, strict=True))
     others = [Identity.of(*other).distance(*one) for one, other in zip(own, _rotated(own), strict=True)]
-    row = Row.of(MISMATCHED, drawn.outcomes, _rotated(drawn.wanted))
+    row = Row.of(MISMATCHED, drawn.outcomes, _rotated(drawn.targets))
     scores = [one._replace(identity=float(other)) for one, other in zip(row.scores, others, strict=True)]
     return replace(row, scores=scores)
 

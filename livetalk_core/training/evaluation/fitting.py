@@ -54,24 +54,24 @@ class MeasurerTask(Task):
         measures = standard(Measures.true(each, pose.flat())).repeat(COPIES, 1)
         images = torch.cat([noisy(recoloured(drawn, 0.1, chance), 0.02, chance), degraded(drawn, POSES, chance)])
         missed = torch.randn((len(images), HELD), generator=chance)
-        found, better = (plain(measures[:, :HELD] - share * missed) for share in (MISSED_BY_FIND, MISSED_BY_REFINE))
+        coarse, refined = (plain(measures[:, :HELD] - share * missed) for share in (MISSED_BY_FIND, MISSED_BY_REFINE))
         return {
             "measures": measures, "missed": MISSED_BY_FIND * missed, "find": resized(images, FIND_SIDE),
-            "refine": HEAD.cut(images, found), "mouth": MOUTH.cut(images, better), "eyes": EYES.cut(images, better),
+            "refine": HEAD.cut(images, coarse), "mouth": MOUTH.cut(images, refined), "eyes": EYES.cut(images, refined),
         }  # fmt: skip
 
     def losses(self, batch: Batch, step: int, noise: torch.Generator) -> Losses:
         """See `Task`."""
         measures, network = batch["measures"], self.networks["measurer"]
-        wanted = {
+        targets = {
             "find": measures[:, :HELD], "refine": batch["missed"],
             "mouth": measures[:, HELD : HELD + 2], "eyes": measures[:, HELD + 2 :],
         }  # fmt: skip
         losses: Losses = {}
-        for name, target in wanted.items():
+        for name, target in targets.items():
             with torch.autocast(target.device.type, torch.bfloat16):
-                found = getattr(network, name)(batch[name].contiguous(memory_format=torch.channels_last)).float()
-            error = F.smooth_l1_loss(found, target, beta=0.1, reduction="none")
+                estimate = getattr(network, name)(batch[name].contiguous(memory_format=torch.channels_last)).float()
+            error = F.smooth_l1_loss(estimate, target, beta=0.1, reduction="none")
             if name == "eyes":
                 seen = target[:, :1] > (SHUT - MIDDLE.eyes) / SPREAD.eyes
                 error = torch.cat([error[:, :1], error[:, 1:] * seen], dim=1)

@@ -54,9 +54,9 @@ class Measurer(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        whole, part = ((2, 2, 1, 2), (32, 48, 64, 64)), ((1, 2, 2, 2), (16, 32, 48, 64))
-        self.find = _reader(*whole, FIND_SIDE**2, HELD)
-        self.refine = _reader(*whole, HEAD.rows * HEAD.columns, HELD)
+        face, part = ((2, 2, 1, 2), (32, 48, 64, 64)), ((1, 2, 2, 2), (16, 32, 48, 64))
+        self.find = _reader(*face, FIND_SIDE**2, HELD)
+        self.refine = _reader(*face, HEAD.rows * HEAD.columns, HELD)
         self.mouth = _reader(*part, MOUTH.rows * MOUTH.columns, 2)
         self.eyes = _reader(*part, EYES.rows * EYES.columns, 2)
 
@@ -64,10 +64,12 @@ class Measurer(nn.Module):
     def measure(self, frames: Tensor) -> Measures:
         """Measures of frames [3,N,H,W] in -1..1 of any size, on the CPU."""
         images = resized(middle(frames).float().cpu(), SIDE)
-        found = self.find(resized(images, FIND_SIDE))
-        found = found + self.refine(HEAD.cut(images, plain(found)))
-        held = plain(found)
-        return plain(torch.cat([found, self.mouth(MOUTH.cut(images, held)), self.eyes(EYES.cut(images, held))], dim=1))
+        estimate = self.find(resized(images, FIND_SIDE))
+        estimate = estimate + self.refine(HEAD.cut(images, plain(estimate)))
+        held = plain(estimate)
+        return plain(
+            torch.cat([estimate, self.mouth(MOUTH.cut(images, held)), self.eyes(EYES.cut(images, held))], dim=1)
+        )
 
 
 def _reader(strides: tuple[int, ...], widths: tuple[int, ...], pixels: int, outputs: int) -> nn.Sequential:

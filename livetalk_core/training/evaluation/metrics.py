@@ -63,7 +63,7 @@ class Scores(NamedTuple):
     flicker: float
 
 
-class Wanted(NamedTuple):
+class Target(NamedTuple):
     """What a stream is held against: the mouth of its sound [T], texture statistics of the drawn face and the scale
     [K] of their differences."""
 
@@ -72,22 +72,22 @@ class Wanted(NamedTuple):
     scale: Tensor
 
 
-def score(course: Course, wanted: Wanted) -> Scores:
+def score(course: Course, target: Target) -> Scores:
     """All scores of a course and what it should show."""
     measures = course.measures
-    lag, synced = best_lag(wanted.mouth.opening, measures.opening)
+    lag, synced = best_lag(target.mouth.opening, measures.opening)
     return Scores(
         lip_sync=synced,
         lip_lag=lag,
-        lip_sync_unshifted=correlation(wanted.mouth.opening, measures.opening),
-        width_sync=correlation(*shifted(wanted.mouth.width, measures.mouth, lag)),
+        lip_sync_unshifted=correlation(target.mouth.opening, measures.opening),
+        width_sync=correlation(*shifted(target.mouth.width, measures.mouth, lag)),
         identity=float(course.identity.mean()),
         sharpness=float(course.sharpness.mean()),
         color=float(course.color.mean()),
         head_motion=float(head_speed(measures).mean()),
         gaze_motion=gaze_motion(measures),
         blinks=blinks_per_minute(measures.eyes),
-        picture=picture_distance(course.texture, wanted.texture, wanted.scale),
+        picture=picture_distance(course.texture, target.texture, target.scale),
         border_motion=at_borders(course.change, course.border),
         border_jump=at_borders(nose(measures).diff(dim=0, prepend=nose(measures)[:1]).norm(dim=1), course.border),
         eyes=float(course.eyes.mean()),

@@ -59,10 +59,8 @@ class Patches:
     def find(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Best correlation in frames [3,N,H,W], and the detail there over the portrait's: [P,N] both."""
         padded = _padded_luma(frames, self.margin)
-        found = [
-            self._find_one(padded, patch, corner) for patch, corner in zip(self.patches, self.corners, strict=True)
-        ]
-        correlation, detail = zip(*found, strict=True)
+        best = [self._find_one(padded, patch, corner) for patch, corner in zip(self.patches, self.corners, strict=True)]
+        correlation, detail = zip(*best, strict=True)
         return torch.stack(correlation), torch.stack(detail)
 
     def _find_one(self, padded: Tensor, patch: Tensor, corner: tuple[int, int]) -> tuple[Tensor, Tensor]:

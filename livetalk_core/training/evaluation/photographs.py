@@ -50,8 +50,8 @@ def picture_of(photograph: Photograph, size: tuple[int, int]) -> Tensor:
         name = {"skimage": "scikit-image"}.get(photograph.package, photograph.package)
         raise InputError(f"photographs come with {name}; install it: pip install {name}") from None
     left, top, side = photograph.square
-    whole = Image.open(place / photograph.file).convert("RGB")
-    seen = whole.resize((size[1], size[0]), Image.Resampling.LANCZOS, (left, top, left + side, top + side))
+    image = Image.open(place / photograph.file).convert("RGB")
+    seen = image.resize((size[1], size[0]), Image.Resampling.LANCZOS, (left, top, left + side, top + side))
     return (torch.from_numpy(np.array(seen)).permute(2, 0, 1)[None, :, None] / 127.5 - 1).contiguous()
 
 

@@ -74,11 +74,11 @@ class Moments:
         return (torch.as_tensor(self.squares / max(1, self.count)) - self.mean.square()).clamp_min(0).sqrt()
 
 
-def picture_distance(found: Moments, wanted: Moments, scale: Tensor) -> float:
-    """How far the statistics of some frames are from those wanted, in units of `scale` [K].
+def picture_distance(measured: Moments, target: Moments, scale: Tensor) -> float:
+    """How far the statistics of some frames are from the target's, in units of `scale` [K].
 
     The Fréchet distance of normal distributions whose features are taken as independent, as a root mean square over
     the features: 1 means that means (or deviations) differ by as much as frames of different people do.
     """
-    gap = (found.mean - wanted.mean).square() + (found.deviation - wanted.deviation).square()
+    gap = (measured.mean - target.mean).square() + (measured.deviation - target.deviation).square()
     return float((gap / scale.square()).mean().sqrt())

@@ -72,7 +72,7 @@ def save_plots(folder: Path, rows: list[Row]) -> None:
         axes[0].legend(fontsize=8)
     with charts(folder / "mouth.png", 1, "seconds") as (axis,):
         count = EXAMPLE_SECONDS * FRAMES_PER_SECOND
-        courses = {"sound": rows[0].wanted[0].mouth.opening}
+        courses = {"sound": rows[0].targets[0].mouth.opening}
         courses |= {row.name: row.outcomes[0].course.measures.opening for row in played}
         for name, course in courses.items():
             axis.plot(torch.arange(len(course))[:count] / FRAMES_PER_SECOND, course[:count], label=name)

@@ -57,14 +57,16 @@ def perform(performer: Performer, subject: Subject, seed: int, measurer: Measure
     started = time.process_time()
     session = performer.session(subject)
     meter = Meter(measurer, subject.portrait[0], subject.places, window_of(subject.frames))
-    wanted = torch.linspace(0, subject.frames - 1, PICTURES).long()
+    picture_frames = torch.linspace(0, subject.frames - 1, PICTURES).long()
     pictures: list[Tensor] = []
     chunk = 0
     for event in session.run(session.start(seed)):
         if isinstance(event, Frames):
             meter.add(event.frames, border=event.chunk.index > chunk)
             chunk = event.chunk.index
-            here = wanted[(wanted >= event.first) & (wanted < event.first + event.frames.shape[1])]
+            here = picture_frames[
+                (picture_frames >= event.first) & (picture_frames < event.first + event.frames.shape[1])
+            ]
             if len(here):
                 pictures.append(event.pixels[here - event.first])
     return Outcome(meter.course(), torch.cat(pictures), time.process_time() - started)

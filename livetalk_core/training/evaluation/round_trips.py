@@ -54,18 +54,18 @@ def pictures(cast: Cast, count: int = FACES) -> Mapping[str, Tensor]:
     return faces | {f"photograph {index}": picture_of(one, cast.size) for index, one in enumerate(photographs)}
 
 
-def loss_table(found: Mapping[str, Tensor]) -> str:
+def loss_table(psnr: Mapping[str, Tensor]) -> str:
     """Decibels of each picture after 1 and more trips, and what was lost from the first to the last."""
-    trips = len(next(iter(found.values())))
+    trips = len(next(iter(psnr.values())))
     at = [trip for trip in SHOWN if trip < trips] + [trips]
     groups: Mapping[str, Callable[[str], bool]] = {
-        **{name: name.__eq__ for name in found},
+        **{name: name.__eq__ for name in psnr},
         "faces": lambda name: name.startswith("face"),
         "photographs": lambda name: name.startswith("photograph"),
     }
     lines = [f"{'round trips':<16}" + "".join(f"{trip:>8}" for trip in at) + f"{'lost':>8}"]
     for title, belongs in groups.items():
-        mean = torch.stack([values for name, values in found.items() if belongs(name)]).mean(0)
+        mean = torch.stack([values for name, values in psnr.items() if belongs(name)]).mean(0)
         cells = [float(mean[trip - 1]) for trip in at]
         lines.append(f"{title:<16}" + "".join(f"{cell:>8.2f}" for cell in [*cells, cells[0] - cells[-1]]))
     return "\n".join(lines)
