@@ -50,12 +50,12 @@ def run(options: argparse.Namespace) -> int:
     device, dtype = device_and_dtype(options)
     default = command.QUICK if options.quick else command.Settings(())
     names = ("seconds", "faces", "seeds")
-    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    chosen = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     settings = replace(
         default, entrants=tuple(map(Entrant.parse, (options.model, *options.against))), speech=options.speech,
         photographs=options.photographs,
         size=options.size, workers=options.workers, device=device, dtype=dtype, json=options.json,
-        plots=options.plots, sheet=options.sheet, **given,
+        plots=options.plots, sheet=options.sheet, **chosen,
     )  # fmt: skip
     if options.round_trips is not None:
         with stoppable():

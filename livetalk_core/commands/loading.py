@@ -70,7 +70,7 @@ def open_model(settings: ModelSettings) -> tuple[Model, StreamConfig]:
     _check_speed_options(settings)
     model = open_placed(
         settings.model, settings.device, settings.dtype, settings.placement, settings.size, settings.patch,
-        whole=settings.compiled and settings.fleet is None,
+        resident=settings.compiled and settings.fleet is None,
     )  # fmt: skip
     return model, stream_of(model.preset.stream, settings)
 

@@ -105,13 +105,13 @@ def open_placed(
     placement: Placement,
     size: tuple[int, int] | None = None,
     patch: Path | None = None,
-    whole: bool = False,
+    resident: bool = False,
 ) -> Model:
     """As `open_model`, its transformer placed; `size` is (height, width) in pixels if not the model's.
 
     On a GPU, `placement.memory` is what is free there unless it says less: blocks beyond it are streamed, and a text
     encoder that is larger runs on the CPU. Raises `InputError`, before any weight is read, where even that is too much,
-    or where blocks are streamed although `whole`.
+    or where blocks are streamed although it is to be `resident`.
     """
     if device.type == "cpu" and not placement:
         return open_model(name, device, dtype, patch)
@@ -122,7 +122,7 @@ def open_placed(
         free = available_memory(device)
         budget = free if budget is None else min(budget, free)
     streamed = residence(preset, dtype, Placement(placement.fp8, budget)).streamed
-    if whole and streamed:
+    if resident and streamed:
         raise InputError(
             f"{len(streamed)} blocks of {preset.name} would have to be streamed into what is free on {device}, and "
             "--compile makes a graph of blocks that stay: give --fp8 or a smaller --size, or leave --compile out"

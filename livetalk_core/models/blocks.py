@@ -298,6 +298,6 @@ class SoundBlock(BaseBlock):
         return x_BLC + self.cross_attn(self.norm3(x_BLC), audio, step)
 
 
-def run_block(block: BaseBlock, x_BLC: Tensor, step: Step, *given: Any) -> Tensor:
+def run_block(block: BaseBlock, x_BLC: Tensor, step: Step, *conditions: Any) -> Tensor:
     """One block of a step; what may be exchanged for it runs the same block in another way."""
-    return block(x_BLC, step, *given)
+    return block(x_BLC, step, *conditions)

@@ -42,16 +42,16 @@ def displacement(pictures: Tensor, others: Tensor) -> Tensor:
     """The field [N,2,H,W], in pixels, at which `others` [N,3,H,W] show what `pictures` [N,3,H,W] show at each pixel."""
     size = pictures.shape[-2:]
     longest = max(size)
-    found = None
+    flow = None
     for side in _sides(min(SIDE, longest)):
         shape = (max(2, round(size[0] * side / longest)), max(2, round(size[1] * side / longest)))
         here, there = (_structure(F.interpolate(part, size=shape, mode="area")) for part in (pictures, others))
-        field = here.new_zeros(len(here), 2, *shape) if found is None else resized(found, shape)
+        field = here.new_zeros(len(here), 2, *shape) if flow is None else resized(flow, shape)
         for _ in range(ROUNDS):
             field = _smooth(field + _step(here, moved(there, field)))
-        found = field
-    assert found is not None
-    return resized(found, (size[0], size[1]))
+        flow = field
+    assert flow is not None
+    return resized(flow, (size[0], size[1]))
 
 
 def _sides(finest: int) -> list[int]:

@@ -214,8 +214,10 @@ class Transformer(nn.Module):
             )
         x_BLC = self._begin(latent_BCFhw, scene)
         step = Step(scene.rotation, scene.tokens, scene.speaker_masks, attention)
-        for block, *given in zip(self._blocks, time.blocks, context.text, context.image, audio.blocks, strict=True):
-            x_BLC = run_block(block, x_BLC, step, *given)
+        for block, *conditions in zip(
+            self._blocks, time.blocks, context.text, context.image, audio.blocks, strict=True
+        ):
+            x_BLC = run_block(block, x_BLC, step, *conditions)
         return unpatchify(scene.tokens.join(self.head(x_BLC, time.head)), scene.grid, self.patch)
 
     def forward(
@@ -241,8 +243,8 @@ class Transformer(nn.Module):
         if scene.cond_BLC is not None:
             patches_BLK = scene.tokens.split(patchify(latent_BCFhw, self.patch))
             return self._embed_patches(patches_BLK, last=False) + scene.cond_BLC
-        whole = self.patch_embedding(torch.cat([latent_BCFhw, scene.cond_BCFhw], dim=1).to(self.dtype))
-        return scene.tokens.split(whole.flatten(2).transpose(1, 2))
+        embedded = self.patch_embedding(torch.cat([latent_BCFhw, scene.cond_BCFhw], dim=1).to(self.dtype))
+        return scene.tokens.split(embedded.flatten(2).transpose(1, 2))
 
     def _embed_patches(self, patches_BLK: Tensor, last: bool) -> Tensor:
         """The share in the patch embedding of the first input channels, or of the last with the bias: [B,L,C]."""

@@ -91,9 +91,9 @@ def total(x: Tensor, group: Group) -> Tensor:
 
 def least(x: Tensor, group: Group) -> Tensor:
     """Smallest value over the ranks, element by element."""
-    found = x.contiguous().clone()
-    dist.all_reduce(found, dist.ReduceOp.MIN, group=group)
-    return found
+    smallest = x.contiguous().clone()
+    dist.all_reduce(smallest, dist.ReduceOp.MIN, group=group)
+    return smallest
 
 
 def finish(device: torch.device) -> None:
@@ -104,6 +104,6 @@ def finish(device: torch.device) -> None:
 
 def greatest(x: Tensor) -> Tensor:
     """Greatest value over all processes, element by element."""
-    found = x.contiguous().clone()
-    dist.all_reduce(found, dist.ReduceOp.MAX)
-    return found
+    largest = x.contiguous().clone()
+    dist.all_reduce(largest, dist.ReduceOp.MAX)
+    return largest

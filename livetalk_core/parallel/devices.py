@@ -30,10 +30,10 @@ def parse_devices(text: str) -> list[str]:
 def _devices(part: str) -> list[str]:
     if part == "auto":
         return [f"cuda:{index}" for index in fastest_together(torch.cuda.device_count())] or ["cpu"]
-    found = re.fullmatch(r"(cpu|cuda)(?::(\d+))?(?:\s*x\s*(\d+))?", part)
-    if found is None or (found[2] and (found[1] == "cpu" or found[3])):
+    match = re.fullmatch(r"(cpu|cuda)(?::(\d+))?(?:\s*x\s*(\d+))?", part)
+    if match is None or (match[2] and (match[1] == "cpu" or match[3])):
         raise InputError(f"devices {part!r}; {FORMS}")
-    kind, index, count = found[1], found[2], int(found[3] or 1)
+    kind, index, count = match[1], match[2], int(match[3] or 1)
     if count < 1:
         raise InputError(f"devices {part!r}: {count} workers cannot work; the nearest number that can is 1")
     if kind == "cpu":
@@ -46,37 +46,39 @@ def fastest_together(gpus: int) -> list[int]:
 
     A GPU without bfloat16 (before compute capability 8) is left out beside one that has it.
     """
-    found = [torch.cuda.get_device_properties(index) for index in range(gpus)]
-    newest = max((gpu.major for gpu in found), default=0)
+    properties = [torch.cuda.get_device_properties(index) for index in range(gpus)]
+    newest = max((gpu.major for gpu in properties), default=0)
     speeds = {
         index: gpu.multi_processor_count
-        for index, gpu in enumerate(found)
+        for index, gpu in enumerate(properties)
         if gpu.major >= HAS_BFLOAT16 or newest < HAS_BFLOAT16
     }
     ranked = sorted(speeds, key=lambda index: (-speeds[index], index))
     most = max(range(len(ranked)), key=lambda last: ((last + 1) * speeds[ranked[last]], last), default=-1)
     taken = sorted(ranked[: most + 1])
     for index in sorted(set(range(gpus)) - set(taken)):
-        logging.warning("cuda:%d (%s) is left out: the others are sooner done without it", index, found[index].name)
+        logging.warning(
+            "cuda:%d (%s) is left out: the others are sooner done without it", index, properties[index].name
+        )
     return taken
 
 
 def _check(devices: Sequence[str], gpus: int) -> None:
     """Raise `InputError` for GPUs that are not there, or named twice; warn where CPUs are too few to gain anything."""
-    wanted = [device for device in devices if device != "cpu"]
-    missing = [device for device in wanted if int(device.split(":")[1]) >= gpus]
+    cuda = [device for device in devices if device != "cpu"]
+    missing = [device for device in cuda if int(device.split(":")[1]) >= gpus]
     if missing:
         raise InputError(
             f"devices {', '.join(missing)}: this machine has {gpus} GPU(s); "
             + (f"the most that can work is cuda x{gpus}" if gpus else "cpu, or cpu x2 for trying out, can work")
         )
-    twice = sorted({device for device in wanted if wanted.count(device) > 1})
+    twice = sorted({device for device in cuda if cuda.count(device) > 1})
     if twice:
         raise InputError(f"devices {', '.join(twice)} named twice; each GPU runs one worker: name each once")
-    if wanted and len(wanted) < len(devices):
+    if cuda and len(cuda) < len(devices):
         raise InputError("devices of both kinds; the workers of a fleet are all GPUs or all CPUs: leave one kind out")
     cores = os.cpu_count() or 1
-    if len(devices) - len(wanted) > cores:
+    if len(devices) - len(cuda) > cores:
         logging.warning("%d CPU workers on %d cores: they take turns, so this is slower", len(devices), cores)
 
 
@@ -84,10 +86,10 @@ def parse_mesh(text: str | None) -> tuple[int, int] | None:
     """`ulysses=2,ring=2` -> (2, 2); either alone is that and 1 of the other. None without a text: the default."""
     if text is None:
         return None
-    found = re.fullmatch(r"(?:ulysses=(\d+))?,?(?:ring=(\d+))?", text.replace(" ", ""))
-    if found is None or not (found[1] or found[2]) or "0" in found.groups():
+    match = re.fullmatch(r"(?:ulysses=(\d+))?,?(?:ring=(\d+))?", text.replace(" ", ""))
+    if match is None or not (match[1] or match[2]) or "0" in match.groups():
         raise InputError(f"mesh {text!r}; write ulysses=2,ring=2: their product is the number of devices")
-    return int(found[1] or 1), int(found[2] or 1)
+    return int(match[1] or 1), int(match[2] or 1)
 
 
 def address(text: str) -> tuple[str, int]:

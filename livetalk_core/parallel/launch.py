@@ -330,8 +330,8 @@ def _check_member(member: Member, ranks: int) -> None:
     releases = (about["release"], about["torch"]), (__version__, torch.__version__)
     fault = ""
     if releases[0] != releases[1]:
-        found, needed = (f"LiveTalk {release} with torch {version}" for release, version in releases)
-        fault = f"runs {found}; {needed} is needed: install the same on all hosts"
+        theirs, ours = (f"LiveTalk {release} with torch {version}" for release, version in releases)
+        fault = f"runs {theirs}; {ours} is needed: install the same on all hosts"
     elif about["rank"] is not None and (about["ranks"] != ranks or not 0 <= about["rank"] < ranks):
         fault = f"is one of {about['ranks']} workers; {ranks} are needed: start as many as the controller waits for"
     if fault:

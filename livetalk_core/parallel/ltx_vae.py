@@ -37,11 +37,11 @@ class SplitLTXVAE(RowExchange):
         split = self.split(shape.latent(LTX).height)
         own = split.keep(video_BCTHW, split.pixel_rows(shape.height))
         if split.idle:
-            found = self._no_rows(own)
+            posterior = self._no_rows(own)
         else:
             with self.splitting(split):
-                found = self.vae.posterior(own)
-        return Posterior(*(split.join(part, split.latent_rows) for part in found))
+                posterior = self.vae.posterior(own)
+        return Posterior(*(split.join(part, split.latent_rows) for part in posterior))
 
     def decode(self, latent_BCThw: Tensor) -> Tensor:
         """See `LTXVAE.decode`."""

@@ -118,8 +118,8 @@ def _instead(patch: Patch, device: torch.device, dtype: torch.dtype) -> Callable
     """A linear layer's hook that puts the patch's weight in the place of its own."""
     weight = patch.up.to(device, dtype)
 
-    def replace(module: nn.Module, given: tuple[Tensor], _: Tensor) -> Tensor:
-        (x,) = given
+    def replace(module: nn.Module, inputs: tuple[Tensor], _: Tensor) -> Tensor:
+        (x,) = inputs
         bias = module._parameters["bias"]
         return F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
 
@@ -131,8 +131,8 @@ def _beside(patch: Patch, device: torch.device, dtype: torch.dtype) -> Callable[
     up = (patch.scale * patch.up.float()).to(device, dtype)
     down = None if patch.down is None else patch.down.to(device, dtype)
 
-    def add(_: nn.Module, given: tuple[Tensor], out: Tensor) -> Tensor:
-        (x,) = given
+    def add(_: nn.Module, inputs: tuple[Tensor], out: Tensor) -> Tensor:
+        (x,) = inputs
         inner = x if down is None else F.linear(x, down.to(x.dtype))
         return out + F.linear(inner, up.to(x.dtype))
 

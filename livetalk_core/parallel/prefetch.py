@@ -32,19 +32,19 @@ class Prefetcher:
 
     def weight(self, source: Source) -> Tensor:
         """The whole weight of `source`."""
-        whole = self._arrived(source)
+        weight = self._arrived(source)
         if self._previous is not None:
             self._next[self._previous] = source
         self._previous = source
         self._ask_ahead(source)
-        return whole
+        return weight
 
     def _arrived(self, source: Source) -> Tensor:
         while self._coming:
             coming, arrival = self._coming.popleft()
-            whole = arrival()
+            weight = arrival()
             if coming is source:
-                return whole  # those of another are taken off their way, and dropped
+                return weight  # those of another are taken off their way, and dropped
         return source.fetch()()
 
     def _ask_ahead(self, source: Source) -> None:

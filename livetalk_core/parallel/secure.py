@@ -39,9 +39,9 @@ class SecureSocket:
 
     def certificate(self) -> bytes:
         """The fingerprint of the listener's certificate, on the other side."""
-        found = self._tls.getpeercert(binary_form=True)
-        assert found is not None, "TLS 1.3 listeners have one"
-        return hashlib.sha256(found).digest()
+        certificate = self._tls.getpeercert(binary_form=True)
+        assert certificate is not None, "TLS 1.3 listeners have one"
+        return hashlib.sha256(certificate).digest()
 
     def sendall(self, data: bytes) -> None:
         """Encrypt and send."""

@@ -111,8 +111,8 @@ class Share(Tokens):
             following = pass_on(parts, self.mesh.ring_group) if hop + 1 < ring else None
             if real := self._real((self.mesh.ring_rank - hop) % ring):
                 known = parts[:, :, :real]
-                found = attend_partly(q_BMHD, *(expand(known, q_BMHD.dtype) if self.send_fp8 else known))
-                merged = merge(*merged, *found) if merged else found
+                attended = attend_partly(q_BMHD, *(expand(known, q_BMHD.dtype) if self.send_fp8 else known))
+                merged = merge(*merged, *attended) if merged else attended
             parts = following() if following else parts
         assert merged is not None, "the first group always holds tokens"
         return merged[0].type_as(q_BMHD)

@@ -34,8 +34,8 @@ class Layer:
 
     def fetch(self) -> Arrival:
         """See `Source.fetch`."""
-        whole = gather_soon(self.part.view(torch.uint8), self._group)
-        return lambda: whole().view(self.dtype)[: prod(self.shape)].view(self.shape)
+        gathered = gather_soon(self.part.view(torch.uint8), self._group)
+        return lambda: gathered().view(self.dtype)[: prod(self.shape)].view(self.shape)
 
 
 def is_sharded(module: nn.Module) -> TypeGuard[nn.Linear]:

@@ -94,7 +94,7 @@ def parted(difference: Tensor) -> Tensor:
     return torch.cat([mean, difference[:, :2], difference[:, 2:] - mean], dim=1)
 
 
-def whole(drift: Tensor) -> Tensor:
+def reading_of(drift: Tensor) -> Tensor:
     """What drift [C,PARTS] makes of a reading: [C,STATISTICS]."""
     return torch.cat([drift[:, CONTRAST : SHARPNESS + 1], drift[:, 3:] + drift[:, :1]], dim=1)
 
@@ -149,7 +149,7 @@ class Corrector:
         newest = read(motion.cpu(), like.cpu(), self.contrast)[None]
         if past is None:
             past = newest.new_zeros(MEMORY, *newest.shape[1:])
-        own, before, readings = past[:1], past[1:MEMORY], past[MEMORY:] - whole(self.due(chunk, past))
+        own, before, readings = past[:1], past[1:MEMORY], past[MEMORY:] - reading_of(self.due(chunk, past))
         if new_prompt:
             if self._knows(past):
                 before = readings.mean(0, keepdim=True) - own
@@ -167,10 +167,10 @@ class Corrector:
 
     def due(self, chunk: int, past: Tensor | None) -> Tensor:
         """What chunk number `chunk` is to undo, [C,PARTS]: 0 where a part has not drifted far enough."""
-        found = self.drift(past) if chunk % self.config.interval == 0 else None
-        if found is None:
+        drift = self.drift(past) if chunk % self.config.interval == 0 else None
+        if drift is None:
             return torch.zeros(len(self.contrast), PARTS)
-        return self.config.strength * torch.where(passed(found, self.config.threshold), found, 0.0)
+        return self.config.strength * torch.where(passed(drift, self.config.threshold), drift, 0.0)
 
     def motion(self, chunk: int, motion: Tensor, past: Tensor | None) -> Tensor:
         """What chunk number `chunk` starts from: `motion` [C,k,h,w] as it is, or corrected for each step

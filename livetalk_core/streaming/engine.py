@@ -111,8 +111,8 @@ class LocalEngine:
         contexts, sounds = self._embed_texts(avatar), self._embed_sounds(self._here(audio))
 
         def estimate(latent: Tensor, sigma: float, text: bool, sound: bool) -> Tensor:
-            found = self._evaluate(latent[None], times[sigma], scene, contexts[text], sounds[sound], self.attention)
-            return latent - sigma * found[0]
+            velocity = self._evaluate(latent[None], times[sigma], scene, contexts[text], sounds[sound], self.attention)
+            return latent - sigma * velocity[0]
 
         advance = advance_of(self.guidance is not None, self.bridge)
         read, predict = self._here(read_noise(noise, advance)), guided(estimate, self.guidance)
@@ -142,17 +142,17 @@ class LocalEngine:
     def _embed_texts(self, avatar: Avatar) -> dict[bool, Context]:
         """The avatar's prompt, and without it the negative one where guidance asks for it."""
         texts = prompts(avatar, self.guidance, self.negative)
-        return {given: self._embed(given, text, avatar.clip) for given, text in texts.items()}
+        return {prompted: self._embed(prompted, text, avatar.clip) for prompted, text in texts.items()}
 
-    def _embed(self, given: bool, text: Tensor | None, clip: Tensor | None) -> Context:
-        kept = self._contexts.get(given)
+    def _embed(self, prompted: bool, text: Tensor | None, clip: Tensor | None) -> Context:
+        kept = self._contexts.get(prompted)
         if kept is None or kept[0] is not text or kept[1] is not clip:
             context = embed_tokens(self.transformer, text, clip, self._here)
-            self._contexts[given] = kept = (text, clip, context)
+            self._contexts[prompted] = kept = (text, clip, context)
         return kept[2]
 
     def _embed_sounds(self, audio: Tensor) -> dict[bool, AudioContext]:
-        return {given: self.transformer.embed_audio(sound) for given, sound in voices(audio, self.guidance).items()}
+        return {voiced: self.transformer.embed_audio(sound) for voiced, sound in voices(audio, self.guidance).items()}
 
     def _embed_scene(self, avatar: Avatar) -> Scene:
         if self._scene is None or self._scene[0].cond is not avatar.cond or self._scene[0].masks is not avatar.masks:

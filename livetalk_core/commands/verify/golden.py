@@ -40,8 +40,8 @@ NOTHING_TO_SPLIT = "nothing to split"
 
 def check_transformer(golden: Golden, splitter: Splitter) -> Iterator[Row]:
     """One forward of the transformer, with one or two speakers."""
-    whole = loaded(Transformer(TransformerConfig(**golden.metadata["config"])), golden.weights())
-    model = splitter.transformer(whole)
+    transformer = loaded(Transformer(TransformerConfig(**golden.metadata["config"])), golden.weights())
+    model = splitter.transformer(transformer)
     context = model.embed_context(golden.io("text")[None], golden.io("clip"))
     audio = model.embed_audio(golden.io("audio"))
     latent, cond = golden.io("latent")[None], golden.io("cond")[None]
