@@ -137,16 +137,16 @@ def engine_for(model: Any, vae: Any = None, **options: Any) -> Engine:
 
     `options` are what `host.HostEngine` takes besides.
     """
-    found, guided = model.get_attachment(KEY), guided_by(model)
+    spread, guided = model.get_attachment(KEY), guided_by(model)
     ways: dict[str, Any] = {"bridge": made_for(model).bridge}
     if guided is not None:
         ways |= {"guidance": guided.guidance, "negative": guided.negative}
-    if found is None:
+    if spread is None:
         return host.HostEngine(model, vae, **options, **ways)
     patches = Patches(model.patches_uuid if model.patches else None, host.plain_patches(model))
     other = None if vae is None else OtherVAE(weakref.ref(vae.first_stage_model), *_described(vae))
     shift = model.get_model_object("model_sampling").shift
-    return FleetEngine(RUNNING.of(found, model), shift, other, patches, **ways)
+    return FleetEngine(RUNNING.of(spread, model), shift, other, patches, **ways)
 
 
 def _described(vae: Any) -> tuple[Any, Callable[[], Mapping[str, Tensor]]]:
@@ -156,5 +156,5 @@ def _described(vae: Any) -> tuple[Any, Callable[[], Mapping[str, Tensor]]]:
 
 def devices_of(model: Any) -> str:
     """The devices that a MODEL was given; empty without."""
-    found = model.get_attachment(KEY)
-    return "" if found is None else ", ".join(found.devices)
+    spread = model.get_attachment(KEY)
+    return "" if spread is None else ", ".join(spread.devices)

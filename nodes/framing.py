@@ -45,7 +45,7 @@ def framing_notes(
     """What a user should know of the frame: (height, width) that were `asked` for and are given, and what is cut."""
     height, width = size
     notes = [f"{width}x{height} px"]
-    if any(side not in (0, given) for side, given in zip(asked, size, strict=True)):
+    if any(asked_side not in (0, side) for asked_side, side in zip(asked, size, strict=True)):
         notes.append(f"the nearest to {asked[1]}x{asked[0]}: sides are multiples of {multiple}")
     cut = cut_away(portrait, height, width, crop)
     return notes + ([cut] if cut else [])

@@ -132,8 +132,8 @@ def guided_by(model: Any) -> Guided | None:
 
 def guidance_of(model: Any) -> Guidance | None:
     """The guidance of a MODEL, for its stream; None for a distilled one."""
-    found = guided_by(model)
-    return None if found is None else found.guidance
+    guided = guided_by(model)
+    return None if guided is None else guided.guidance
 
 
 def made_for(model: Any) -> StreamConfig:

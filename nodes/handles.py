@@ -216,10 +216,10 @@ def check_avatar(config: TransformerConfig, avatar: Portrait, prompts: tuple[Pro
 
 def check_vae(config: TransformerConfig, vae: Any, whose: str) -> None:
     """Raise `InputError` where a VAE makes latents that the model was not trained on."""
-    found, needed = host.vae_config(vae).geometry, config.geometry
-    if found != needed:
+    geometry, needed = host.vae_config(vae).geometry, config.geometry
+    if geometry != needed:
         raise InputError(
-            f"{whose} vae is {_vae_name(found)}; {member_name(config)} needs {_vae_name(needed)}: {VAE_LOADERS}"
+            f"{whose} vae is {_vae_name(geometry)}; {member_name(config)} needs {_vae_name(needed)}: {VAE_LOADERS}"
         )
 
 
@@ -247,10 +247,10 @@ def check_encoder(config: TransformerConfig, encoder: HostedAudioEncoder) -> Non
 
 def _check_tokens(config: TransformerConfig, avatar: Portrait, prompts: tuple[Prompt, ...]) -> None:
     for text in (avatar.text, *(prompt.text for prompt in prompts)):
-        found = [tokens.shape[-1] for tokens in (text, avatar.clip)]
-        if found != [config.text_dim, config.clip_dim]:
+        widths = [tokens.shape[-1] for tokens in (text, avatar.clip)]
+        if widths != [config.text_dim, config.clip_dim]:
             raise InputError(
-                f"the prompt and image tokens are {found[0]} and {found[1]} wide; this model needs "
+                f"the prompt and image tokens are {widths[0]} and {widths[1]} wide; this model needs "
                 f"{config.text_dim} and {config.clip_dim}: {_encoders_for(config)}"
             )
 

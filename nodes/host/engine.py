@@ -64,10 +64,11 @@ class HostEngine:
             options |= self._exact_attention(options, _calls(transformer, noise.shape[2:], device))
             texts = prompts(avatar, self.guidance, self.negative)
             contexts = {
-                given: self._embed(transformer, given, text, avatar.clip, device) for given, text in texts.items()
+                prompted: self._embed(transformer, prompted, text, avatar.clip, device)
+                for prompted, text in texts.items()
             }
             heard = voices(audio.to(device), self.guidance)
-            sounds = {given: transformer.embed_audio(sound) for given, sound in heard.items()}
+            sounds = {voiced: transformer.embed_audio(sound) for voiced, sound in heard.items()}
             conditions = {
                 "c_concat": avatar.cond.to(device)[None],
                 "masks": None if avatar.masks is None else avatar.masks.to(device),
@@ -77,15 +78,15 @@ class HostEngine:
                 level = torch.full((1,), sigma, device=device)
                 step_options = options | {"sigmas": level, "cond_or_uncond": [int(not (text and sound))]}
                 timestep = torch.full((1,), timestep_at[sigma], device=device)
-                given = conditions | {"context": contexts[text], "audio": sounds[sound], "timestep": timestep}
-                return model.apply_model(latent[None], level, transformer_options=step_options, **given)[0]
+                inputs = conditions | {"context": contexts[text], "audio": sounds[sound], "timestep": timestep}
+                return model.apply_model(latent[None], level, transformer_options=step_options, **inputs)[0]
 
             best = guided(estimate, self.guidance)
 
             def predict(latent: Tensor, sigma: float) -> Tensor:
-                found = best(latent, sigma)
-                self.on_estimate(found)
-                return found
+                clean = best(latent, sigma)
+                self.on_estimate(clean)
+                return clean
 
             advance = advance_of(self.guidance is not None, self.bridge)
             read = read_noise(noise, advance).to(device)
@@ -125,12 +126,12 @@ class HostEngine:
         return {"optimized_attention_override": _by_pytorch} if self._judged[1] else {}
 
     def _embed(
-        self, transformer: Transformer, given: bool, text: Tensor | None, clip: Tensor | None, device: torch.device
+        self, transformer: Transformer, prompted: bool, text: Tensor | None, clip: Tensor | None, device: torch.device
     ) -> Context:
-        kept = self._contexts.get(given)
+        kept = self._contexts.get(prompted)
         if kept is None or kept[0] is not text or kept[1] is not clip:
             context = embed_tokens(transformer, text, clip, lambda tokens: tokens.to(device))
-            self._contexts[given] = kept = (text, clip, context)
+            self._contexts[prompted] = kept = (text, clip, context)
         return kept[2]
 
 
@@ -145,9 +146,9 @@ def _calls(transformer: Transformer, size: tuple[int, ...], device: torch.device
     return Shape(device, transformer.dtype, config.num_heads, config.head_dim, tuple(calls))
 
 
-def _by_pytorch(_: Callable[..., Tensor], *given: Any, **options: Any) -> Tensor:
+def _by_pytorch(_: Callable[..., Tensor], *arguments: Any, **options: Any) -> Tensor:
     """Takes the place of whatever attention was chosen."""
-    return attention_pytorch(*given, **options)
+    return attention_pytorch(*arguments, **options)
 
 
 @contextmanager

@@ -111,24 +111,24 @@ def read_weights(files: Sequence[Path], fp8: bool = False) -> Weights:
     weights: Weights = {}
     for file in files:
         memory.throw_exception_if_processing_interrupted()
-        found, metadata = comfy.utils.load_torch_file(str(file), safe_load=True, return_metadata=True)
-        found, _ = comfy.utils.convert_old_quants(found, "", metadata=metadata)
-        found = {transformer_name(key): tensor for key, tensor in found.items()}
-        found = as_fp8(found) if fp8 else found
-        weights |= comfy.utils.convert_old_quants(found, "", metadata={})[0]
+        loaded, metadata = comfy.utils.load_torch_file(str(file), safe_load=True, return_metadata=True)
+        loaded, _ = comfy.utils.convert_old_quants(loaded, "", metadata=metadata)
+        loaded = {transformer_name(key): tensor for key, tensor in loaded.items()}
+        loaded = as_fp8(loaded) if fp8 else loaded
+        weights |= comfy.utils.convert_old_quants(loaded, "", metadata={})[0]
     memory.throw_exception_if_processing_interrupted()
     return weights
 
 
 def as_fp8(weights: Weights) -> Weights:
     """Weights under our names in ComfyUI's scaled layout; a layer that is quantised already stays as it is."""
-    whole = {name for name, weight in weights.items() if is_quantized(name) and weight.itemsize > 1}
-    if not whole:
+    unquantised = {name for name, weight in weights.items() if is_quantized(name) and weight.itemsize > 1}
+    if not unquantised:
         return weights
     quantised: Weights = {FP8_MARKER: torch.zeros(2).to(FP8)}
     for name in list(weights):
         weight = weights.pop(name)
-        if name in whole:
+        if name in unquantised:
             memory.throw_exception_if_processing_interrupted()
             quantised |= scaled_layer(name.removesuffix(".weight"), weight)
         else:

@@ -64,15 +64,15 @@ def plain_patches(model: Patcher) -> list[Patch]:
 def _plain(key: str, strength: float, value: Any, strength_model: float, offset: Any, function: Any) -> Patch:
     """See comfy.lora.calculate_weight, which says what the parts mean."""
     name = key.removeprefix(PREFIX)
-    whole = strength_model == 1 and offset is None and function is None
-    if whole and isinstance(value, LoRAAdapter):
+    unmodified = strength_model == 1 and offset is None and function is None
+    if unmodified and isinstance(value, LoRAAdapter):
         up, down, alpha, mid, dora_scale, reshape = value.weights
         if mid is None and dora_scale is None and reshape is None:
             scale = 1.0 if alpha is None else float(alpha) / down.shape[0]
             return Patch(name, float(strength) * scale, up.flatten(1), down.flatten(1))
-    elif whole and _is_set(value):
+    elif unmodified and _is_set(value):
         return Patch(name, 1.0, value[1][0], replaces=True)
-    elif whole and isinstance(value, tuple) and (difference := _difference(value)) is not None:
+    elif unmodified and isinstance(value, tuple) and (difference := _difference(value)) is not None:
         return Patch(name, float(strength), difference)
     kind = "a LoRA of another kind (DoRA?)" if isinstance(value, LoRAAdapter) else getattr(value, "name", "a merge")
     raise _unknown(key, kind)

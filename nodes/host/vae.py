@@ -71,8 +71,8 @@ def _our_vae(vae: comfy.sd.VAE, offload: torch.device) -> VAE | LTXVAE:
     config, weights = _our_weights(vae)
     ours = build_vae(config, VAEOperations, "meta", vae.vae_dtype)
     needed = {key: tensor.shape for key, tensor in ours.state_dict().items()}
-    found = {key: tensor.shape for key, tensor in weights.items()}
-    if needed != found:
+    shapes = {key: tensor.shape for key, tensor in weights.items()}
+    if needed != shapes:
         raise InputError(
             f"this VAE ({type(vae.first_stage_model).__name__}) is neither Wan 2.1's nor FlashHead Lite's; LiveTalk "
             "needs one of these: load wan_2.1_vae.safetensors, use the embedded model's VAE, or LiveTalk Load VAE"
