@@ -25,15 +25,17 @@ SPEECH = Path(__file__).resolve().parent.parent / "demo" / "speech.wav"
 
 @torch.inference_mode()
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--seconds", type=float, default=120)
-    options.add_argument("--encoder", type=Path)
-    given = options.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=120)
+    parser.add_argument("--encoder", type=Path)
+    options = parser.parse_args()
     torch.manual_seed(0)
-    encoder = AudioEncoder(AudioEncoderConfig()) if given.encoder is None else load_audio_encoder(given.encoder, "cpu")
+    encoder = (
+        AudioEncoder(AudioEncoderConfig()) if options.encoder is None else load_audio_encoder(options.encoder, "cpu")
+    )
     once = open_audio(SPEECH)
     sound = once.read(0, round(once.seconds * 16_000), 16_000, mono=True)[0]
-    sound = np.resize(sound, round(given.seconds * 16_000))
+    sound = np.resize(sound, round(options.seconds * 16_000))
     source = TensorAudio(torch.from_numpy(sound)[None], 16_000)
     plan = ChunkPlan.of(-(-len(sound) // 640), StreamConfig())
     window, whole = (
@@ -41,7 +43,7 @@ def main() -> None:
         for features in (speech_features(source, encoder.eval(), plan, mode) for mode in ("window", "whole"))
     )
     difference = (window - whole).flatten(2).norm(dim=2) / whole.flatten(2).norm(dim=2)
-    print(f"{given.seconds:.0f} s of speech, {encoder.blocks} layers of {encoder.channels}: relative difference")
+    print(f"{options.seconds:.0f} s of speech, {encoder.blocks} layers of {encoder.channels}: relative difference")
     print(f"mean {difference.mean():.4f}, 99th percentile {difference.quantile(0.99):.4f}, most {difference.max():.4f}")
     cosine = torch.nn.functional.cosine_similarity(window.flatten(2), whole.flatten(2), dim=2)
     print(f"cosine similarity: mean {cosine.mean():.5f}, least {cosine.min():.5f}")

@@ -71,14 +71,14 @@ def draw(path: Path, record: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--sides", type=int, nargs="+", default=(64, 96, 128, 192, 256), help="of the square picture")
-    options.add_argument("--repeats", type=int, default=5, help="chunks of each size")
-    options.add_argument("--write", action="store_true", help="keep record and picture in docs")
-    given = options.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sides", type=int, nargs="+", default=(64, 96, 128, 192, 256), help="of the square picture")
+    parser.add_argument("--repeats", type=int, default=5, help="chunks of each size")
+    parser.add_argument("--write", action="store_true", help="keep record and picture in docs")
+    options = parser.parse_args()
     work = json.loads((DOCS / "figures" / "parallel_work.json").read_text())
     record = {
-        "preset": PRESET, "size": by_size(given.sides, given.repeats), "ranks": by_ranks(work),
+        "preset": PRESET, "size": by_size(options.sides, options.repeats), "ranks": by_ranks(work),
         "load": os.getloadavg(), "machine": describe(),
     }  # fmt: skip
     for row in record["size"]:
@@ -86,7 +86,7 @@ def main() -> None:
         print(f"{row['side']}x{row['side']}: {seconds:.3f} s a chunk, {row['floor_seconds']:.3f} s its products alone")
     for row in record["ranks"]:
         print(f"{row['ranks']} rank(s): the busiest does {row['share']:.1%} of the work")
-    if given.write:
+    if options.write:
         (DOCS / "figures" / "costs.json").write_text(json.dumps(record, indent=1) + "\n")
         draw(DOCS / "costs.png", record)
 

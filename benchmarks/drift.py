@@ -53,7 +53,7 @@ class Disturbance(NamedTuple):
 class Finding(NamedTuple):
     """Of one person: whether it was found at all, the share of chunks in which it was, the largest of each kind."""
 
-    found: bool
+    detected: bool
     share: float
     largest: Drift
 
@@ -200,7 +200,7 @@ def people(faces: int, chunks: int) -> Iterator[tuple[Subject, Subject]]:
 
 def line(disturbance: Disturbance, findings: list[Finding]) -> str:
     """A line of the table."""
-    detected, share = fmean(finding.found for finding in findings), fmean(finding.share for finding in findings)
+    detected, share = fmean(finding.detected for finding in findings), fmean(finding.share for finding in findings)
     largest = (max(getattr(finding.largest, kind) for finding in findings) for kind in Drift._fields)
     least = (min(getattr(finding.largest, kind) for finding in findings) for kind in Drift._fields)
     kinds = " | ".join(f"{low:.3f} to {high:.3f}" for low, high in zip(least, largest, strict=True))
@@ -216,21 +216,21 @@ def main() -> None:
     parser.add_argument("--lookback", type=int, default=CorrectionConfig().lookback)
     parser.add_argument("--only", choices=[one.name for one in DISTURBANCES], action="append", help="not all twelve")
     parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
-    if given.json:
-        check_place(given.json)
-    trial = Trial(given.chunks, CorrectionConfig(lookback=given.lookback, threshold=given.threshold))
+    options = parser.parse_args()
+    if options.json:
+        check_place(options.json)
+    trial = Trial(options.chunks, CorrectionConfig(lookback=options.lookback, threshold=options.threshold))
     print(f"| disturbance | is drift | found in people | in chunks | {' | '.join(Drift._fields)} |\n|{'---|' * 8}")
-    cast, rows = list(people(given.faces, given.chunks)), []
+    cast, rows = list(people(options.faces, options.chunks)), []
     for disturbance in DISTURBANCES:
-        if given.only and disturbance.name not in given.only:
+        if options.only and disturbance.name not in options.only:
             continue
         findings = [trial.find(disturbance, *pair) for pair in cast]
         print(line(disturbance, findings), flush=True)
         rows.append({"name": disturbance.name, "drifts": disturbance.drifts, "findings": findings})
-    if given.json:
-        record: dict[str, Any] = {**vars(given), "json": None, "rows": rows}
-        write_durably(given.json, (json.dumps(record, indent=1) + "\n").encode())
+    if options.json:
+        record: dict[str, Any] = {**vars(options), "json": None, "rows": rows}
+        write_durably(options.json, (json.dumps(record, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def census(fleet: Fleet) -> dict[str, Any]:
 
 def run(devices: Sequence[str], jobs: int) -> dict[str, Any]:
     """The census after the first jobs, which fill caches, and after the last."""
-    found = {}
+    censuses = {}
     with local_fleet(devices, "engine", fields=engine_setup("nano", torch.float32)) as fleet:
         engine = FleetEngine(fleet)
         for job in range(1, jobs + 1):
@@ -51,22 +51,22 @@ def run(devices: Sequence[str], jobs: int) -> dict[str, Any]:
                 if job % 10:
                     list(groups)
             if job == min(WARM_UP, jobs):
-                found["early"] = census(fleet)
-        found["late"] = census(fleet)
-    return {"jobs": jobs, "devices": list(devices), **found}
+                censuses["early"] = census(fleet)
+        censuses["late"] = census(fleet)
+    return {"jobs": jobs, "devices": list(devices), **censuses}
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--jobs", type=int, default=200, help="jobs in a row")
-    options.add_argument("--devices", nargs="+", default=("cpu", "cpu"), help="one worker each")
-    options.add_argument("--json", type=Path, help="also keep the record in this file")
-    given = options.parse_args()
-    found = run(given.devices, given.jobs)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, default=200, help="jobs in a row")
+    parser.add_argument("--devices", nargs="+", default=("cpu", "cpu"), help="one worker each")
+    parser.add_argument("--json", type=Path, help="also keep the record in this file")
+    options = parser.parse_args()
+    censuses = run(options.devices, options.jobs)
     for moment in ("early", "late"):
-        print(f"{moment}: {found[moment]}")
-    if given.json:
-        given.json.write_text(json.dumps({**found, "machine": describe()}, indent=1) + "\n")
+        print(f"{moment}: {censuses[moment]}")
+    if options.json:
+        options.json.write_text(json.dumps({**censuses, "machine": describe()}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -52,17 +52,17 @@ def _measured_apart(image: Path, audio: Path) -> list[tuple[float, float]]:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--image", type=Path, default=ROOT / "demo" / "portrait.png")
-    options.add_argument("--audio", type=Path, default=ROOT / "demo" / "speech.wav")
-    options.add_argument("--repeats", type=int, default=3)
-    options.add_argument("--here", type=Path, help=argparse.SUPPRESS)  # a child's folder for its video
-    given = options.parse_args()
-    image, audio = given.image.resolve(), given.audio.resolve()
-    if given.here:
-        print(json.dumps(measure(image, audio, given.here / "first.mp4")))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--image", type=Path, default=ROOT / "demo" / "portrait.png")
+    parser.add_argument("--audio", type=Path, default=ROOT / "demo" / "speech.wav")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--here", type=Path, help=argparse.SUPPRESS)  # a child's folder for its video
+    options = parser.parse_args()
+    image, audio = options.image.resolve(), options.audio.resolve()
+    if options.here:
+        print(json.dumps(measure(image, audio, options.here / "first.mp4")))
         return
-    runs = [_measured_apart(image, audio) for _ in range(max(1, given.repeats))]
+    runs = [_measured_apart(image, audio) for _ in range(max(1, options.repeats))]
     print(f"median of {len(runs)} processes{'wall s':>12}{'processor s':>14}")
     for place, name in enumerate(PARTS):
         wall, processor = (median(run[place][kind] for run in runs) for kind in (0, 1))

@@ -75,28 +75,28 @@ def run(devices: Sequence[str], size: tuple[int, int], chunks: int) -> dict[str,
         for way in (False, True):
             measure(session_of(fleet, *size, 1), fleet, way)
         session = session_of(fleet, *size, chunks)
-        (parts, of_parts), (whole, of_whole) = (measure(session, fleet, way) for way in (False, True))
-    moved = [way["bytes to workers"] + way["bytes from workers"] for way in (parts, whole)]
+        (parts, of_parts), (at_once, of_chunks) = (measure(session, fleet, way) for way in (False, True))
+    moved = [way["bytes to workers"] + way["bytes from workers"] for way in (parts, at_once)]
     return {
         "devices": list(devices), "size": list(size), "chunks": chunks,
-        "by parts": parts, "as a whole": whole,
-        "equal": torch.equal(of_parts, of_whole),
-        "CPU times less": round(parts["controller CPU s"] / whole["controller CPU s"], 1),
+        "by parts": parts, "as a whole": at_once,
+        "equal": torch.equal(of_parts, of_chunks),
+        "CPU times less": round(parts["controller CPU s"] / at_once["controller CPU s"], 1),
         "bytes times less": round(moved[0] / moved[1], 1),
     }  # fmt: skip
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--size", type=int, nargs=2, default=(256, 256), help="height and width in pixels")
-    options.add_argument("--chunks", type=int, default=2, help="chunks each way")
-    options.add_argument("--devices", nargs="+", default=("cpu", "cpu"), help="one worker each")
-    options.add_argument("--json", type=Path, help="also keep the record in this file")
-    given = options.parse_args()
-    found = run(given.devices, tuple(given.size), given.chunks)
-    print(json.dumps(found, indent=1))
-    if given.json:
-        given.json.write_text(json.dumps({**found, "machine": describe()}, indent=1) + "\n")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, nargs=2, default=(256, 256), help="height and width in pixels")
+    parser.add_argument("--chunks", type=int, default=2, help="chunks each way")
+    parser.add_argument("--devices", nargs="+", default=("cpu", "cpu"), help="one worker each")
+    parser.add_argument("--json", type=Path, help="also keep the record in this file")
+    options = parser.parse_args()
+    figures = run(options.devices, tuple(options.size), options.chunks)
+    print(json.dumps(figures, indent=1))
+    if options.json:
+        options.json.write_text(json.dumps({**figures, "machine": describe()}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

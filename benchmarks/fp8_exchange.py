@@ -36,25 +36,28 @@ def first_latent(fleet: Fleet | None, side: int) -> Tensor:
         session.engine.decode = stop
         try:
             list(session.run(session.start(0)))
-        except Latent as found:
-            return found.args[0]
+        except Latent as reached:
+            return reached.args[0]
     raise AssertionError("a chunk is decoded")
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--devices", default="cpu x2", help="of the workers")
-    options.add_argument("--side", type=int, default=128, help="width and height in pixels")
-    given = options.parse_args()
-    found = {"one process": first_latent(None, given.side)}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--devices", default="cpu x2", help="of the workers")
+    parser.add_argument("--side", type=int, default=128, help="width and height in pixels")
+    options = parser.parse_args()
+    latents = {"one process": first_latent(None, options.side)}
     for name, send_fp8 in (("workers", False), ("workers that send FP8", True)):
         setup = engine_setup("nano", torch.float32, send_fp8=send_fp8)
-        with local_fleet(parse_devices(given.devices), "engine", fields=setup) as fleet:
-            found[name] = first_latent(fleet, given.side)
-    wanted = found.pop("one process")
-    for name, latent in found.items():
-        error = ((latent - wanted).norm() / wanted.norm()).item()
-        print(f"{name} on {given.devices}, {given.side}x{given.side}: the latent is {error:.2%} off (root mean square)")
+        with local_fleet(parse_devices(options.devices), "engine", fields=setup) as fleet:
+            latents[name] = first_latent(fleet, options.side)
+    reference = latents.pop("one process")
+    for name, latent in latents.items():
+        error = ((latent - reference).norm() / reference.norm()).item()
+        print(
+            f"{name} on {options.devices}, {options.side}x{options.side}: the latent is {error:.2%} off "
+            "(root mean square)"
+        )
 
 
 if __name__ == "__main__":

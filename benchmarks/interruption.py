@@ -59,12 +59,12 @@ def cut_stream(cast: Cast, speech: np.ndarray, shown: int) -> tuple[torch.Tensor
 def measured(cast: Cast, speech: np.ndarray, shown: int) -> dict[str, float]:
     """Frames until the mouth is shut, and the change at the cut against that inside."""
     before, after = cut_stream(cast, speech, shown)
-    whole = torch.cat([before, after], dim=1)
-    opening = load_measurer().measure(whole).opening
+    frames = torch.cat([before, after], dim=1)
+    opening = load_measurer().measure(frames).opening
     spoken, rest = float(opening[:shown].max()), float(opening[shown + SETTLED :].median())
     limit = rest + SHUT * max(0.0, spoken - rest)
     open_frames = (opening[shown : shown + SETTLED] > limit).nonzero()
-    change = whole.diff(dim=1).abs().mean((0, 2, 3))
+    change = frames.diff(dim=1).abs().mean((0, 2, 3))
     inside = torch.cat([change[: shown - 1], change[shown:]])
     return {
         "at_cut": round(float(opening[shown - 1]), 4),

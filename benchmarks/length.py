@@ -62,29 +62,29 @@ def around(rows: list[dict[str, float]], chunk: int) -> dict[str, float]:
 
 def compare(rows: list[dict[str, float]], early: int, late: int) -> dict[str, Any]:
     """Both medians, and by which part the late ones are above the early ones."""
-    found = {"early": around(rows, early), "late": around(rows, late)}
-    growth = {name: found["late"][name] / found["early"][name] - 1 for name in rows[0]}
-    return {"chunks": len(rows), "early_chunk": early, "late_chunk": late, **found, "growth": growth}
+    medians = {"early": around(rows, early), "late": around(rows, late)}
+    growth = {name: medians["late"][name] / medians["early"][name] - 1 for name in rows[0]}
+    return {"chunks": len(rows), "early_chunk": early, "late_chunk": late, **medians, "growth": growth}
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--chunks", type=int, default=1030, help="chunks to render; the late ones end 20 before")
-    options.add_argument("--side", type=int, default=48, help="width and height of the video in pixels")
-    options.add_argument("--json", type=Path, help="also keep the record in this file")
-    given = options.parse_args()
-    rows = measure(given.chunks, given.side)
-    found = compare(rows, EARLY, min(LATE, len(rows) - AROUND))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--chunks", type=int, default=1030, help="chunks to render; the late ones end 20 before")
+    parser.add_argument("--side", type=int, default=48, help="width and height of the video in pixels")
+    parser.add_argument("--json", type=Path, help="also keep the record in this file")
+    options = parser.parse_args()
+    rows = measure(options.chunks, options.side)
+    medians = compare(rows, EARLY, min(LATE, len(rows) - AROUND))
     for moment in ("early", "late"):
-        row = found[moment]
+        row = medians[moment]
         print(
-            f"chunk {found[f'{moment}_chunk']:4d}: {row['seconds'] * 1000:.1f} ms, {row['processor'] * 1000:.1f} ms of "
-            f"processor time, {row['resident'] / MIB:.1f} MiB"
+            f"chunk {medians[f'{moment}_chunk']:4d}: {row['seconds'] * 1000:.1f} ms, {row['processor'] * 1000:.1f} ms "
+            f"of processor time, {row['resident'] / MIB:.1f} MiB"
         )
-    print("growth: " + ", ".join(f"{name} {share:+.1%}" for name, share in found["growth"].items()))
-    if given.json:
-        record = {"side": given.side, "load": os.getloadavg(), **found, "machine": describe()}
-        given.json.write_text(json.dumps(record, indent=1) + "\n")
+    print("growth: " + ", ".join(f"{name} {share:+.1%}" for name, share in medians["growth"].items()))
+    if options.json:
+        record = {"side": options.side, "load": os.getloadavg(), **medians, "machine": describe()}
+        options.json.write_text(json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -92,21 +92,21 @@ def measure(seconds: float, audio: AudioEncoderConfig = AUDIO["published"], side
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--seconds", type=float, nargs=2, default=(20.0, 600.0), help="a short and a long speech")
-    options.add_argument("--side", type=int, default=64, help="width and height of the video in pixels")
-    options.add_argument("--audio", choices=AUDIO, default="published", help="widths of the audio encoder")
-    options.add_argument("--json", type=Path, help="also keep the record in this file")
-    given = options.parse_args()
-    short, long = (measure(seconds, AUDIO[given.audio], given.side) for seconds in given.seconds)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, nargs=2, default=(20.0, 600.0), help="a short and a long speech")
+    parser.add_argument("--side", type=int, default=64, help="width and height of the video in pixels")
+    parser.add_argument("--audio", choices=AUDIO, default="published", help="widths of the audio encoder")
+    parser.add_argument("--json", type=Path, help="also keep the record in this file")
+    options = parser.parse_args()
+    short, long = (measure(seconds, AUDIO[options.audio], options.side) for seconds in options.seconds)
     growth = long["peak_bytes"] - short["peak_bytes"]
     for run in (short, long):
         print(f"{run['speech']:6.0f} s of speech: peak {run['peak_bytes'] / MIB:7.1f} MiB, {run['seconds']:.0f} s")
     print(f"difference: {growth / MIB:.1f} MiB")
-    if given.json:
-        setting = {"side": given.side, "audio encoder": given.audio}
+    if options.json:
+        setting = {"side": options.side, "audio encoder": options.audio}
         record = {**setting, "short": short, "long": long, "growth_bytes": growth, "machine": describe()}
-        given.json.write_text(json.dumps(record, indent=1) + "\n")
+        options.json.write_text(json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

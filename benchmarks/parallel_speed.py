@@ -85,32 +85,30 @@ def start(devices: Sequence[str]) -> Fleet:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--pairs", type=int, default=7, help="pairs of runs of each part")
-    options.add_argument(
-        "--side", type=int, default=384, help="width and height in pixels (small: sending weighs more)"
-    )
-    options.add_argument("--devices", nargs="+", default=("cpu", "cpu"), help="of the several workers")
-    options.add_argument("--json", type=Path, help="also keep the record in this file")
-    given = options.parse_args()
-    with start(given.devices[:1]) as one, start(given.devices) as several:
-        both = [works(FleetEngine(fleet), given.side) for fleet in (one, several)]
-        parts = {part: compare(both[0][part], both[1][part], (one, several), given.pairs) for part in both[0]}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=7, help="pairs of runs of each part")
+    parser.add_argument("--side", type=int, default=384, help="width and height in pixels (small: sending weighs more)")
+    parser.add_argument("--devices", nargs="+", default=("cpu", "cpu"), help="of the several workers")
+    parser.add_argument("--json", type=Path, help="also keep the record in this file")
+    options = parser.parse_args()
+    with start(options.devices[:1]) as one, start(options.devices) as several:
+        both = [works(FleetEngine(fleet), options.side) for fleet in (one, several)]
+        parts = {part: compare(both[0][part], both[1][part], (one, several), options.pairs) for part in both[0]}
     preset = PRESETS["nano"]
-    shape = VideoShape(preset.stream.frame_num, given.side, given.side)
+    shape = VideoShape(preset.stream.frame_num, options.side, options.side)
     tokens = shape.latent(preset.geometry).tokens(preset.geometry)
     print(
-        f"nano, {shape.frames} frames of {given.side}x{given.side} ({tokens:,} tokens), float32: "
-        f"{len(given.devices)} workers against one, one thread each, median of {given.pairs} pairs"
+        f"nano, {shape.frames} frames of {options.side}x{options.side} ({tokens:,} tokens), float32: "
+        f"{len(options.devices)} workers against one, one thread each, median of {options.pairs} pairs"
     )
-    for part, found in parts.items():
-        faster = found["faster"]
-        seconds = statistics.median(run["wall"] for run in found["one"])
+    for part, runs in parts.items():
+        faster = runs["faster"]
+        seconds = statistics.median(run["wall"] for run in runs["one"])
         print(f"{part}: {seconds:.2f} s on one; {faster['wall']:.2f} times faster (CPU time: {faster['cpu']:.2f})")
-    if given.json:
-        size = {"side": given.side, "frames": shape.frames, "tokens": tokens}
-        record = {"preset": "nano", **size, "devices": given.devices, "load": os.getloadavg(), **parts}
-        given.json.write_text(json.dumps({**record, "machine": describe()}, indent=1) + "\n")
+    if options.json:
+        size = {"side": options.side, "frames": shape.frames, "tokens": tokens}
+        record = {"preset": "nano", **size, "devices": options.devices, "load": os.getloadavg(), **parts}
+        options.json.write_text(json.dumps({**record, "machine": describe()}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

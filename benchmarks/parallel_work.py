@@ -137,7 +137,7 @@ def step(
     return counter.get_total_flops(), recorder.sent
 
 
-def count(config: TransformerConfig, shape: LatentShape, ranks: int, ulysses: int, whole: int) -> dict[str, Any]:
+def count(config: TransformerConfig, shape: LatentShape, ranks: int, ulysses: int, single: int) -> dict[str, Any]:
     """The busiest rank's work and bytes of one mesh."""
     meshes = [place(ranks, ulysses, rank) for rank in range(ranks)]
     flops, sent = zip(*(step(config, shape, mesh) for mesh in meshes), strict=True)
@@ -154,7 +154,7 @@ def count(config: TransformerConfig, shape: LatentShape, ranks: int, ulysses: in
         "ring": ranks // ulysses,
         "tokens": tokens,
         "flops": max(flops),
-        "work": max(flops) * ranks / whole,
+        "work": max(flops) * ranks / single,
         "all_to_all_bytes_per_block": per_block["all-to-all"],
         "least_all_to_all_bytes_per_block": least,
         "ring_bytes_per_block": per_block["hops"],
@@ -168,15 +168,15 @@ def record(counts: Sequence[int], height: int, width: int) -> dict[str, Any]:
     preset = PRESETS["14b"]
     config = replace(preset.transformer, num_layers=BLOCKS)
     shape = VideoShape(preset.stream.frame_num, height, width).latent(preset.geometry)
-    whole, _ = step(config, shape, None)
+    single, _ = step(config, shape, None)
     meshes = [(ranks, ulysses) for ranks in counts for ulysses, _ in degrees(ranks, config.num_heads)]
-    rows = [count(config, shape, ranks, ulysses, whole) for ranks, ulysses in meshes]
+    rows = [count(config, shape, ranks, ulysses, single) for ranks, ulysses in meshes]
     return {
         "preset": "14b",
         "size": [width, height],
         "tokens": shape.tokens,
         "blocks": BLOCKS,
-        "whole_flops": whole,
+        "whole_flops": single,
         "meshes": rows,
         "sharded": [sharded(name, ranks) for name in ("14b", "nano") for ranks in counts if ranks > 1],
     }
@@ -187,18 +187,18 @@ def sharded(preset: str, ranks: int) -> dict[str, Any]:
     with torch.device("meta"):
         model = Transformer(PRESETS[preset].transformer, dtype=torch.bfloat16)
     at_rest, gathered = sharded_bytes(model, ranks)
-    whole = {"whole": weight_bytes(model), "block": weight_bytes(model.blocks[0])}
-    return {"preset": preset, "ranks": ranks, "at_rest": at_rest, "gathered": gathered, **whole}
+    weights = {"whole": weight_bytes(model), "block": weight_bytes(model.blocks[0])}
+    return {"preset": preset, "ranks": ranks, "at_rest": at_rest, "gathered": gathered, **weights}
 
 
-def table(found: dict[str, Any]) -> str:
+def table(counts: dict[str, Any]) -> str:
     """The record as Markdown."""
-    width, height = found["size"]
+    width, height = counts["size"]
     lines = [
         "# Work and bytes of each rank",
         "",
-        f"One step of the 14B transformer's first {found['blocks']} blocks at {width}x{height} ({found['tokens']:,} "
-        f"tokens, {found['whole_flops'] / 1e12:.1f} TFLOP in all), bfloat16: the busiest rank, counted by "
+        f"One step of the 14B transformer's first {counts['blocks']} blocks at {width}x{height} ({counts['tokens']:,} "
+        f"tokens, {counts['whole_flops'] / 1e12:.1f} TFLOP in all), bfloat16: the busiest rank, counted by "
         "`python -m benchmarks.parallel_work --write`.",
         "",
         "Work: a rank's operations times the ranks, over the whole model's; 1 is the least. All-to-all: what it sends "
@@ -209,12 +209,12 @@ def table(found: dict[str, Any]) -> str:
         "| join, MB a step |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for row in found["meshes"]:
+    for row in counts["meshes"]:
         sizes = ("all_to_all_bytes", "least_all_to_all_bytes", "ring_bytes", "fp8_bytes")
         blocks = " | ".join(f"{row[f'{name}_per_block'] / 1e6:.2f}" for name in sizes)
         mesh, join = f"{row['ulysses']} x {row['ring']}", f"{row['join_bytes_per_step'] / 1e6:.1f}"
         lines.append(f"| {row['ranks']} | {mesh} | {row['work']:.4f} | {blocks} | {join} |")
-    return "\n".join([*lines, *FP8, *sharded_table(found["sharded"])]) + "\n"
+    return "\n".join([*lines, *FP8, *sharded_table(counts["sharded"])]) + "\n"
 
 
 def sharded_table(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -231,16 +231,16 @@ def sharded_table(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--ranks", type=int, nargs="+", default=(1, 2, 3, 4, 5, 8), help="numbers of ranks")
-    options.add_argument("--size", type=size, default=(768, 448), help="WIDTHxHEIGHT in pixels")
-    options.add_argument("--write", action="store_true", help="keep record and table under docs/")
-    given = options.parse_args()
-    found = record(given.ranks, *given.size)
-    print(table(found))
-    if given.write:
-        (DOCS / "figures" / "parallel_work.json").write_text(json.dumps(found, indent=1) + "\n")
-        (DOCS / "parallel_work.md").write_text(table(found))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ranks", type=int, nargs="+", default=(1, 2, 3, 4, 5, 8), help="numbers of ranks")
+    parser.add_argument("--size", type=size, default=(768, 448), help="WIDTHxHEIGHT in pixels")
+    parser.add_argument("--write", action="store_true", help="keep record and table under docs/")
+    options = parser.parse_args()
+    counts = record(options.ranks, *options.size)
+    print(table(counts))
+    if options.write:
+        (DOCS / "figures" / "parallel_work.json").write_text(json.dumps(counts, indent=1) + "\n")
+        (DOCS / "parallel_work.md").write_text(table(counts))
 
 
 if __name__ == "__main__":

@@ -130,19 +130,19 @@ def golden_latent(choice: Choice, device: torch.device) -> Tensor:
     return engine.denoise(avatar, golden.io("audio")[:, :frames], avatar.first_motion(WAN), noise, ignore_step).cpu()
 
 
-def latent_error(found: Tensor, wanted: Tensor) -> str:
+def latent_error(measured: Tensor, reference: Tensor) -> str:
     """In percent."""
-    return f"{(found.float() - wanted.float()).norm() / wanted.float().norm():.1%}"
+    return f"{(measured.float() - reference.float()).norm() / reference.float().norm():.1%}"
 
 
-def decibels(found: Tensor, wanted: Tensor) -> str:
+def decibels(measured: Tensor, reference: Tensor) -> str:
     """Peak signal to noise."""
-    return f"{10 * torch.log10(PEAK_TO_PEAK**2 / (found - wanted).square().mean()):.1f} dB"
+    return f"{10 * torch.log10(PEAK_TO_PEAK**2 / (measured - reference).square().mean()):.1f} dB"
 
 
 def lip_sync(device: torch.device) -> dict[Choice, str]:
     """Mean and deviation over the streams, for the choices that an entrant can make."""
-    found = {}
+    synced = {}
     for dtype in (torch.float32, torch.bfloat16):
         settings = replace(
             command.QUICK, entrants=(Entrant("nano"), Entrant("nano", fp8=1)), device=device, dtype=dtype
@@ -151,8 +151,8 @@ def lip_sync(device: torch.device) -> dict[Choice, str]:
         for choice in (EXACT, *CHOICES):
             if choice.dtype == dtype and not choice.file:
                 mean, deviation = rows["nano,fp8=1" if choice.fp8 else "nano"]
-                found[choice] = f"{mean:.3f} ± {deviation:.3f}"
-    return found
+                synced[choice] = f"{mean:.3f} ± {deviation:.3f}"
+    return synced
 
 
 def table(device: torch.device, with_lip_sync: bool) -> Iterator[str]:

@@ -169,9 +169,9 @@ def happened(outcome: Outcome) -> str:
     return DIFFERS if distance else f"{UNUSED}: {said[-1].splitlines()[-1]}" if said else SAME
 
 
-def as_expected(case: Case, found: str) -> bool:
+def as_expected(case: Case, outcome: str) -> bool:
     """Whether it is what is to happen."""
-    return case.expected in found or (case.expected == RUNS and found in (SAME, DIFFERS))
+    return case.expected in outcome or (case.expected == RUNS and outcome in (SAME, DIFFERS))
 
 
 def run_all(server: ComfyServer) -> Iterator[tuple[Case, str]]:
@@ -189,13 +189,13 @@ def main() -> int:
         server = ComfyServer(comfyui, Path(folder) / "base")
         try:
             version = server.get("system_stats")["system"]["comfyui_version"]
-            for case, found in run_all(server):
-                faults += not as_expected(case, found)
+            for case, outcome in run_all(server):
+                faults += not as_expected(case, outcome)
                 print(
-                    f"{'' if as_expected(case, found) else 'NOT AS EXPECTED '}{case.where} {case.node}: {found}",
+                    f"{'' if as_expected(case, outcome) else 'NOT AS EXPECTED '}{case.where} {case.node}: {outcome}",
                     flush=True,
                 )
-                rows.append(f"| {case.where} | {case.node} | {found} |")
+                rows.append(f"| {case.where} | {case.node} | {outcome} |")
         finally:
             server.close()
     TABLE.write_text(INTRODUCTION.format(version=version) + "\n".join(rows) + "\n", encoding="utf-8")

@@ -118,14 +118,14 @@ def kept_by(config: TransformerConfig, latent: tuple[int, int, int]) -> int:
 def _inputs(config: TransformerConfig, latent: tuple[int, int, int]) -> tuple[Any, ...]:
     frames = 1 + 4 * (latent[0] - 1)
     with torch.device("meta"):
-        given = Condition(
+        condition = Condition(
             torch.empty(1, config.in_dim - 16, *latent),
             torch.empty(1, 257, config.clip_dim),
             torch.empty(1, config.text_len, config.text_dim),
             torch.empty(1, frames, 5, config.audio_blocks, config.audio_channels),
             torch.empty(1, 16, 2, *latent[1:]),
         )
-        return torch.empty(1, 16, *latent), torch.empty(1), given
+        return torch.empty(1, 16, *latent), torch.empty(1), condition
 
 
 def memory_of(stage: Stage, config: TransformerConfig = CONFIG, latent: tuple[int, int, int] = LATENT) -> Memory:

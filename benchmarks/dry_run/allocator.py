@@ -103,15 +103,15 @@ class Allocator:
         """Whole segments that are free; of expandable ones, every free page."""
         for free in self._free.values():
             for _, _, block in list(free):
-                whole = block.before is None and block.after is None
-                given = block.size // SEGMENT * SEGMENT if self.expandable else block.size if whole else 0
-                if given:
-                    self._unmap(block, given)
+                unsplit = block.before is None and block.after is None
+                released = block.size // SEGMENT * SEGMENT if self.expandable else block.size if unsplit else 0
+                if released:
+                    self._unmap(block, released)
 
-    def _unmap(self, block: Block, given: int) -> None:
+    def _unmap(self, block: Block, released: int) -> None:
         self._drop(block)
-        self.reserved -= given
-        block.size -= given
+        self.reserved -= released
+        block.size -= released
         if block.size:
             self._keep(block)
             return

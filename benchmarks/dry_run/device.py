@@ -34,9 +34,9 @@ def let_cuda_be_indexed() -> None:
 
 def fused_attention(q: Tensor, k: Tensor, v: Tensor, *_: Any, **__: Any) -> Tensor:
     """A fused kernel's result alone, and what such a kernel checks."""
-    for name, found in (("device", {x.device for x in (q, k, v)}), ("dtype", {x.dtype for x in (q, k, v)})):
-        if len(found) > 1:
-            raise RuntimeError(f"attention of queries, keys and values of more than one {name}: {found}")
+    for name, kinds in (("device", {x.device for x in (q, k, v)}), ("dtype", {x.dtype for x in (q, k, v)})):
+        if len(kinds) > 1:
+            raise RuntimeError(f"attention of queries, keys and values of more than one {name}: {kinds}")
     if any(x.stride(-1) != 1 for x in (q, k, v)):
         raise RuntimeError("attention of queries, keys or values whose channels are not beside each other")
     return torch.empty_like(q)

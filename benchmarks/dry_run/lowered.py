@@ -52,10 +52,10 @@ class Lowered:
 def lowered_block(preset: Preset, dtype: torch.dtype = torch.bfloat16, in_fp8: bool = False) -> Lowered:
     """Count what compiling makes of a block at the size of a preset's stream."""
     let_cuda_be_indexed()
-    found = Lowered()
+    lowered = Lowered()
 
     def read(graph: Any, inputs: list[Any]) -> Any:
-        found.kernels, found.moved = _plan_of(graph, inputs)
+        lowered.kernels, lowered.moved = _plan_of(graph, inputs)
         raise _Counted
 
     decompositions: Any = select_decomp_table
@@ -71,7 +71,7 @@ def lowered_block(preset: Preset, dtype: torch.dtype = torch.bfloat16, in_fp8: b
                 raise
         finally:
             torch._dynamo.reset()
-    return found
+    return lowered
 
 
 def _call(preset: Preset, dtype: torch.dtype, in_fp8: bool) -> tuple[Any, ...]:

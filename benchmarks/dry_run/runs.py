@@ -143,9 +143,9 @@ def _made(case: Case) -> Model:
         model: Any = Transformer(preset.transformer, layers, **factory).eval().requires_grad_(False)
         return place(model, CUDA, case.placement.fp8, streamed) if case.placement else model
 
-    def part(module: Callable[..., nn.Module], config: Any, **given: Any) -> Any:
+    def part(module: Callable[..., nn.Module], config: Any, **settings: Any) -> Any:
         with CUDA:
-            return module(config, **given).eval().requires_grad_(False)
+            return module(config, **settings).eval().requires_grad_(False)
 
     return Model(
         "made", preset, lambda *_: torch.zeros(24, dtype=torch.long), lambda: "made", built,
@@ -286,10 +286,10 @@ class _Phased:
     def __init__(self, engine: LocalEngine, watch: Watch) -> None:
         self.engine, self.watch = engine, watch
 
-    def denoise(self, *given: Any) -> Tensor:
+    def denoise(self, *arguments: Any) -> Tensor:
         """See `Engine.denoise`."""
         with self.watch.phase(DENOISE):
-            return self.engine.denoise(*given)
+            return self.engine.denoise(*arguments)
 
     def decode(self, latent: Tensor) -> Iterator[Tensor]:
         """See `Engine.decode`."""
@@ -312,9 +312,9 @@ def _phases(watch: Watch) -> ExitStack:
     stack = ExitStack()
 
     def under(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*given: Any) -> Any:
+        def call(*arguments: Any) -> Any:
             with watch.phase(name):
-                return function(*given)
+                return function(*arguments)
 
         return call
 
@@ -328,7 +328,7 @@ def _phases(watch: Watch) -> ExitStack:
 def _two_speakers() -> Any:
     """Masks are looked at once per avatar, number by number; here they have no numbers."""
 
-    def masks(given: Tensor, grid: tuple[int, int, int], *_: Any) -> Tensor:
-        return torch.ones(3, grid[1] * grid[2], device=given.device)
+    def masks(masks_3hw: Tensor, grid: tuple[int, int, int], *_: Any) -> Tensor:
+        return torch.ones(3, grid[1] * grid[2], device=masks_3hw.device)
 
     return patch.object(transformer, "token_masks", masks)

@@ -61,9 +61,9 @@ class Watch(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name, kwargs = str(func).rsplit(".", 1)[0], kwargs or {}
-        given = _tensors((args, kwargs))
+        inputs = _tensors((args, kwargs))
         if name == "aten._local_scalar_dense":  # the number itself is not known: one that is finite, and not 0
-            self._wait(name, given)
+            self._wait(name, inputs)
             return {torch.bool: True}.get(args[0].dtype, 1.0 if args[0].dtype.is_floating_point else 1)
         with self:  # what PyTorch makes of several operations is seen as these
             apart = name.startswith("aten.") and name not in WHOLE
@@ -74,9 +74,9 @@ class Watch(TorchDispatchMode):
         if name in COPIES:
             self._copied(name, args, kwargs, result)
         elif name in WAITS or (name.startswith("aten.index") and self._by_mask(args)):
-            self._wait(name, given)
+            self._wait(name, inputs)
         made = _tensors(result)
-        self._count(name.removeprefix("aten."), given, made)
+        self._count(name.removeprefix("aten."), inputs, made)
         for tensor in made:
             self._made(tensor)
         return result
@@ -85,8 +85,8 @@ class Watch(TorchDispatchMode):
         indices = args[1] if len(args) > 1 and isinstance(args[1], (list, tuple)) else ()
         return any(isinstance(index, Tensor) and index.dtype == torch.bool for index in indices)
 
-    def _wait(self, name: str, given: list[Tensor]) -> None:
-        if any(tensor.device.type == "cuda" for tensor in given):
+    def _wait(self, name: str, inputs: list[Tensor]) -> None:
+        if any(tensor.device.type == "cuda" for tensor in inputs):
             self.waits[self.name, name.removeprefix("aten.")] += 1
 
     def _copied(self, name: str, args: Any, kwargs: Any, result: Tensor) -> None:
@@ -99,19 +99,19 @@ class Watch(TorchDispatchMode):
         if result.device.type == "cpu" or not asynchronous:
             self.waits[self.name, f"copy {way}"] += 1
 
-    def _count(self, name: str, given: list[Tensor], made: list[Tensor]) -> None:
+    def _count(self, name: str, inputs: list[Tensor], made: list[Tensor]) -> None:
         """A kernel, and the bytes that it reads and writes, products and attention apart."""
-        storages = {tensor.untyped_storage()._cdata for tensor in given}
+        storages = {tensor.untyped_storage()._cdata for tensor in inputs}
         views = made and all(tensor.untyped_storage()._cdata in storages for tensor in made)
         if not made or made[0].device.type != "cuda" or (views and not name.endswith("_")) or name.startswith("empty"):
             return
         if name in PRODUCTS:
-            matrices = [tensor for tensor in given if tensor.ndim > 1]
+            matrices = [tensor for tensor in inputs if tensor.ndim > 1]
             left, right = matrices[:2] if name == "_scaled_mm" else matrices[-2:]
             self.products[self.name, left.dtype] += 2 * math.prod(left.shape) * right.shape[-1]
             return
         self.kernels[self.name] += 1
-        self.moved[self.name] += sum(tensor.nbytes for tensor in (*given, *made) if tensor.device.type == "cuda")
+        self.moved[self.name] += sum(tensor.nbytes for tensor in (*inputs, *made) if tensor.device.type == "cuda")
 
     def _made(self, tensor: Tensor) -> None:
         if tensor.device.type != "cuda":

@@ -129,17 +129,17 @@ class Measuring:
         """Load, each part, whole chunks, memory."""
         preset, device, dtype, begun = self._preset, self._place, torch.bfloat16, time.perf_counter()
         placement = Placement(fp8, half_streamed(preset, dtype) if streamed else None)
-        found = residence(preset, dtype, placement)
+        placed = residence(preset, dtype, placement)
         if device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(device)
-        transformer = build_transformer(preset, device, dtype, placement, found.streamed)
+        transformer = build_transformer(preset, device, dtype, placement, placed.streamed)
         models = build_models(preset, transformer, device, dtype, "auto", compiled)
-        yield {"load_seconds": time.perf_counter() - begun, "blocks_on_device": [found.blocks, found.of]}
+        yield {"load_seconds": time.perf_counter() - begun, "blocks_on_device": [placed.blocks, placed.of]}
         yield from self._parts_of(preset, models, dtype)
         yield from self._chunks(models)
         if device.type == "cuda":
-            yield {"reserved_bytes": torch.cuda.max_memory_reserved(device), "info_bytes": found.total}
+            yield {"reserved_bytes": torch.cuda.max_memory_reserved(device), "info_bytes": placed.total}
         yield {"peak_bytes": peak_memory(device)}
 
     def _parts_of(self, preset: Preset, models: Models, dtype: torch.dtype) -> Values:
@@ -185,8 +185,8 @@ class Measuring:
 
 def half_streamed(preset: Preset, dtype: torch.dtype) -> int:
     """The memory with which about half of the FP8 blocks have to be streamed."""
-    found = residence(preset, dtype, Placement(fp8=True))
-    return found.total - found.needed["transformer weights"] // 2
+    placed = residence(preset, dtype, Placement(fp8=True))
+    return placed.total - placed.needed["transformer weights"] // 2
 
 
 def busy(work: Callable[[], Any]) -> float:

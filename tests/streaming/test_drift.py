@@ -23,4 +23,4 @@ def people():
 def test_drift_is_found_and_a_head_held_otherwise_is_not(people, name):
     disturbance = next(one for one in DISTURBANCES if one.name == name)
     trial = Trial(CHUNKS, CorrectionConfig(lookback=2))
-    assert trial.find(disturbance, *people).found == disturbance.drifts
+    assert trial.find(disturbance, *people).detected == disturbance.drifts
