@@ -22,7 +22,7 @@ from ..shapes import LatentShape
 from . import operations as default_operations
 from .attention import AttentionFunction, attend
 from .blocks import BaseBlock, Block, KeyValue, Modulation, SoundBlock, Step, modulate, run_block
-from .patches import patchify, token_masks, unpatchify
+from .patchify import patchify, token_masks, unpatchify
 from .projections import AudioProjection, ImageProjection
 from .rope import grid_rotation
 from .tokens import Grid, Tokens

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..models.attention import attend
 from ..models.blocks import BaseBlock, Step
-from ..models.patches import unpatchify
+from ..models.patchify import unpatchify
 from ..models.transformer import Head, Transformer
 
 SHIFT = 5.0

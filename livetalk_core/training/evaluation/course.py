@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from .details import Patches
 from .geometry import Measures
 from .identity import Identity
 from .measurer import Measurer
-from .patches import Patches
 from .picture import Moments, mean_color, sharpness, texture
 
 TEXTURE_EVERY = 5

@@ -16,7 +16,7 @@ from ..motion import move
 from ..mouth import Mouth
 from ..speech import SpeechFolder
 from .course import TEXTURE_EVERY
-from .patches import drawn_places
+from .details import drawn_places
 from .photographs import PORTRAITS, picture_of, places_of
 from .picture import Moments, texture
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from livetalk_core.training.chance import generator_of
+from livetalk_core.training.evaluation.details import PATCHES, Patches, drawn_places
 from livetalk_core.training.evaluation.examples import blurred
-from livetalk_core.training.evaluation.patches import PATCHES, Patches, drawn_places
 from livetalk_core.training.evaluation.photographs import PORTRAITS, picture_of, places_of
 from livetalk_core.training.evaluation.subjects import still_of
 
