@@ -4,8 +4,9 @@
         [--json docs/figures/live.json]
 
 Serves the embedded model with its demo portrait, and receives the real streams in another process, which decodes them.
-Every second or so a tone of 40 ms is said; its frame is painted white where sound and frame are put together, so that
-the client tells by content when each of them comes. `--stand-in` replaces the model by a pause of so many seconds a
+It is a conversation: the demo's speech, six seconds at a time, at once and quietly, with a pause after each. Tones are
+laid over it; the frame of each is painted white where sound and frame are put together, so that the client tells by
+content when each of them is played. `--stand-in` replaces the model by a pause of so many seconds a
 chunk: then it is the transport alone that is measured, on a machine that is too busy for the model.
 """
 
@@ -16,14 +17,12 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import av
 import numpy as np
 import psutil
 import torch
@@ -37,14 +36,21 @@ from livetalk_core.live.reel import Moment
 from livetalk_core.live.server.access import Access
 from livetalk_core.live.server.app import LiveServer
 from livetalk_core.live.server.house import House
+from livetalk_core.media.audio import open_audio
 from livetalk_core.media.image import load_image, to_reference
-from livetalk_core.shapes import SAMPLE_RATE, SAMPLES_PER_FRAME
+from livetalk_core.shapes import FRAMES_PER_SECOND, SAMPLE_RATE, SAMPLES_PER_FRAME
 from livetalk_core.streaming.avatar import prepare_avatar
 from livetalk_core.streaming.engine import LocalEngine
 
+from .live_receivers import LOUD, Marks, receive_mp4, receive_webrtc
+
 TONE_HZ = 1000
-LOUD, WHITE = 0.1, 200
-EVERY_SECONDS = 1.5
+TONE_SECONDS = 2 / FRAMES_PER_SECOND
+QUIET = 0.05
+"""The loudest sample of the speech between tones: below what counts as a tone."""
+EVERY_FRAMES = 38
+"""From one tone to the next."""
+UTTERANCE_SECONDS, PAUSE_SECONDS = 6.0, 2.5
 SETTLING_SECONDS = 5.0
 INTERRUPTIONS = 5
 TRANSPORTS = ("mp4", "webrtc", "chromium-mp4", "chromium-webrtc")
@@ -88,95 +94,30 @@ def nano_cast(stand_in: float | None, quick: int | None, correction: CorrectionC
 
 
 def paint_marks() -> None:
-    """From now on the first frame of every utterance is white."""
+    """From now on the first frame of every tone is white."""
     moments = live_session._moments
+    loud = False
 
     def marked(*arguments: Any) -> Iterator[Moment]:
+        nonlocal loud
         for moment in moments(*arguments):
-            white = moment.arrived is not None
-            yield moment._replace(pixels=np.full_like(moment.pixels, 255)) if white else moment
+            before, loud = loud, float(np.abs(moment.sound).max()) > LOUD
+            begins = loud and not before
+            yield moment._replace(pixels=np.full_like(moment.pixels, 255)) if begins else moment
 
     live_session._moments = marked
 
 
-class Marks(NamedTuple):
-    """Seconds at which things came: every frame, white ones, beginnings of tones, loud sound."""
-
-    frames: list[float]
-    white: list[float]
-    tones: list[float]
-    loud: list[float]
-
-    def picture(self, frame: av.VideoFrame, at: float) -> None:
-        """A frame came, or is to be shown, at a time."""
-        self.frames.append(at)
-        luma = frame.to_ndarray(format="gray")
-        if luma.mean() > WHITE:
-            self.white.append(at)
-
-    def sound(self, samples: np.ndarray, rate: int, at: float) -> None:
-        """Sound of a time, [n] in -1..1."""
-        loud = np.flatnonzero(np.abs(samples) > LOUD)
-        if len(loud):
-            first = at + loud[0] / rate
-            if not self.loud or first - self.loud[-1] > 0.3:
-                self.tones.append(first)
-            self.loud.append(at + loud[-1] / rate)
-
-
-def receive_mp4(url: str, until: float) -> tuple[Marks, Marks]:
-    """(by the file's own times, by arrival) of the fragmented MP4."""
-    shown, came = Marks([], [], [], []), Marks([], [], [], [])
-    with urllib.request.urlopen(url) as answer, av.open(answer, format="mp4", buffer_size=2048) as file:
-        for packet in file.demux():
-            if time.time() > until:
-                break
-            for frame in packet.decode():
-                _note(frame, shown, float(frame.time))
-                _note(frame, came, time.time())
-    return shown, came
-
-
-def _note(frame: Any, marks: Marks, at: float) -> None:
-    if isinstance(frame, av.VideoFrame):
-        marks.picture(frame, at)
-        return
-    samples = frame.to_ndarray()
-    samples = samples[0] if samples.dtype == np.float32 else samples.reshape(-1)[:: frame.layout.nb_channels] / 32768
-    marks.sound(samples, frame.sample_rate, at)
-
-
-async def receive_webrtc(url: str, until: float) -> tuple[Marks, Marks]:
-    """By arrival, twice: what a browser makes of the times is its own."""
-    from aiohttp import ClientSession
-    from aiortc import RTCPeerConnection, RTCSessionDescription
-    from aiortc.mediastreams import MediaStreamError
-
-    marks, peer, tasks = Marks([], [], [], []), RTCPeerConnection(), []
-
-    async def read(track: Any) -> None:
-        with suppress(MediaStreamError):
-            while time.time() < until:
-                _note(await asyncio.wait_for(track.recv(), 10), marks, time.time())
-
-    peer.on("track", lambda track: tasks.append(asyncio.ensure_future(read(track))))
-    for kind in ("video", "audio"):
-        peer.addTransceiver(kind, direction="recvonly")
-    await peer.setLocalDescription(await peer.createOffer())
-    offer = {"type": peer.localDescription.type, "sdp": peer.localDescription.sdp}
-    async with ClientSession() as client, client.post(url, json=offer) as answer:
-        await peer.setRemoteDescription(RTCSessionDescription(**await answer.json()))
-    await asyncio.sleep(max(0, until - time.time()))
-    await asyncio.gather(*tasks, return_exceptions=True)
-    await peer.close()
-    return marks, marks
-
-
-def offsets(marks: Marks) -> dict[str, Any]:
-    """Milliseconds from a tone to its white frame (above 0: the picture is late), and how they drift."""
+def offsets(marks: Marks, before: float) -> dict[str, Any]:
+    """Milliseconds from a tone to its white frame (above 0: the picture is late) before a time, and how they drift."""
     pairs = [(white, white - tone) for white in marks.white for tone in marks.tones if abs(white - tone) < 0.5]
+    pairs = [pair for pair in pairs if pair[0] < before]
     if len(pairs) < 3:
         return {"marks": len(pairs)}
+    if any(abs(v) > 0.2 for _, v in pairs):
+        print(
+            "ODD", [(round(w, 2), round(v, 3)) for w, v in pairs], [round(t, 2) for t in marks.tones], file=sys.stderr
+        )
     times, values = (np.array(column) for column in zip(*pairs, strict=True))
     return {
         "marks": len(pairs),
@@ -195,35 +136,50 @@ def client(url: str, transport: str, seconds: float) -> dict[str, Any]:
     talker = threading.Thread(target=lambda: asyncio.run(_talk(url, until, said, cuts, ready)), daemon=True)
     talker.start()
     ready.wait(120)
+    playout: list[float] = []
     if transport.startswith("chromium-"):
         from benchmarks.live_browser import observe
 
-        shown = came = Marks(**observe(url, transport.removeprefix("chromium-"), until))
+        seen, playout = observe(url, transport.removeprefix("chromium-"), until)
+        shown = came = Marks(**seen)
     elif transport == "mp4":
         shown, came = receive_mp4(f"{url}stream.mp4?caller=bench", until)
     else:
         shown, came = asyncio.run(receive_webrtc(f"{url}offer?caller=bench", until))
+    calm = until - INTERRUPTIONS * 4 - 2
     gaps = np.diff(came.frames)
     latencies = [min((white - at for white in came.white if white > at), default=np.nan) for at in said]
-    latencies = [latency for latency in latencies if latency < EVERY_SECONDS + 1]
-    silent = [max((loud - at for loud in came.loud if at < loud < at + 2), default=0.0) for at in cuts]
+    latencies = [latency for latency in latencies if latency < PAUSE_SECONDS]
+    heard = shown if transport == "webrtc" else came
+    silent = [max((loud - at for loud in heard.loud if at < loud < at + 2), default=0.0) for at in cuts]
     return {
         "transport": transport,
         "frames": len(came.frames),
         "frames_per_second": round((len(came.frames) - 1) / (came.frames[-1] - came.frames[0]), 2),
         "largest_gap_ms": round(1000 * float(gaps.max())),
-        "sound_to_picture": offsets(shown),
+        "sound_to_picture": offsets(shown, calm if transport.startswith("chromium-") else np.inf),
+        **({"browsers_own_offset_ms": _spread([1000 * value for value in playout])} if playout else {}),
         "received_after_ms": _spread([1000 * latency for latency in latencies]),
         "sound_after_interruption_ms": [round(1000 * value) for value in silent],
     }
+
+
+def spoken(tone: np.ndarray) -> np.ndarray:
+    """Six seconds of the demo's speech [n] at 16 kHz, quiet, with the tone over it now and then, first at once."""
+    samples = round(UTTERANCE_SECONDS * SAMPLE_RATE)
+    (speech,) = open_audio(Path("demo/speech.wav")).read(0, samples, SAMPLE_RATE, mono=True)
+    speech = speech * (QUIET / np.abs(speech).max())
+    for at in range(0, len(speech) - len(tone), EVERY_FRAMES * SAMPLES_PER_FRAME):
+        speech[at : at + len(tone)] = tone
+    return speech
 
 
 async def _talk(url: str, until: float, said: list[float], cuts: list[float], ready: threading.Event) -> None:
     """A tone now and then; at the end a few longer ones, each interrupted."""
     from aiohttp import ClientSession
 
-    tone = np.sin(np.arange(5 * SAMPLE_RATE) * 2 * np.pi * TONE_HZ / SAMPLE_RATE) * 16_000
-    pcm = tone.astype("<i2").tobytes()
+    tone = np.sin(np.arange(5 * SAMPLE_RATE) * 2 * np.pi * TONE_HZ / SAMPLE_RATE) / 2
+    speech = spoken(tone[: round(TONE_SECONDS * SAMPLE_RATE)])
     async with ClientSession() as http, http.ws_connect(f"{url}talk?caller=bench") as socket:
 
         async def read() -> None:
@@ -231,20 +187,21 @@ async def _talk(url: str, until: float, said: list[float], cuts: list[float], re
                 if json.loads(message.data)["type"] == "ready":
                     ready.set()
 
-        async def say(data: bytes) -> None:
+        async def say(sound: np.ndarray) -> None:
             await socket.send_json({"type": "begin", "rate": SAMPLE_RATE})
-            await socket.send_bytes(data)
+            await socket.send_bytes((sound * 32767).astype("<i2").tobytes())
             await socket.send_json({"type": "end"})
 
         reading = asyncio.create_task(read())
         await asyncio.to_thread(ready.wait, 120)
         await asyncio.sleep(SETTLING_SECONDS)
-        while time.time() < until - INTERRUPTIONS * 4 - 2:
+        talk = UTTERANCE_SECONDS + PAUSE_SECONDS
+        while time.time() < until - INTERRUPTIONS * 4 - 2 - talk:
             said.append(time.time())
-            await say(pcm[: 2 * SAMPLES_PER_FRAME])
-            await asyncio.sleep(EVERY_SECONDS + 0.37 * (len(said) % 3))
+            await say(speech)
+            await asyncio.sleep(talk + 0.37 * (len(said) % 3))
         for _ in range(INTERRUPTIONS):
-            await say(pcm)
+            await say(tone)
             await asyncio.sleep(2.3)
             cuts.append(time.time())
             await socket.send_json({"type": "interrupt"})

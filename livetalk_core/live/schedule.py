@@ -21,14 +21,21 @@ class Order(NamedTuple):
 
 
 class Timing:
-    """How long chunks of one length take: seconds until their first frames, and until their end."""
+    """How long chunks of one length take: seconds until their first frames, and until their end.
+
+    The first one is no measure: it also pays for what is made once for all of its shape.
+    """
 
     def __init__(self) -> None:
+        self._warm = False
         self._firsts: deque[float] = deque(maxlen=REMEMBERED)
         self._chunks: deque[float] = deque(maxlen=REMEMBERED)
 
     def took(self, first: float, chunk: float) -> None:
         """Note the times of a chunk."""
+        if not self._warm:
+            self._warm = True
+            return
         self._firsts.append(first)
         self._chunks.append(chunk)
 
@@ -45,6 +52,16 @@ class Timing:
     def reach(self, wait: float) -> int:
         """Frames shown until a chunk begun now gives its first one, and one more; the next is due in `wait` s."""
         return max(0, 1 + math.ceil((self.first - wait) * FRAMES_PER_SECOND))
+
+
+def quick_stands_less(quick: Timing, quick_frames: int, full: Timing, ahead: float) -> bool:
+    """Whether a quick chunk and a full one after it stand still for less time than a full one at once.
+
+    `ahead` seconds are there to be shown; one of `quick_frames` that takes longer than these last gains nothing.
+    """
+    shown_from = max(ahead, quick.first)
+    between = quick.chunk + full.first - shown_from - quick_frames / FRAMES_PER_SECOND
+    return shown_from - ahead + max(0.0, between) < max(0.0, full.first - ahead)
 
 
 def next_order(reel: Reel, speech: Speech, timing: Timing, frames: int, now: float, due: float) -> Order | None:

@@ -15,7 +15,7 @@ from ..shapes import FRAMES_PER_SECOND, SAMPLES_PER_FRAME
 from .clock import FrameClock
 from .figures import Figures
 from .reel import Moment, Reel
-from .schedule import Order, Timing, next_order
+from .schedule import Order, Timing, next_order, quick_stands_less
 from .speech import Speech, Taken
 
 FADE = 80
@@ -154,9 +154,10 @@ class Stage:
         return self.figures.told(self.clock, self.reel, self.timings[self._frames], self._frames, late)
 
     def _length(self, wait: float) -> int:
-        """Quick chunks follow an interruption until a long one's first frames will come in time."""
-        quick = self._reacting and self.reel.lead < self.timings[self._frames].reach(wait)
-        return self._quick if quick else self._frames
+        """Quick chunks follow an interruption where they shorten the time in which nothing new is shown."""
+        quick, full = self.timings[self._quick], self.timings[self._frames]
+        ahead = wait + self.reel.lead / FRAMES_PER_SECOND
+        return self._quick if self._reacting and quick_stands_less(quick, self._quick, full, ahead) else self._frames
 
     def _taken(self, order: Order) -> Taken:
         samples = order.frames * SAMPLES_PER_FRAME

@@ -23,6 +23,10 @@ OPUS_FRAME = int(SOUND_RATE * PACKET_SECONDS)
 """Samples of a packet of sound."""
 
 
+RESAMPLER_DELAY = 16
+"""Samples at 16 kHz (1 ms) that the resampler keeps back: given first, so that each frame's sound fills its packets."""
+
+
 class Track(MediaStreamTrack):
     """Frames in line. aiortc asks for one after the other; those that nobody asks for in time end the track."""
 
@@ -60,6 +64,7 @@ class Call:
         self._video = Track("video", WAITING_SECONDS * FRAMES_PER_SECOND)
         self._audio = Track("audio", WAITING_SECONDS * 50)
         self._resampler = av.AudioResampler("s16", "mono", SOUND_RATE, frame_size=OPUS_FRAME)
+        self._resampler.resample(_sound_frame(np.zeros(RESAMPLER_DELAY, np.float32)))
         self._clock, self._packets, self._late_packets = FrameClock(), 0, deque[av.AudioFrame]()
         self._lost, self._open = "", False
         for track in (self._video, self._audio):
@@ -113,9 +118,7 @@ class Call:
         return frame
 
     def _sound(self, sound: np.ndarray, stopped: float) -> list[av.AudioFrame]:
-        frame = av.AudioFrame.from_ndarray(sound[None], format="flt", layout="mono")
-        frame.sample_rate = SAMPLE_RATE
-        packets = self._resampler.resample(frame)
+        packets = self._resampler.resample(_sound_frame(sound))
         for packet in packets:
             packet.pts, packet.time_base = (
                 self._packets * OPUS_FRAME + round(stopped * SOUND_RATE),
@@ -136,3 +139,9 @@ class Call:
         self._video.put(None)
         self._audio.put(None)
         self._closing = self._loop.create_task(self._peer.close())
+
+
+def _sound_frame(sound: np.ndarray) -> av.AudioFrame:
+    frame = av.AudioFrame.from_ndarray(sound[None], format="flt", layout="mono")
+    frame.sample_rate = SAMPLE_RATE
+    return frame

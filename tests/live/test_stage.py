@@ -33,6 +33,7 @@ class Simulation:
     steps: int = 0
     waits: bool = False
     most_lead: int = 0
+    lengths: list = field(default_factory=list)
 
     def run(self, until, events=()):
         """Up to time `until`; `events` are (time, call), in order."""
@@ -61,6 +62,7 @@ class Simulation:
     def engine(self):
         if self.work is None and (work := self.stage.next_work(self.now)) is not None:
             self.work, self.began, self.done = work, self.now, 0
+            self.lengths.append(work.order.frames)
             self.steps, self.due = STEPS, self.now + self.seconds / 2 / STEPS
         if self.work is not None and self.waits and self.work.generation != self.stage.reel.generation:
             self.finish(None)  # told at once
@@ -191,6 +193,17 @@ def test_an_interruption_is_silent_from_the_next_frame_and_goes_on_from_what_was
     assert fresh.frame[1] == last_spoken + 1
     assert 0 < len(held) <= 11
     assert simulation.stage.clock.late == 0
+
+
+@pytest.mark.parametrize(("chunk", "helps"), [(0.5, True), (1.0, False)])
+def test_quick_chunks_follow_an_interruption_where_they_shorten_the_stop(chunk, helps):
+    """Of 12 frames, which are shown in 0.48 s: made in 0.26 s, and in 0.52 s."""
+    simulation = Simulation(chunk=chunk)
+    cuts = [event for at in range(10, 90, 10) for event in ((at, say(6)), (at + 4, interrupt))]
+    simulation.run(50, cuts[:8])  # the first two quick chunks are no measure, or the first one
+    measured = len(simulation.lengths)
+    simulation.run(90, cuts[8:])
+    assert (QUICK in simulation.lengths[measured:]) == helps
 
 
 def test_an_engine_of_06_times_real_time_stops_and_loses_nothing():

@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import suppress
 
+import numpy as np
 import pytest
 from test_server import pcm, talking
 
@@ -44,6 +45,28 @@ def test_a_peer_gets_picture_and_sound():
             reader.cancel()
 
     talking(call)
+
+
+def test_a_frames_sound_leaves_with_it():
+    """40 ms are two packets, also the first ones: a packet kept back would be heard 20 ms after its picture."""
+    from livetalk_core.live.webrtc import OPUS_FRAME, Call
+
+    async def packets():
+        call = Call(lambda _: None)
+        click = np.zeros(640, np.float32)
+        click[0] = 0.5
+        made = [call._sound(click, 0.0) for _ in range(3)]
+        call.close()
+        return made
+
+    made = asyncio.run(packets())
+    assert [[packet.pts for packet in pair] for pair in made] == [
+        [2 * OPUS_FRAME * index, (2 * index + 1) * OPUS_FRAME] for index in range(3)
+    ]
+    for first, second in made:
+        at = int(np.abs(first.to_ndarray()).argmax())
+        assert at <= 0.002 * 48_000
+        assert np.abs(second.to_ndarray()).max() < 300
 
 
 def test_what_is_no_offer_is_refused():
