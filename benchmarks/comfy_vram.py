@@ -8,10 +8,10 @@ import argparse
 
 import torch
 
-from livetalk_core.config import PRESETS
 from livetalk_core.hardware.memory import memory_of
 from livetalk_core.models.fp8 import is_quantized
 from livetalk_core.models.transformer import Transformer
+from livetalk_core.presets import PRESETS
 from livetalk_core.shapes import VideoShape
 
 GIB = 2**30

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 
 from livetalk_core.commands.bench.parts import bench
-from livetalk_core.config import PRESETS
 from livetalk_core.hardware.machine import describe
+from livetalk_core.presets import PRESETS
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PRESET = "nano"

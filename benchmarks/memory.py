@@ -21,13 +21,14 @@ import numpy as np
 import torch
 
 from livetalk_core.commands.bench.parts import randomize
-from livetalk_core.config import PRESETS, AudioEncoderConfig
+from livetalk_core.config import AudioEncoderConfig
 from livetalk_core.hardware.machine import describe, peak_memory
 from livetalk_core.media.audio import open_audio
 from livetalk_core.media.image import load_image, to_reference
 from livetalk_core.models.audio_encoder import AudioEncoder
 from livetalk_core.models.transformer import Transformer
 from livetalk_core.models.vae import VAE
+from livetalk_core.presets import PRESETS
 from livetalk_core.shapes import frames_of_samples
 from livetalk_core.streaming.avatar import prepare_avatar
 from livetalk_core.streaming.engine import LocalEngine

@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 
-from livetalk_core.config import PRESETS
 from livetalk_core.hardware.machine import describe
 from livetalk_core.parallel.fleet import Fleet, local_fleet
+from livetalk_core.presets import PRESETS
 from livetalk_core.shapes import VideoShape
 from livetalk_core.streaming.avatar import Avatar
 from livetalk_core.streaming.fleet_engine import FleetEngine, engine_setup

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from livetalk_core.commands.options import size
-from livetalk_core.config import PRESETS, TransformerConfig
+from livetalk_core.config import TransformerConfig
 from livetalk_core.hardware.memory import weight_bytes
 from livetalk_core.models.attention import attend
 from livetalk_core.models.transformer import Transformer
@@ -32,6 +32,7 @@ from livetalk_core.parallel import collectives, sequence
 from livetalk_core.parallel.mesh import Mesh, degrees
 from livetalk_core.parallel.sequence import Share, split_sequence
 from livetalk_core.parallel.weights import sharded_bytes
+from livetalk_core.presets import PRESETS
 from livetalk_core.shapes import LatentShape, VideoShape
 
 BLOCKS = 2

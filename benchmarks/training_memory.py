@@ -21,7 +21,8 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from livetalk_core.config import PRESETS, TransformerConfig
+from livetalk_core.config import TransformerConfig
+from livetalk_core.presets import PRESETS
 from livetalk_core.training import flow
 from livetalk_core.training.flow import Condition, Denoiser
 from livetalk_core.training.sharding import place

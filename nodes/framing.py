@@ -1,8 +1,9 @@
 """What of a portrait a video shows, and at what size: chosen by hand, or the picture's shape at the model's area."""
 
 from ..livetalk_core.checkpoints import nano
-from ..livetalk_core.config import PRESETS, LTXVAEConfig, Preset, VAEConfig
+from ..livetalk_core.config import LTXVAEConfig, VAEConfig
 from ..livetalk_core.media.crop import Crop, cut_away, shape_of
+from ..livetalk_core.presets import PRESETS, Preset
 
 CENTER, TOP, BOX = CROPS = ("center", "top", "box")
 LEAST, MOST = 64, 4096

@@ -6,16 +6,9 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..livetalk_core.config import (
-    INFINITETALK,
-    PRESETS,
-    Guidance,
-    StreamConfig,
-    TransformerConfig,
-    member_of,
-    revisions_of,
-)
+from ..livetalk_core.config import INFINITETALK, Guidance, StreamConfig, TransformerConfig
 from ..livetalk_core.errors import InputError
+from ..livetalk_core.presets import PRESETS, member_of, revisions_of
 from . import host
 from .handles import Correction, Portrait, fingerprint, member_name
 from .inputs import prompt_tokens

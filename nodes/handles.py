@@ -9,9 +9,10 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..livetalk_core.config import CorrectionConfig, StreamConfig, TransformerConfig, member_of
+from ..livetalk_core.config import CorrectionConfig, StreamConfig, TransformerConfig
 from ..livetalk_core.errors import InputError
 from ..livetalk_core.media.audio import AudioSource, TensorAudio
+from ..livetalk_core.presets import member_of
 from ..livetalk_core.shapes import FRAMES_PER_SECOND, LTX, SAMPLE_RATE, Geometry, frames_of_samples, heard_samples
 from ..livetalk_core.streaming.avatar import Avatar, Pictured, prepare_avatar
 from ..livetalk_core.streaming.features import SpeakersFeatures, SpeechFeatures, speech_features

@@ -9,11 +9,12 @@ from torch import Tensor
 
 from ..livetalk_core.checkpoints import nano
 from ..livetalk_core.checkpoints.model import Model
-from ..livetalk_core.config import StreamConfig, member_of
+from ..livetalk_core.config import StreamConfig
 from ..livetalk_core.errors import InputError
 from ..livetalk_core.media.audio import TensorAudio
 from ..livetalk_core.media.image import check_bounds, to_reference
 from ..livetalk_core.media.mix import MixedAudio
+from ..livetalk_core.presets import member_of
 from ..livetalk_core.streaming.features import MODES, MOST_OFFSET_MS, offset_samples
 from ..livetalk_core.streaming.finite import check_avatar
 from . import host

@@ -24,11 +24,11 @@ from torch._inductor.runtime.hints import DeviceProperties
 from torch._inductor.virtualized import V
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from livetalk_core.config import Preset
 from livetalk_core.hardware.kernels import as_one_operation
 from livetalk_core.models import fp8, operations
 from livetalk_core.models.blocks import Block, KeyValue, Modulation, Step, run_block
 from livetalk_core.models.tokens import Tokens
+from livetalk_core.presets import Preset
 from livetalk_core.shapes import VideoShape
 
 from .device import CUDA, let_cuda_be_indexed

@@ -16,7 +16,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from livetalk_core.checkpoints import load
 from livetalk_core.checkpoints.model import Model
-from livetalk_core.config import PRESETS, CorrectionConfig, Guidance, Preset, StreamConfig
+from livetalk_core.config import CorrectionConfig, Guidance, StreamConfig
 from livetalk_core.hardware.placement import Placement, place, residence
 from livetalk_core.models import attention, blocks, fp8, transformer
 from livetalk_core.models.audio_encoder import AudioEncoder
@@ -25,6 +25,7 @@ from livetalk_core.models.vae import VAE
 from livetalk_core.parallel import mesh
 from livetalk_core.parallel.sequence import split_sequence
 from livetalk_core.parallel.vae import SplitVAE
+from livetalk_core.presets import PRESETS, Preset
 from livetalk_core.streaming import finite, session
 from livetalk_core.streaming.avatar import prepare_avatar
 from livetalk_core.streaming.engine import LocalEngine

@@ -29,12 +29,12 @@ from livetalk_core.commands.bench.parts import (
 from livetalk_core.commands.bench.race import race
 from livetalk_core.commands.verify.file import Where
 from livetalk_core.commands.verify.golden import verify
-from livetalk_core.config import PRESETS, Preset
 from livetalk_core.hardware.kernels import KERNELS, Call, Shape, relative_error
 from livetalk_core.hardware.machine import describe, peak_memory
 from livetalk_core.hardware.memory import operations_of
 from livetalk_core.hardware.placement import Placement, residence
 from livetalk_core.models.attention import AttentionFunction
+from livetalk_core.presets import PRESETS, Preset
 from livetalk_core.shapes import VideoShape
 from livetalk_core.streaming.features import LiveFeatures
 from livetalk_core.streaming.plan import ChunkPlan

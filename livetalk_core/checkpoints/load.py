@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..config import INFINITETALK, Preset, member_of
+from ..config import INFINITETALK
 from ..errors import CheckpointError
 from ..files import fault_of, shown
 from ..models import operations as default_operations
@@ -23,6 +23,7 @@ from ..models.ltx_vae import LTXVAE
 from ..models.text_encoder import FileTokenizer, TextEncoder
 from ..models.transformer import Transformer
 from ..models.vae import VAE
+from ..presets import Preset, member_of
 from ..shapes import LTX
 from . import configs, keys, kinds, nano
 from .adapted import adapted, is_adapter

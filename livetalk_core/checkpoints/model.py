@@ -7,13 +7,13 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ..config import Preset
 from ..models.audio_encoder import AudioEncoder
 from ..models.image_encoder import ImageEncoder
 from ..models.ltx_vae import LTXVAE
 from ..models.text_encoder import TextEncoder, Tokenizer
 from ..models.transformer import Transformer
 from ..models.vae import VAE
+from ..presets import Preset
 
 
 @dataclass(frozen=True, eq=False)

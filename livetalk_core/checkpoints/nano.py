@@ -12,13 +12,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..config import PRESETS, ImageEncoderConfig, TextEncoderConfig, VAEConfig
+from ..config import ImageEncoderConfig, TextEncoderConfig, VAEConfig
 from ..models import operations as default_operations
 from ..models.audio_encoder import AudioEncoder
 from ..models.image_encoder import ImageEncoder
 from ..models.text_encoder import ByteTokenizer, TextEncoder
 from ..models.transformer import Transformer
 from ..models.vae import VAE
+from ..presets import PRESETS
 from .header import check, fingerprint
 from .model import Model
 

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import torch
 
-from ..config import Preset
 from ..errors import DeviceMemoryError, InputError
+from ..presets import Preset
 from .memory import readable, text_encoder_bytes
 from .placement import Placement, Residence, residence
 

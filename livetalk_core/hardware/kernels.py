@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..config import Preset
 from ..errors import InputError
 from ..models import fp8, operations
 from ..models.attention import AttentionFunction, attend
+from ..presets import Preset
 from ..shapes import VideoShape
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..config import Preset
 from ..models import fp8 as fp8_layers
 from ..models import operations
 from ..models.attention import AttentionFunction, attend
@@ -23,6 +22,7 @@ from ..models.ltx_vae import LTXVAE
 from ..models.text_encoder import TextEncoder
 from ..models.transformer import AudioContext, Context, Transformer
 from ..models.vae import VAE
+from ..presets import Preset
 from ..shapes import VideoShape
 
 MARGIN = 1 / 8

@@ -10,12 +10,12 @@ import torch
 
 from ..checkpoints.load import open_model
 from ..checkpoints.model import Model
-from ..config import Preset
 from ..errors import InputError
 from ..models import operations
 from ..models.fp8 import quantize
 from ..models.transformer import Transformer
 from ..parallel.offload import staging_bytes, stream_weights, streamed_layers
+from ..presets import Preset
 from .kernels import fp8_operations
 from .machine import available_memory
 from .memory import memory_of, meta_models, readable, resident, text_encoder_bytes, with_layers

@@ -18,9 +18,10 @@ from ..checkpoints import nano
 from ..checkpoints.convert import write_weights
 from ..checkpoints.load import open_model
 from ..checkpoints.model import Model
-from ..config import DEFAULT_PROMPT, PRESETS
+from ..config import DEFAULT_PROMPT
 from ..errors import InputError
 from ..models.vae import VAE
+from ..presets import PRESETS
 from .adapt import Adaptation
 from .data import TakeSource, video
 from .distill import Distillation

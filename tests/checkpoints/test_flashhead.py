@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 
 from livetalk_core.checkpoints.convert import convert
 from livetalk_core.checkpoints.load import open_model, transformer_part
-from livetalk_core.config import PRESETS
 from livetalk_core.errors import CheckpointError
 from livetalk_core.models.ltx_vae import LTXVAE
 from livetalk_core.models.vae import VAE
+from livetalk_core.presets import PRESETS
 
 from . import flashhead
 

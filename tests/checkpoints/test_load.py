@@ -26,8 +26,9 @@ from livetalk_core.checkpoints.load import (
     transformer_part,
     vae_part,
 )
-from livetalk_core.config import PRESETS, LTXVAEConfig, TransformerConfig
+from livetalk_core.config import LTXVAEConfig, TransformerConfig
 from livetalk_core.errors import CheckpointError
+from livetalk_core.presets import PRESETS
 from livetalk_core.shapes import LTX, WAN
 
 from .conftest import TRANSFORMER_CONFIG, image_file, save_shards, weights

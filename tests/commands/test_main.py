@@ -23,10 +23,10 @@ from livetalk_core.checkpoints import nano
 from livetalk_core.commands.main import COMMANDS, main, module_of
 from livetalk_core.commands.options import ATTENTION, memory
 from livetalk_core.commands.prepare import Settings, prepare
-from livetalk_core.config import PRESETS
 from livetalk_core.hardware.kernels import KERNELS, fp8_operations
 from livetalk_core.hardware.placement import Placement, residence
 from livetalk_core.media.place import OutputPlace, partial_path
+from livetalk_core.presets import PRESETS
 from livetalk_core.streaming.sidecar import Sidecar
 
 ROOT = Path(__file__).resolve().parents[2]

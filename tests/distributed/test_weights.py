@@ -4,10 +4,10 @@ import pytest
 import rank_checks as checks
 import torch
 
-from livetalk_core.config import PRESETS
 from livetalk_core.hardware.memory import weight_bytes
 from livetalk_core.models.transformer import Transformer
 from livetalk_core.parallel.weights import sharded_bytes
+from livetalk_core.presets import PRESETS
 
 COUNTS = (1, 2, 3, 5)
 

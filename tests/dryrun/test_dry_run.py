@@ -10,12 +10,13 @@ from benchmarks.dry_run.files import published
 from benchmarks.dry_run.lowered import lowered_block
 from benchmarks.dry_run.runs import Case, run
 from benchmarks.dry_run.watch import Event
-from livetalk_core.config import PRESETS, Guidance
+from livetalk_core.config import Guidance
 from livetalk_core.hardware.placement import Placement, residence
 from livetalk_core.models import attention, blocks, vae
 from livetalk_core.models.rope import rotate
 from livetalk_core.models.transformer import Transformer
 from livetalk_core.parallel.sequence import Share
+from livetalk_core.presets import PRESETS
 from livetalk_core.streaming import session
 from livetalk_core.streaming.engine import LocalEngine
 

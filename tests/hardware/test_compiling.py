@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from livetalk_core.config import PRESETS, TransformerConfig, VAEConfig
+from livetalk_core.config import TransformerConfig, VAEConfig
 from livetalk_core.hardware.compiling import compile_vae, compiled_block
 from livetalk_core.models import fp8, operations
 from livetalk_core.models.transformer import Transformer
 from livetalk_core.models.vae import VAE
+from livetalk_core.presets import PRESETS
 from livetalk_core.shapes import WAN, VideoShape
 from livetalk_core.streaming.avatar import prepare_avatar
 from livetalk_core.streaming.engine import LocalEngine

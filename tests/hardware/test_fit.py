@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from livetalk_core.config import PRESETS
 from livetalk_core.errors import DeviceMemoryError
 from livetalk_core.hardware import fit
 from livetalk_core.hardware.placement import Placement, residence
+from livetalk_core.presets import PRESETS
 
 LARGE, BF16 = PRESETS["14b"], torch.bfloat16
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from livetalk_core.config import PRESETS
 from livetalk_core.errors import InputError
 from livetalk_core.hardware import kernels
 from livetalk_core.models import fp8, operations
 from livetalk_core.models.attention import attend
+from livetalk_core.presets import PRESETS
 
 CPU = torch.device("cpu")
 SHAPE = kernels.Shape(CPU, torch.float32, 2, 16)

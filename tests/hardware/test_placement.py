@@ -13,13 +13,13 @@ from livetalk_core.checkpoints import nano
 from livetalk_core.checkpoints.convert import convert
 from livetalk_core.checkpoints.load import load_transformer
 from livetalk_core.commands.bench.parts import random_avatar, randomize
-from livetalk_core.config import PRESETS
 from livetalk_core.errors import InputError
 from livetalk_core.hardware.memory import meta_models, peak_bytes, readable, weight_bytes
 from livetalk_core.hardware.placement import Placement, Residence, open_placed, place, residence
 from livetalk_core.models import fp8
 from livetalk_core.models.transformer import Transformer
 from livetalk_core.parallel import offload
+from livetalk_core.presets import PRESETS
 from livetalk_core.shapes import WAN, VideoShape
 from livetalk_core.streaming.engine import LocalEngine
 from livetalk_core.streaming.session import ignore_step

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from livetalk_core.config import PRESETS, CorrectionConfig, LTXVAEConfig, StreamConfig, TransformerConfig, VAEConfig
+from livetalk_core.config import CorrectionConfig, LTXVAEConfig, StreamConfig, TransformerConfig, VAEConfig
 from livetalk_core.errors import InputError
 from livetalk_core.models import operations
 from livetalk_core.models.codec import build_vae
 from livetalk_core.models.transformer import Transformer
+from livetalk_core.presets import PRESETS
 from livetalk_core.shapes import LTX
 from livetalk_core.streaming.avatar import prepare_avatar
 from livetalk_core.streaming.engine import LocalEngine

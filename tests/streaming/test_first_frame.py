@@ -4,8 +4,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from livetalk_core.commands.bench.parts import random_avatar
-from livetalk_core.config import PRESETS
 from livetalk_core.hardware.memory import meta_models
+from livetalk_core.presets import PRESETS
 from livetalk_core.shapes import VideoShape
 from livetalk_core.streaming.engine import LocalEngine
 from livetalk_core.streaming.plan import Chunk, ChunkPlan

@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.memory import MIB, measure
-from livetalk_core.config import PRESETS
+from livetalk_core.presets import PRESETS
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 
 from livetalk_core.checkpoints import nano
-from livetalk_core.config import PRESETS
+from livetalk_core.presets import PRESETS
 from livetalk_core.training.adapt import Adaptation
 from livetalk_core.training.distill import Distillation
 from livetalk_core.training.flow import Denoiser

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from benchmarks.dry_run.device import CUDA, pretended
-from livetalk_core.config import PRESETS
 from livetalk_core.models.vae import VAE
+from livetalk_core.presets import PRESETS
 from livetalk_core.training.adapt import Adaptation
 from livetalk_core.training.chance import generator_of
 from livetalk_core.training.distill import Distillation

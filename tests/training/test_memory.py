@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.training_memory import STAGES, Stage, denoiser, kept_by, memory_of, share_of
-from livetalk_core.config import PRESETS
+from livetalk_core.presets import PRESETS
 
 NANO = PRESETS["nano"].transformer
 LATENT = (3, 8, 8)

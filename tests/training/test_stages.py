@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from livetalk_core.checkpoints import nano
-from livetalk_core.config import PRESETS
 from livetalk_core.errors import InputError
 from livetalk_core.models.audio_encoder import windows
+from livetalk_core.presets import PRESETS
 from livetalk_core.training.adapt import Adaptation, condition_of, decode_normalized, dropped, roughened, softened
 from livetalk_core.training.chance import generator_of
 from livetalk_core.training.data import TakeSource, video

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from ...config import PRESETS
+from ...presets import PRESETS
 from ..options import (
     machine_options,
     placement_options,

@@ -3,9 +3,9 @@
 import argparse
 import json
 
-from ...config import PRESETS
 from ...errors import InputError
 from ...files import check_place, write_durably
+from ...presets import PRESETS
 from ..options import device_and_dtype, placement_of
 from . import race
 from .parts import bench

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...config import Preset
 from ...errors import InputError
 from ...hardware.kernels import Shape, choose_attention, name_of
 from ...hardware.machine import available_memory, describe, peak_memory
@@ -22,6 +21,7 @@ from ...models.audio_encoder import AudioEncoder
 from ...models.codec import build_vae
 from ...models.fp8 import quantize
 from ...models.transformer import Transformer
+from ...presets import Preset
 from ...shapes import SAMPLES_PER_FRAME, VideoShape
 from ...streaming.avatar import Avatar
 from ...streaming.engine import LocalEngine

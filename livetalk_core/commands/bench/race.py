@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ...config import Preset, VAEConfig
+from ...config import VAEConfig
 from ...errors import InputError
 from ...hardware.kernels import Shape, choose_attention, name_of
 from ...hardware.machine import commit, describe
@@ -27,6 +27,7 @@ from ...media.image import to_reference
 from ...models.attention import AttentionFunction, attend
 from ...models.transformer import Transformer
 from ...models.vae import VAE
+from ...presets import Preset
 from ...shapes import LatentShape, VideoShape
 from ...streaming.avatar import Avatar
 from ...streaming.engine import LocalEngine

@@ -23,10 +23,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ...config import Preset, TransformerConfig
+from ...config import TransformerConfig
 from ...errors import InputError
 from ...models.attention import AttentionFunction
 from ...models.vae import LATENT_CHANNELS, TEMPORAL_LEVELS, WIDTHS
+from ...presets import Preset
 
 COMMIT = "df95a36"
 PARTS = {

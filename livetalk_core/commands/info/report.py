@@ -12,13 +12,14 @@ from ...checkpoints.header import Checkpoint, open_checkpoint
 from ...checkpoints.keys import transformer_name, unread
 from ...checkpoints.kinds import TRANSFORMERS, identify
 from ...checkpoints.load import transformer_part
-from ...config import PRESETS, Preset, TransformerConfig, member_of
+from ...config import TransformerConfig
 from ...errors import CheckpointError, InputError
 from ...files import check_readable
 from ...hardware.fit import CARDS, advice, fitting, usable
 from ...hardware.machine import available_memory, describe
 from ...hardware.memory import readable, text_encoder_bytes
 from ...hardware.placement import Placement, residence
+from ...presets import PRESETS, Preset, member_of
 
 UNTOLD = ("num_heads", "text_len", "eps", "audio_blocks", "audio_channels")
 """Widths that no weight's shape tells."""

@@ -9,12 +9,13 @@ from PIL import Image
 from torch import Tensor
 
 from ...checkpoints.adapter import Adapter
-from ...config import PRESETS, LTXVAEConfig, TransformerConfig, VAEConfig
+from ...config import LTXVAEConfig, TransformerConfig, VAEConfig
 from ...media.image import to_reference
 from ...models.codec import Codec
 from ...models.ltx_vae import LTXVAE
 from ...models.transformer import Transformer
 from ...models.vae import VAE
+from ...presets import PRESETS
 from ...sampling.chunk import NoiseSource
 from ...sampling.schedule import Schedule
 from ...streaming.avatar import prepare_avatar

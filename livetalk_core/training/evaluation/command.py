@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from ...checkpoints.nano import NAME
-from ...config import PRESETS
 from ...errors import InputError, OutputError
 from ...files import check_place, write_durably
 from ...hardware.machine import describe
+from ...presets import PRESETS
 from ...shapes import FRAMES_PER_SECOND, WAN
 from .accuracy import CONDITIONS, SECONDS, accuracy, report
 from .entrants import DRAWN, Entrant

@@ -14,9 +14,9 @@ from livetalk_core.commands.bench import race as bench_against
 from livetalk_core.commands.bench.reference import PARTS, same_noise, standing_in
 from livetalk_core.commands.bench.stopwatch import DECODE, STEP, Stopwatch
 from livetalk_core.commands.main import main
-from livetalk_core.config import PRESETS
 from livetalk_core.errors import InputError
 from livetalk_core.models.vae import VAE
+from livetalk_core.presets import PRESETS
 
 CPU = torch.device("cpu")
 NANO = PRESETS["nano"].sized((32, 32))

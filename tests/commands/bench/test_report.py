@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from livetalk_core.commands.bench.report import report, table, update_document
-from livetalk_core.config import PRESETS
 from livetalk_core.errors import OutputError
 from livetalk_core.hardware.memory import operations_of
+from livetalk_core.presets import PRESETS
 
 RECORD = {
     "preset": "nano", "size": [128, 64], "dtype": "float32", "device": "cpu", "new_frames": 28, "chunk_seconds": 0.5,

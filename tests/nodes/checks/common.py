@@ -3,9 +3,9 @@
 import comfy.model_management
 import comfy.model_patcher
 import torch
-from livetalk_in_comfyui.livetalk_core.config import PRESETS
 from livetalk_in_comfyui.livetalk_core.models.transformer import Transformer
 from livetalk_in_comfyui.livetalk_core.models.vae import VAE
+from livetalk_in_comfyui.livetalk_core.presets import PRESETS
 from livetalk_in_comfyui.livetalk_core.streaming.avatar import Avatar
 from livetalk_in_comfyui.nodes import host
 

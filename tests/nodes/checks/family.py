@@ -8,10 +8,11 @@ import folder_paths
 import torch
 from checks.common import close, interrupted, weights_of
 from livetalk_in_comfyui.livetalk_core.checkpoints.convert import convert
-from livetalk_in_comfyui.livetalk_core.config import PRESETS, LTXVAEConfig, TransformerConfig
+from livetalk_in_comfyui.livetalk_core.config import LTXVAEConfig, TransformerConfig
 from livetalk_in_comfyui.livetalk_core.errors import InputError
 from livetalk_in_comfyui.livetalk_core.models.ltx_vae import LTXVAE
 from livetalk_in_comfyui.livetalk_core.models.transformer import Transformer
+from livetalk_in_comfyui.livetalk_core.presets import PRESETS
 from livetalk_in_comfyui.livetalk_core.shapes import LTX, WAN
 from livetalk_in_comfyui.livetalk_core.streaming.avatar import Avatar
 from livetalk_in_comfyui.livetalk_core.streaming.engine import LocalEngine

@@ -7,7 +7,7 @@ import torch
 
 from livetalk_core.checkpoints import nano
 from livetalk_core.commands.main import main
-from livetalk_core.config import PRESETS
+from livetalk_core.presets import PRESETS
 from livetalk_core.training.evaluation.round_trips import decibels, loss_table, round_trips
 
 STREAM = PRESETS["nano"].stream
