@@ -5,6 +5,7 @@ Read from the syntax trees, so that imports inside functions and under TYPE_CHEC
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -216,6 +217,61 @@ def test_the_layers_drawn_are_those_of_the_table():
     ranks = [{RANKS[names[name]] for name in layer} for layer in drawn_layers()]
     assert all(min(left) > max(right) for left, right in pairwise(ranks))
     assert set(RANKS) - set(names.values()) == {"", "livetalk_core", "livetalk_core.assets", "livetalk_core.__main__"}
+
+
+OWN = ("livetalk_core", "nodes", "benchmarks", "tests")
+
+
+@cache
+def names_in(path: Path) -> set[str]:
+    """What a module binds when it is loaded, under whatever condition."""
+    found, waiting = set(), list(ast.parse(path.read_text(encoding="utf-8")).body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {alias.asname or alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        else:
+            waiting += ast.iter_child_nodes(node)
+    return found
+
+
+def missing_names(path: Path, text: str) -> list[str]:
+    """Names that a file takes from one of ours, and that are not there, as `file:line: what`."""
+    missing = []
+    for node in (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom)):
+        base = path.relative_to(ROOT).parts[: -node.level] if node.level else ()
+        place = ROOT.joinpath(*base, *(node.module or "").split("."))
+        file = next((file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()), None)
+        if file is None or file.relative_to(ROOT).parts[0] not in OWN:
+            continue
+        if not node.level and place == ROOT / "nodes":
+            continue  # ComfyUI's own module of that name
+        known = names_in(file) | {other.stem for other in file.parent.iterdir() if file.name == "__init__.py"}
+        wrong = [alias.name for alias in node.names if alias.name not in known and "__getattr__" not in known]
+        missing += [f"{path.relative_to(ROOT)}:{node.lineno}: {file.relative_to(ROOT)} has no {name}" for name in wrong]
+    return missing
+
+
+def test_every_name_that_is_imported_is_there():
+    """In tests and benchmarks too, which no type checker reads: so that nothing imports what has moved."""
+    files = [file for part in OWN for file in (ROOT / part).rglob("*.py")]
+    assert [line for file in files for line in missing_names(file, file.read_text(encoding="utf-8"))] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("tests/streaming/x.py", "from livetalk_core.config import PRESETS"),
+        ("livetalk_core/streaming/x.py", "from ..config import PRESETS"),
+        ("livetalk_core/streaming/x.py", "def f():\n    from .session import Nobody"),
+    ],
+)
+def test_a_name_that_is_not_there_is_found(path, line):
+    assert len(missing_names(ROOT / path, line)) == 1
 
 
 def test_import_that_leaves_the_pack_is_found():
