@@ -13,7 +13,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     entrant = (
         "MODEL[,steps=N][,guidance=G][,color=C][,correction=STRENGTH][,disturbance=SIGMA][,fp8=1][,revisions=N]"
-        "[,transformer=FILE][,vae=FILE]"
+        "[,transformer=FILE][,vae=FILE][,lora=FILE]"
     )
     command.add_argument("--model", default="nano", metavar="ENTRANT", help=f"{entrant}; MODEL: 'nano' or a folder")
     command.add_argument(
@@ -34,6 +34,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--round-trips", type=int, metavar="N", help="instead: what the VAE leaves of pictures after N round trips"
     )
+    _render_options(command)
     command.add_argument("--size", type=size, default=(128, 128), help="WIDTHxHEIGHT in pixels (default: 128x128)")
     command.add_argument("--workers", type=int, default=1, help="streams at a time, each in a process (default: 1)")
     command.add_argument("--json", type=Path, help="keep all figures in this file")
@@ -42,8 +43,45 @@ def add_options(command: argparse.ArgumentParser) -> None:
     machine_options(command)
 
 
+def _render_options(command: argparse.ArgumentParser) -> None:
+    renders = command.add_argument_group("instead of a model: videos by any tool")
+    renders.add_argument("--video", type=Path, metavar="FILE", help="judge this video")
+    renders.add_argument("--audio", type=Path, metavar="FILE", help="its sound, where that is another file")
+    renders.add_argument("--clips", type=Path, metavar="FOLDER", help="judge all videos of a folder")
+    renders.add_argument("--reference", type=Path, metavar="PICTURE", help="the portrait (default: the first frame)")
+    renders.add_argument("--face", metavar="LEFT,TOP,WIDTH,HEIGHT", help="its place in pixels (default: it is sought)")
+    renders.add_argument(
+        "--syncnet", type=Path, nargs=2, metavar=("LIPS", "SOUND"), help="SyncNet's two networks, TorchScript or ONNX"
+    )
+    renders.add_argument("--embedder", type=Path, metavar="FILE", help="a face embedder, TorchScript or ONNX")
+
+
 def run(options: argparse.Namespace) -> int:
-    """Measure how well a model talks: lip sync, identity, liveliness, picture, and all of it over time."""
+    """Measure how well a model, or any video, talks: lip sync, identity, liveliness, picture, all of it over time."""
+    if options.video or options.clips:
+        return _judge(options)
+    return _measure(options)
+
+
+def _judge(options: argparse.Namespace) -> int:
+    from ..training.detection import Face
+    from ..training.evaluation.renders import command
+    from ..training.evaluation.renders.judge import Judges
+
+    face = None if options.face is None else Face.parse(options.face)
+    syncnet = None if options.syncnet is None else (options.syncnet[0], options.syncnet[1])
+    settings = command.Settings(
+        options.video, options.audio, options.clips, Judges(options.reference, face, syncnet, options.embedder),
+        options.json, options.plots, options.sheet,
+    )  # fmt: skip
+    paths = command.paths_of(settings)
+    with stoppable(), tqdm(total=len(paths), unit="video", dynamic_ncols=True) as bar:
+        report = command.run(settings, paths, bar.update)
+    print(report)
+    return 0
+
+
+def _measure(options: argparse.Namespace) -> int:
     from ..training.evaluation import command, report
     from ..training.evaluation.entrants import Entrant
 

@@ -24,10 +24,13 @@ COMMANDS = {
     ),
     "info": (".info.command", "Say what a checkpoint holds, what this machine can run, and the memory that it needs."),
     "bench": (".bench.command", "Time each part of the model on this machine."),
-    "train": (".train", "Train a model: its speech data, its parts, stage 1 (adapt) and stage 2 (distill)."),
+    "train": (
+        ".train",
+        "Train a model: its speech data, its parts, stage 1 (adapt), stage 2 (distill), or one person's LoRA.",
+    ),
     "evaluate": (
         ".evaluate",
-        "Measure how well a model talks: lip sync, identity, liveliness, picture, and all of it over time.",
+        "Measure how well a model, or any video, talks: lip sync, identity, liveliness, picture, all of it over time.",
     ),
     "measurer": (
         ".measurer",
@@ -46,6 +49,8 @@ REMEDIES = {
         ("accelerate", "matplotlib", "tomli"),
         '`pip install "livetalk[train]"`, in a clone `pip install -r requirements-training.txt`',
     ),
+    "skimage": "`pip install scikit-image`, or the face's place by --face LEFT,TOP,WIDTH,HEIGHT",
+    "onnxruntime": "`pip install onnxruntime`",
     "pyvirtualcam": "`pip install pyvirtualcam`",
     **dict.fromkeys(("aiohttp", "aiortc"), '`pip install "livetalk[live]"`'),
 }

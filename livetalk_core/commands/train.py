@@ -10,7 +10,7 @@ from .options import stoppable
 def add_options(command: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     command.add_argument(
-        "stage", choices=("speech", "pictures", "vae", "audio", "image", "prepare", "adapt", "distill")
+        "stage", choices=("speech", "pictures", "vae", "audio", "image", "prepare", "adapt", "distill", "lora")
     )
     command.add_argument("--config", type=Path, required=True, help="a TOML file; ours are in training/configs")
     command.add_argument("--device", default="cpu", help="where takes are prepared (default: cpu)")
@@ -19,7 +19,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Train a model: its speech data, its parts, stage 1 (adapt) and stage 2 (distill)."""
+    """Train a model: its speech data, its parts, stage 1 (adapt), stage 2 (distill), or one person's LoRA."""
     from ..files import check_place
     from ..hardware.machine import choose_device
     from ..training import commands

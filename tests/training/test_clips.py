@@ -12,6 +12,13 @@ from livetalk_core.commands.main import main
 from livetalk_core.errors import InputError
 from livetalk_core.training.clips import ClipSource, read_frames, survey
 from livetalk_core.training.data import TAKE_FRAMES
+from livetalk_core.training.detection import Face
+from livetalk_core.training.evaluation.subjects import Cast
+from livetalk_core.training.filters import framed
+from livetalk_core.training.speech import SpeechFolder
+from tests.training.evaluation.conftest import bursts
+from tests.training.evaluation.renders.conftest import late as later
+from tests.training.evaluation.renders.conftest import write_video
 
 RATE = 16_000
 BUCKETS = ((64, 64), (96, 64))
@@ -33,7 +40,7 @@ log_every = 1
 
 
 def write_clip(
-    path: Path, seconds: float, fps: int = 25, height: int = 64, width: int = 64, sound: bool = True
+    path: Path, seconds: float, fps: int = 25, height: int = 64, width: int = 64, sound: bool = True, late: float = 0.0
 ) -> Path:
     """A video whose brightness steps with time, 8 levels a second, and whose sound begins at 1 s."""
     with av.open(str(path), "w") as container:
@@ -45,17 +52,17 @@ def write_clip(
             container.mux(video.encode(av.VideoFrame.from_ndarray(image)))
         container.mux(video.encode(None))
         if audio is not None:
-            _write_sound(container, audio, seconds)
+            _write_sound(container, audio, seconds, round(late * RATE))
     return path
 
 
-def _write_sound(container, audio, seconds: float) -> None:
+def _write_sound(container, audio, seconds: float, first: int = 0) -> None:
     time = np.arange(round(seconds * RATE)) / RATE
     wave = (0.5 * np.sin(2 * np.pi * 300 * time) * (time >= 1)).astype(np.float32)
     for start in range(0, len(wave), 1024):
         block = wave[None, start : start + 1024]
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block), format="fltp", layout="mono")
-        frame.sample_rate, frame.pts = RATE, start
+        frame.sample_rate, frame.pts = RATE, first + start
         container.mux(audio.encode(frame))
     container.mux(audio.encode(None))
 
@@ -63,6 +70,25 @@ def _write_sound(container, audio, seconds: float) -> None:
 def level(second: float) -> int:
     """The brightness at a time."""
     return 20 + int(second * 8 + 1e-6) % 24 * 9
+
+
+@pytest.fixture(scope="module")
+def speaker_clips(tmp_path_factory) -> Path:
+    """A drawn person who speaks, and the same spoiled: cut, with the sound moved, without a face, twice."""
+    pytest.importorskip("skimage")
+    folder = tmp_path_factory.mktemp("speakers")
+    cast = Cast(SpeechFolder([bursts()]), 125, (96, 96))
+    one, other = (cast.subject(index).drawn(torch.arange(125)) for index in (1, 2))
+    sound = (cast.subject(1).take.sound * 0.1).clamp(-1, 1)
+    write_video(folder / "good.mp4", one, sound)
+    (folder / "good.txt").write_text("A drawn person speaks.\n")
+    write_video(folder / "shifted.mp4", one, later(sound, 10))
+    write_video(folder / "grey.mp4", torch.zeros_like(one), sound)
+    write_video(folder / "two.mp4", torch.cat([one, other], dim=3), sound)
+    cut = one.clone()
+    cut[:, 60:90] = 0.8 * cut[:, 60:90].roll(2, dims=2) - 0.2
+    write_video(folder / "cut.mp4", cut, sound)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -178,3 +204,43 @@ def test_a_folder_without_clips_is_refused_before_anything_is_made(tmp_path, cap
     assert train(tmp_path, "prepare") == 1
     assert "videos with sound are needed" in capsys.readouterr().err
     assert not (tmp_path / "pool").exists()
+
+
+def test_sound_that_begins_late_is_late_in_the_take(tmp_path):
+    """A container whose sound starts after its picture: silence stands before it, on the picture's clock."""
+    path = write_clip(tmp_path / "late.mkv", 4, late=0.6)
+    clip = survey(path, BUCKETS)
+    take = ClipSource([clip], frames=75).take(0)
+    start, loud = take.start, take.sound.abs().unfold(0, 640, 640).mean(1) > 0.2
+    first = int(loud.nonzero()[0]) + start
+    assert first == pytest.approx((1 + 0.6) * 25, abs=1), "the tone begins 1 s after the sound does"
+    (picture,) = read_frames(clip, [first])
+    assert picture.mean() == pytest.approx(level((first + 0.5) / 25), abs=3)
+
+
+def test_filters_leave_out_what_they_name_and_frame_the_face(tmp_path, speaker_clips):
+    source = ClipSource.open(speaker_clips, ((64, 64),), filters=("face", "cuts", "sync"))
+    assert [clip.path.name for clip in source.clips] == ["good.mp4"]
+    reasons = {path.name: reason.partition(":")[0] for path, reason in source.left_out.items()}
+    assert reasons == {"cut.mp4": "cuts", "grey.mp4": "face", "shifted.mp4": "sync", "two.mp4": "face"}
+    assert "face: 2, cuts: 1, sync: 1" in str(source) or "cuts: 1, face: 2, sync: 1" in str(source)
+    (clip,) = source.clips
+    assert clip.caption == "A drawn person speaks." and source.captions == [clip.caption]
+    assert clip.face is not None and clip.shown is not None
+    film = source.take(0).film(torch.arange(2)[None])
+    places = [clip.face.at(*place) for place in ((0.31, 0.4), (0.69, 0.4), (0.5, 0.79))]
+    scale = 64 / clip.shown.width
+    for x, y in places:
+        row, column = int((y - clip.shown.top) * scale), int((x - clip.shown.left) * scale)
+        assert float(film.weight[0, 0, 0, row, column]) > 4
+    assert float(film.weight[0, 0, 0, 0, 0]) < 1.1
+    with pytest.raises(InputError, match="unknown filters beauty; there are face"):
+        ClipSource.open(speaker_clips, ((64, 64),), filters=("beauty",))
+
+
+def test_a_face_at_the_side_is_brought_to_the_middle():
+    box = framed(Face(1400, 300, 200, 200), (1080, 1920), (768, 448))
+    assert box.width / box.height == pytest.approx(448 / 768, rel=0.01)
+    assert box.height >= 768 and box.right <= 1920 and box.bottom <= 1080
+    assert box.left + box.width / 2 == pytest.approx(1500, abs=2)
+    assert framed(Face(100, 100, 200, 200), (500, 400), (64, 64)).width == 400, "a near face keeps what there is"

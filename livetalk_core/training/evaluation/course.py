@@ -27,6 +27,7 @@ class Course:
     (0 in the first). border: whether a chunk begins with the frame. eyes, brows, mouth, hairline: how well the
     portrait's patches of them are found again (1: as they were). detail: in the eyes' and the mouth's patches, over the
     portrait's. flicker: how far a frame is from going on as the two before it went, in percent of black to white.
+    features: distance of eyes, brows and mouth to the reference's.
     textures: by time, of `window` frames each.
     """
 
@@ -42,6 +43,7 @@ class Course:
     hairline: Tensor
     detail: Tensor
     flicker: Tensor
+    features: Tensor
     textures: list[Moments]
     window: int
 
@@ -61,7 +63,7 @@ class Course:
 
 
 SERIES = ("identity", "sharpness", "color", "change", "border", "eyes", "brows", "mouth", "hairline", "detail",
-          "flicker")  # fmt: skip
+          "flicker", "features")  # fmt: skip
 
 
 @dataclass
@@ -103,6 +105,7 @@ class Meter:
             borders,
             *self._tracked(frames),
             25 * (joined[:, :-2] + frames - 2 * before).abs().mean((0, 2, 3)),
+            self._identity.distance_of_features(frames, measures),
         )
         self._rows.append(torch.stack([*measures, *own]))
         self._add_texture(frames)

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from ...checkpoints.header import check
 from ...checkpoints.load import open_model
+from ...checkpoints.lora import add_lora
 from ...checkpoints.model import Model
 from ...config import CorrectionConfig, Guidance, StreamConfig
 from ...errors import InputError
 from ...hardware.placement import Placement, layers_of, place
+from ...models.transformer import Transformer
 from ...streaming.avatar import Avatar
 from ...streaming.engine import Codec, Engine, LocalEngine, OnStep
 from ..chance import generator_of
@@ -24,7 +26,7 @@ DRAWN = "drawn"
 """In place of a model: the generator's own frames through the VAE of `nano`."""
 SETTINGS: dict[str, Callable[[str], Any]] = {
     "transformer": Path, "vae": Path, "steps": int, "guidance": float, "color": float, "correction": float,
-    "disturbance": float, "fp8": int, "revisions": int, "repeats_portrait": int,
+    "disturbance": float, "fp8": int, "revisions": int, "repeats_portrait": int, "lora": Path,
 }  # fmt: skip
 
 
@@ -37,7 +39,8 @@ class Entrant:
     student.
     color: strength of the colour step. correction: strength of retrospective correction, 0: off.
     disturbance: deviation of noise added to each chunk's latent. fp8: 1 for the blocks' linear layers in FP8.
-    revisions: of the latents that a chunk hands on. repeats_portrait: 1 for a transformer trained with it.
+    revisions: of the latents that a chunk hands on. repeats_portrait: 1 for a transformer trained with it. lora: a file
+    of one, of full strength.
     """
 
     model: str = "nano"
@@ -51,6 +54,7 @@ class Entrant:
     fp8: int = 0
     revisions: int | None = None
     repeats_portrait: int = 0
+    lora: Path | None = None
 
     @classmethod
     def parse(cls, text: str) -> "Entrant":
@@ -109,6 +113,8 @@ class Entrant:
         )
         if self.transformer is not None:
             model = replace(model, load_transformer=_other(self.transformer, model.load_transformer))
+        if self.lora is not None:
+            model = replace(model, load_transformer=_with_lora(self.lora, model.load_transformer))
         if self.vae is not None:
             model = replace(model, load_vae=_other(self.vae, model.load_vae))
         return model
@@ -124,6 +130,17 @@ def _other(path: Path, load: Callable[[], Any]) -> Callable[[], Any]:
         check(part.state_dict(), weights, str(path))
         part.load_state_dict(weights)
         return part
+
+    return loaded
+
+
+def _with_lora(path: Path, load: Callable[[], Transformer]) -> Callable[[], Transformer]:
+    """Builds a transformer as `load` does, then changes it by the LoRA at `path`."""
+
+    def loaded() -> Transformer:
+        transformer = load()
+        add_lora(transformer, path)
+        return transformer
 
     return loaded
 

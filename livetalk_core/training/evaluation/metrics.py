@@ -37,7 +37,8 @@ class Scores(NamedTuple):
     picture's short side a second. gaze_motion: mean change of gaze a second (1: from straight ahead to one side).
     blinks: a minute. picture: distance of texture statistics to the drawn frames'. border_motion: mean change between
     frames at chunk borders over that inside chunks. border_jump: the same of the nose's speed. eyes, brows,
-    mouth, hairline, detail, flicker: means of `Course`; eyes_late, hairline_late: means of the last two seconds.
+    mouth, hairline, detail, flicker, features: means of `Course`; eyes_late, hairline_late: means of the last two
+    seconds.
     """
 
     lip_sync: float
@@ -61,6 +62,7 @@ class Scores(NamedTuple):
     hairline_late: float
     detail: float
     flicker: float
+    features: float
 
 
 class Target(NamedTuple):
@@ -98,6 +100,7 @@ def score(course: Course, target: Target) -> Scores:
         hairline_late=float(course.hairline[-LATE:].mean()),
         detail=float(course.detail.mean()),
         flicker=float(course.flicker.mean()),
+        features=float(course.features.mean()),
     )
 
 

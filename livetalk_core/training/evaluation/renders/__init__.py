@@ -1,0 +1,1 @@
+"""Judges rendered videos by any tool, from their frames and sound alone."""
