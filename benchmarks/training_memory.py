@@ -5,7 +5,7 @@
 Weights are made on the meta device and split by the trainer's own `sharding.place` over a process group without peers,
 so shares, their padding and the units that are gathered are what a run has. What a block keeps for the way back is
 counted while PyTorch saves it, on shapes alone. Not counted: the allocator's losses, NCCL's buffers, and for stage 2
-the VAE's activations, which have no gradient.
+the VAE's activations, which have no gradient. A LoRA trains on one GPU: the frozen model in FP8 and its factors.
 """
 
 import argparse
@@ -22,9 +22,11 @@ from torch.distributed.tensor import DTensor
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from livetalk_core.config import TransformerConfig
+from livetalk_core.models.fp8 import quantize
 from livetalk_core.presets import PRESETS
 from livetalk_core.training import flow
 from livetalk_core.training.flow import Condition, Denoiser
+from livetalk_core.training.lora import LowRank
 from livetalk_core.training.sharding import place
 
 FLOAT32 = 4
@@ -33,6 +35,10 @@ PREFETCHED = 2
 CONFIG = PRESETS["14b"].transformer
 LATENT = (9, 96, 56)
 """Latent frames, rows and columns of 33 frames of 768x448."""
+
+
+RANK = 32
+"""Of `14b-lora.toml`."""
 
 
 class Stage(NamedTuple):
@@ -99,9 +105,9 @@ def share_of(network: Denoiser, ranks: int) -> int:
         return sum(weight.to_local().numel() for weight in weights if isinstance(weight, DTensor)) * FLOAT32
 
 
-def kept_by(config: TransformerConfig, latent: tuple[int, int, int]) -> int:
+def kept_by(network: Denoiser, latent: tuple[int, int, int]) -> int:
     """Bytes that one evaluation keeps for the way back, each stored once; weights are not counted."""
-    network = denoiser(config)
+    config = network.config
     weights = {weight.untyped_storage()._cdata for weight in network.parameters()}
     kept: dict[int, Tensor] = {}
 
@@ -136,21 +142,45 @@ def memory_of(stage: Stage, config: TransformerConfig = CONFIG, latent: tuple[in
     share = share_of(network, stage.ranks)
     # Weights and gradients, two moments; the average; a frozen network has its weights alone.
     copies = 5 * stage.averaged + 4 * stage.trained + stage.frozen
-    one = kept_by(replace(config, num_layers=1), latent)  # the last block, and what is around the blocks
-    tokens = latent[0] * latent[1] * latent[2] // config.geometry.patch**2
-    inputs = config.num_layers * tokens * config.dim * 2
+    one = kept_by(denoiser(replace(config, num_layers=1)), latent)  # the last block, and what is around the blocks
+    inputs = inputs_of(config, latent)
     gathered = PREFETCHED * block + block  # and the gradient of one, before it is shared out
     return Memory(copies * share, gathered, inputs + one)
+
+
+def inputs_of(config: TransformerConfig, latent: tuple[int, int, int]) -> int:
+    """Bytes of what comes into all blocks, which is kept where they are computed again."""
+    tokens = latent[0] * latent[1] * latent[2] // config.geometry.patch**2
+    return config.num_layers * tokens * config.dim * 2
+
+
+def frozen(config: TransformerConfig) -> Denoiser:
+    """The transformer without numbers in bfloat16, its blocks in FP8, as a LoRA is trained on it."""
+    with torch.device("meta"):
+        network = Denoiser(config, dtype=torch.bfloat16).requires_grad_(False)
+    for block in network.blocks:
+        quantize(block)
+    return network
+
+
+def lora_memory(rank: int = RANK, config: TransformerConfig = CONFIG, latent: tuple[int, int, int] = LATENT) -> Memory:
+    """What a LoRA takes of one GPU: the frozen weights; factors with gradients, two moments and averages."""
+    small = frozen(replace(config, num_layers=1))
+    factors = LowRank(small, rank, rank).to("meta")
+    count = sum(weight.numel() for weight in factors.parameters()) * config.num_layers
+    network = frozen(config)
+    weights = sum(tensor.nbytes for tensor in (*network.parameters(), *network.buffers()))
+    return Memory(weights + 5 * count * FLOAT32, 0, inputs_of(config, latent) + kept_by(small, latent))
 
 
 def main() -> None:
     """The command line."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     print("| stage | GPUs | networks, GB | gathered | activations | together |\n|---|---|---|---|---|---|")
-    for stage in STAGES:
-        memory = memory_of(stage)
+    rows = [(stage.name, stage.ranks, memory_of(stage)) for stage in STAGES]
+    for name, ranks, memory in (*rows, (f"lora, rank {RANK}, on FP8", 1, lora_memory())):
         figures = " | ".join(f"{part / 1e9:.1f}" for part in (*memory, memory.total))
-        print(f"| {stage.name} | {stage.ranks} | {figures} |")
+        print(f"| {name} | {ranks} | {figures} |")
 
 
 if __name__ == "__main__":

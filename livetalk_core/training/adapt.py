@@ -8,7 +8,7 @@ In a stream the motion latents are the model's own, and softer than real ones. T
 while what is to be found stays sharp: so the model learns to take lost detail from the portrait, not from the past.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,8 @@ ROUGHEST = 0.6
 """Greatest deviation of the noise that rough motion latents have in them."""
 SPOTS, GREATEST = 4, 0.9
 """Points a side by whose chance spots of rough latents are another sample's, and how much of it shows there at most."""
+HELD_BATCHES = 4
+"""Of takes that are held out, on which the loss is told."""
 TRIPPED = 0.35
 """Share of batches whose motion latents make round trips."""
 
@@ -47,7 +49,8 @@ class Adaptation(Task):
     """Trains `transformer` on a prepared pool, `clips` windows a batch.
 
     `soften`, `roughen`: shares of the samples whose motion latents are blurred, and have noise and spots of another
-    sample in them; `trips`: how often at most they are decoded, their colours matched, and encoded again.
+    sample in them; `trips`: how often at most they are decoded, their colours matched, and encoded again. `levels`:
+    the noise levels that are learned, each as often as the others; without any, all that there are.
     """
 
     transformer: Denoiser
@@ -60,6 +63,7 @@ class Adaptation(Task):
     roughen: float = 0.0
     trips: int = 0
     drop_text: float = 0.0
+    levels: Sequence[float] = ()
     networks: dict[str, Any] = field(init=False)
     frozen: Mapping[str, Any] = field(init=False)
 
@@ -85,10 +89,28 @@ class Adaptation(Task):
             condition = condition._replace(text=condition.text * kept[:, None, None])
         if motion > 1:
             condition = condition._replace(motion=self._worn(condition.motion, batch["reference"], noise))
-        sigma_B, start = random_levels(len(clean), noise, clean.device), normal(clean.shape, noise, clean.device)
-        velocity = self.networks["transformer"](noised(clean, start, sigma_B), sigma_B, condition)
+        sigma_B, start = self._levels(len(clean), noise, clean.device), normal(clean.shape, noise, clean.device)
+        velocity = self.transformer(noised(clean, start, sigma_B), sigma_B, condition)
         error = ((velocity - (start - clean)).square() * batch["weight"][:, None])[:, :, motion:].mean((1, 2, 3, 4))
         return {"loss": error.mean()}
+
+    @torch.no_grad()
+    def held_out(self) -> dict[str, float]:
+        """The loss on `HELD_BATCHES` batches of takes that are held out, with the same noise every time."""
+        if not self.pool.held:
+            return {}
+        losses = [
+            self.losses(
+                on_device(self.pool.draw_held(number, self.clips), self.transformer), 0, generator_of("held", number)
+            )
+            for number in range(HELD_BATCHES)
+        ]
+        return {"held out": sum(float(each["loss"]) for each in losses) / len(losses)}
+
+    def _levels(self, count: int, chance: torch.Generator, device: torch.device) -> Tensor:
+        if not self.levels:
+            return random_levels(count, chance, device)
+        return torch.tensor(self.levels)[torch.randint(len(self.levels), (count,), generator=chance)].to(device)
 
     @torch.no_grad()
     def _worn(self, motion: Tensor, reference: Tensor, chance: torch.Generator) -> Tensor:
@@ -109,7 +131,7 @@ class Adaptation(Task):
         rows = [batch["latent"]]
         for steps in (4, 20):
             levels = sigmas(steps, SHIFT)
-            rows.append(sample(self.networks["transformer"], condition, levels, generator_of("sample")))
+            rows.append(sample(self.transformer, condition, levels, generator_of("sample")))
         clips = [decode_normalized(self.vae, row)[:, :, ::4].clamp(-1, 1) for row in rows]
         save_strip(folder / f"sample-{step:07d}.png", [clip[take] for take in range(2) for clip in clips])
 

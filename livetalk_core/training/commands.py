@@ -1,4 +1,5 @@
-"""What `python -m livetalk_core train STAGE` runs, in this order: speech, vae, audio, image, prepare, adapt, distill.
+"""What `python -m livetalk_core train STAGE` runs, in this order: speech, vae, audio, image, prepare, adapt, distill;
+`lora` after any of them.
 
 A run's folder holds everything it made; the same command goes on where it stopped. `export` writes its averaged weights
 as the model reads them: those in `assets` make the embedded model.
@@ -17,11 +18,15 @@ from accelerate import Accelerator
 from ..checkpoints import nano
 from ..checkpoints.convert import write_weights
 from ..checkpoints.load import open_model
+from ..checkpoints.lora import write_lora
 from ..checkpoints.model import Model
 from ..config import DEFAULT_PROMPT
 from ..errors import InputError
+from ..models.fp8 import quantize
 from ..models.vae import VAE
 from ..presets import PRESETS
+from ..sampling.schedule import sigmas
+from ..shapes import WAN
 from .adapt import Adaptation
 from .data import TakeSource, video
 from .distill import Distillation
@@ -29,7 +34,8 @@ from .encoders import AudioTask, ImageTask
 from .espeak import make_corpus
 from .flow import Denoiser
 from .keeping import averaged
-from .latents import Encoders, Pool, Preparation, least_frames, save_texts
+from .latents import CAPTIONS, Encoders, Pool, Preparation, least_frames, save_texts
+from .lora import Likeness, pairs_of
 from .pictures import PictureFolder, collect_photographs
 from .plot import plot_record
 from .settings import Settings
@@ -52,8 +58,8 @@ class Run:
 
     def __post_init__(self) -> None:
         # Of several processes none makes a float32 copy of the whole: weights are mapped, and become float32 with the
-        # share that a process keeps (`sharding.place`).
-        dtype = torch.float32 if processes() == 1 else None
+        # share that a process keeps (`sharding.place`). Nor are weights that are to be FP8 copied before they are.
+        dtype = torch.float32 if processes() == 1 and not self.settings.fp8 else None
         self.model: Model = open_model(self.settings.model, "cpu", dtype, self.settings.patch)
         # A patched model learns the stream of the distilled one, not its own long chunks of many steps.
         self.stream = self.model.preset.stream if self.settings.patch is None else PRESETS["14b"].stream
@@ -67,14 +73,14 @@ class Run:
         speech = SpeechFolder.open(data.speech)
         return TakeSource(
             speech, data.seed, liveliness=data.liveliness, pictures=pictures, covered=data.covered,
-            altered=data.altered, phrased=data.phrased,
+            altered=data.altered, phrased=data.phrased, person=data.person,
         )  # fmt: skip
 
     @property
     def pool(self) -> Pool:
         """Prepared takes."""
         length = self.model.preset.transformer.text_len
-        return Pool(self.settings.data.pool, length, self.settings.schedule.seed)
+        return Pool(self.settings.data.pool, length, self.settings.schedule.seed, self.settings.data.held)
 
     def part(self, name: str, trained: bool) -> Any:
         """A part of the model that computes in the run's dtype; a trained one has its gradients on."""
@@ -98,8 +104,18 @@ class Run:
         transformer.checkpointing = self.settings.checkpointing and trained
         return transformer
 
+    def base(self) -> Denoiser:
+        """The transformer that a LoRA is trained on."""
+        transformer = self.transformer(False)
+        transformer.checkpointing = self.settings.checkpointing
+        for block in transformer.blocks if self.settings.fp8 else ():
+            quantize(block)
+        return transformer
+
     def vae(self) -> VAE:
-        """The frozen VAE."""
+        """The frozen VAE; `InputError` for one whose latents are not trained on."""
+        if self.stream.geometry != WAN:
+            raise InputError(f"{self.model} has other latents than Wan's VAE; train the 14B model, Pro or nano instead")
         return self.part("vae", False)
 
 
@@ -135,6 +151,14 @@ def adapt_task(run: Run) -> Task:
     return made(Adaptation, run, run.transformer(True), run.vae(), run.pool)
 
 
+def lora_task(run: Run) -> Task:
+    """One person's LoRA; it learns at the levels of the stream's own steps where the configuration names none."""
+    task: Likeness = made(Likeness, run, run.base(), run.vae(), run.pool)
+    if not task.levels and run.stream.guidance is None:
+        task.levels = sigmas(run.stream.steps, run.stream.shift)[:-1]
+    return task
+
+
 def distill_task(run: Run) -> Task:
     """Stage 2: student, critic and teacher all begin with the same weights."""
     student, critic, teacher = (run.transformer(trained) for trained in (True, True, False))
@@ -146,18 +170,23 @@ TASKS: Mapping[str, Callable[[Run], Task]] = {
     "audio": audio_task,
     "image": image_task,
     "adapt": adapt_task,
+    "lora": lora_task,
     "distill": distill_task,
 }
 
 
-ALONE = {"vae", "audio", "image"}
-"""Small parts, not split over processes."""
+PARTS = {"vae", "audio", "image"}
+"""Stages that train another part than the transformer, and so take no `init` of one."""
+ALONE = {*PARTS, "lora"}
+"""Stages whose trained network is small, and not split over processes."""
 
 
 def train(stage: str, settings: Settings, folder: Path) -> Path:
     """Run a stage to its end; returns its folder."""
-    if stage in ALONE and settings.init is not None:
-        raise InputError(f"train {stage} has the init {settings.init}; adapt and distill alone take one: remove it")
+    if stage in PARTS and settings.init is not None:
+        raise InputError(f"train {stage} has the init {settings.init}; adapt, distill and lora take one: remove it")
+    if stage != "lora" and settings.fp8:
+        raise InputError(f"train {stage} has fp8, in which nothing can be trained; for train lora alone: remove it")
     accelerator = Accelerator()
     if accelerator.num_processes > 1 and stage in ALONE:
         raise InputError(f"train {stage} runs in one process; {accelerator.num_processes} were started")
@@ -188,21 +217,28 @@ def fill_pool(settings: Settings, device: torch.device) -> Iterator[Path | str]:
     rank, ranks, local = (int(os.environ.get(name, default)) for name, default in TORCHRUN)
     if device.type == "cuda" and device.index is None and ranks > 1:
         device = torch.device("cuda", local)
-    run, data = Run(settings), settings.data
+    run, data, captions = Run(settings), settings.data, list[str]()
     preparation = Preparation(data.takes, data.sizes, run.stream.frame_num, data.windows)
     if data.clips is None:
         scene = run.source.scene
     else:
         from .clips import ClipSource  # here, so that machines without PyAV can train on drawn takes
 
-        clips = ClipSource.open(data.clips, data.sizes, data.seed, least=least_frames(preparation.frames))
+        least = least_frames(preparation.frames)
+        clips = ClipSource.open(data.clips, data.sizes, data.seed, least=least, filters=data.filters)
         yield str(clips)
+        captions = clips.captions if run.model.preset.transformer.prompted else []
         preparation, scene = replace(preparation, sizes=clips.turns, kind="clips-"), clips.take
-    encoders = Encoders(run.vae(), run.part("audio_encoder", False), run.part("image_encoder", False)).to(device)
+    prompted = run.model.preset.transformer.prompted
+    image = run.part("image_encoder", False) if prompted else None
+    encoders = Encoders(run.vae(), run.part("audio_encoder", False), image).to(device)
     data.pool.mkdir(parents=True, exist_ok=True)
     if rank == 0:
-        save_texts(data.pool, run.model.encode_texts(DEFAULT_PROMPT, *data.prompts))
-    yield from preparation.fill(data.pool, scene, encoders, turn=(rank, ranks))
+        none = [torch.zeros(1, 1)]
+        save_texts(data.pool, run.model.encode_texts(DEFAULT_PROMPT, *data.prompts) if prompted else none)
+        if captions and prompted:
+            save_texts(data.pool, run.model.encode_texts(*captions), CAPTIONS)
+    yield from preparation.fill(data.pool, scene, encoders, turn=(rank, ranks), captions=captions)
 
 
 PREPARATIONS = {"speech": fill_speech, "pictures": fill_pictures, "prepare": fill_pool}
@@ -217,6 +253,8 @@ def export(stage: str, settings: Settings, folder: Path, output: Path) -> Path:
     """
     if not Accelerator().is_main_process:
         return output
+    if stage == "lora":
+        return _export_lora(settings, averaged(folder, "lora"), output)
     name = {"vae": "vae", "audio": "audio_encoder", "image": "image_encoder", "adapt": "transformer"}.get(
         stage, "student"
     )
@@ -228,6 +266,13 @@ def export(stage: str, settings: Settings, folder: Path, output: Path) -> Path:
     if stage == "vae" and not {"decoder_only", "trips"} & set(settings.task):
         weights = _calibrated(Run(settings), weights)
     write_weights(output, weights, lambda key, value: {key: value.half()})
+    return output
+
+
+def _export_lora(settings: Settings, weights: Mapping[str, torch.Tensor], output: Path) -> Path:
+    pairs = pairs_of(weights)
+    rank = len(next(iter(pairs.values()))[0])
+    write_lora(output, pairs, settings.task.get("alpha", Likeness.alpha), {"base": settings.model, "rank": str(rank)})
     return output
 
 

@@ -28,6 +28,8 @@ FEATURE_RADIUS = 0.12
 """Of the weight around mouth and eyes; a picture's short side is 1.64."""
 FEATURE_WEIGHT = 6.0
 
+HELD_SEED = 0
+"""Of the people who are measured."""
 COVER_SIDE = 112
 """Of a picture that covers a face, in pixels."""
 
@@ -74,6 +76,11 @@ class DrawnScene(NamedTuple):
         """See `Take`."""
         return self.take.sound
 
+    @property
+    def caption(self) -> str:
+        """None of its own."""
+        return ""
+
     def film(self, index: Tensor) -> Footage:
         """The frames of windows `index` [W,T]."""
         video, weight = film([self.take] * len(index), index, self.size)
@@ -87,7 +94,8 @@ class TakeSource:
 
     `liveliness`: see `motion.move`. `covered`: share of the takes whose ground, hair, clothes or skin show a picture of
     `pictures`: what they look like can be known from the portrait alone. So it is with the share `altered`, whose
-    colours and shapes are changed where they are drawn as a scene. `phrased`: see `motion.move`.
+    colours and shapes are changed where they are drawn as a scene. `phrased`: see `motion.move`. `person`: the number
+    of the person of `held` takes whom all takes show; None: another person each.
     """
 
     speech: SpeechFolder
@@ -99,6 +107,7 @@ class TakeSource:
     covered: float = 0.0
     altered: float = 0.0
     phrased: bool = False
+    person: int | None = None
 
     def take(self, index: int) -> Take:
         """Take number `index`, always the same."""
@@ -107,7 +116,8 @@ class TakeSource:
         pose = move(mouth_of(sound, self.frames), *name, liveliness=self.liveliness, phrased=self.phrased)
         cover = self._cover(*name) if self.covered else None
         changed = uniform(generator_of("altered", *name), 0, 1) < self.altered
-        return Take(draw_looks([name]), pose, sound, cover, Alteration.of(*name) if changed else None)
+        looks = name if self.person is None else ("held", HELD_SEED, self.person)
+        return Take(draw_looks([looks]), pose, sound, cover, Alteration.of(*name) if changed else None)
 
     def _cover(self, *name: int | str) -> Cover:
         """A picture and how much of it shows: none at all in the takes that are not covered."""

@@ -50,9 +50,12 @@ class Denoiser(Transformer):
 
     @classmethod
     def of(cls, transformer: Transformer) -> "Denoiser":
-        """The same weights, in the same dtypes."""
+        """The same weights, in the same dtypes; those in FP8 with their scales."""
         with torch.device("meta"):
             denoiser = cls(transformer.config, dtype=transformer.dtype)
+        for name, layer in denoiser.named_modules():
+            if (scale := getattr(transformer.get_submodule(name), "scale_weight", None)) is not None:
+                layer.scale_weight = torch.empty_like(scale, device="meta")
         denoiser.load_state_dict(transformer.state_dict(), assign=True)
         return denoiser
 

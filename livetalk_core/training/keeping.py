@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from ..errors import InputError
+from ..errors import CheckpointError, InputError
 from .sharding import SHARDS, processes, read_whole, reader_of
 
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -138,8 +138,11 @@ def _complete(weights: Mapping[str, Any], average: Mapping[str, Tensor]) -> dict
 
 
 def _take_up_shares(place: Path, name: str, learner: Learner) -> None:
-    state = _parts(name, learner)
-    dcp.load(state, storage_reader=reader_of(place))
+    state, reader = _parts(name, learner), reader_of(place)
+    stored: Any = reader.read_metadata().state_dict_metadata
+    prefix = f"{name}/weights/"
+    _check_shapes({key: part.size for key, part in stored.items() if key.startswith(prefix)}, state, prefix, place)
+    dcp.load(state, storage_reader=reader)
     weights, optimizer = get_state_dict(learner.network, learner.optimizer)
     parts = {
         kind: {key.split("/", 2)[2]: value for key, value in state.items() if key.startswith(f"{name}/{kind}/")}
@@ -163,12 +166,27 @@ def _take_up_whole(place: Path, name: str, learner: Learner) -> None:
         "param_groups": groups,
     }
     weights: Any = load_file(place / f"{name}.safetensors")
+    sizes = {key: tensor.shape for key, tensor in weights.items()}
+    _check_shapes(sizes, learner.network.state_dict(), "", place / f"{name}.safetensors")
     set_state_dict(
         learner.network, learner.optimizer, model_state_dict=weights, optim_state_dict=optimizer_state, options=WHOLE
     )
     average = load_file(place / f"{name}.average.safetensors") if learner.average else {}
     for key, value in learner.average.items():
         value.copy_(_like(value, average[key]))
+
+
+def _check_shapes(stored: Mapping[str, Any], needed: Mapping[str, Any], prefix: str, place: Path) -> None:
+    """Raise `CheckpointError` unless a network's weights were stored with the names and shapes that they have now."""
+    now = {key: tuple(tensor.shape) for key, tensor in needed.items() if key.startswith(prefix)}
+    then = {key: tuple(size) for key, size in stored.items()}
+    faults = sorted(key for key in now.keys() | then.keys() if now.get(key) != then.get(key))
+    if faults:
+        key = faults[0]
+        raise CheckpointError(
+            f"{place} holds {key.removeprefix(prefix)} as {then.get(key)}, the configuration makes it {now.get(key)} "
+            f"({len(faults)} differ): go on with the settings that the run began with, or choose another --output"
+        )
 
 
 def _save(path: Path, values: Mapping[str, Any]) -> None:

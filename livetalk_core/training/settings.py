@@ -23,9 +23,10 @@ class Data:
     """Where takes come from. `speech`: a folder of recordings, and the `minutes` to make; `seed`: of faces and motion;
     `liveliness` of the motion, 1 or calmer, `phrased` where blinks follow the voice; `pictures`: a folder of pictures
     beside what is drawn, and `covered`, the share of takes that show them; `altered`, the share in other colours and of
-    other shapes; `clips`: a folder of videos with sound to prepare in place of drawn takes;
-    `pool`: the folder of prepared takes, and how it is filled (`latents.Preparation`); `prompts` are encoded
-    beside the default one."""
+    other shapes; `person`: the number of a held-out drawn person whom all takes show; `clips`: a folder of videos with
+    sound to prepare in place of drawn takes, and the `filters` that they must pass (`filters.FILTERS`); `pool`: the
+    folder of prepared takes, and how it is filled (`latents.Preparation`), `held`: how many of its files are held out
+    (see `Schedule.held_every`); `prompts` are encoded beside the default one."""
 
     speech: Path = Path("training-data/speech")
     pool: Path = Path("training-data/pool")
@@ -36,9 +37,12 @@ class Data:
     covered: float = 0.0
     altered: float = 0.0
     phrased: bool = False
+    person: int | None = None
     clips: Path | None = None
+    filters: tuple[str, ...] = ()
     takes: int = 512
     windows: int = 4
+    held: int = 0
     sizes: tuple[tuple[int, int], ...] = ((128, 128),)
     prompts: tuple[str, ...] = ()
 
@@ -48,9 +52,10 @@ class Settings:
     """One run. `model` is the name or folder of the parts that it begins with, with `patch` those of Wan 2.1 and
     the audio layers that an InfiniteTalk patch brings; `init` a run's folder whose averaged
     weights replace the trained part's; a `fresh` run begins with `nano`'s weights from before any training. `dtype` is
-    what is computed in; weights are float32. `phases` are the VAE's; `task` has the task's own settings, such as
-    `clips`, `guidance` or `chunks`. `blend` is the share of the trained weights in the exported ones, the rest is
-    `init`'s: between two stages of one training lie weights that have something of both (arXiv 2109.01903). With
+    what is computed in; weights are float32, but for those that a LoRA is trained on: with `fp8` their blocks' are FP8,
+    the others as the file has them. `phases` are the VAE's; `task` has the task's own settings, such as `clips`,
+    `guidance` or `chunks`. `blend` is the share of the trained weights in the exported ones, the rest is `init`'s:
+    between two stages of one training lie weights that have something of both (arXiv 2109.01903). With
     `repeats_portrait` the transformer is trained as `TransformerConfig` says of it."""
 
     schedule: Schedule
@@ -61,6 +66,7 @@ class Settings:
     repeats_portrait: bool = False
     dtype: str = "bfloat16"
     checkpointing: bool = False
+    fp8: bool = False
     blend: float = 1.0
     data: Data = field(default_factory=Data)
     phases: tuple[Phase, ...] = ()
@@ -101,6 +107,8 @@ def _value(kind: Any, value: Any, where: str) -> Any:
         return tuple(inner(*item) if inner is Phase else _value(inner, item, where) for item in value)
     if kind in (Path, Path | None):
         return Path(value)
+    if kind == int | None:
+        kind = int
     if kind in (int, float, str, bool) and not isinstance(value, (int, float) if kind is float else kind):
         raise InputError(f"{where} is {value!r}; {kind.__name__} is needed")
     return value

@@ -40,7 +40,7 @@ class TrainingError(LiveTalkError):
 class Schedule:
     """How a run is trained. `steps` are optimiser updates; the rate rises over `warmup` steps and falls as a cosine
     to `final_rate` times `rate`. `accumulate` batches a process make one update; `ema` is the decay of
-    the averaged weights."""
+    the averaged weights. Every `held_every` updates the loss on takes that are held out is recorded (0: never)."""
 
     steps: int
     optimizer: str = "adamw"
@@ -57,6 +57,7 @@ class Schedule:
     save_every: int = 200
     log_every: int = 10
     sample_every: int = 0
+    held_every: int = 0
     rates: Mapping[str, float] = field(default_factory=dict)
     """Of networks that learn at another rate than `rate`, by name; they rise and fall alike."""
 
@@ -106,6 +107,10 @@ class Task(Protocol):
     def sample(self, folder: Path, step: int) -> None:
         """Leave something to look at, if there is anything."""
 
+    def held_out(self) -> Mapping[str, float]:
+        """Losses on what is held out, always the same, if anything is."""
+        return {}
+
 
 class _Steps(Dataset[Batch]):
     def __init__(self, task: Task) -> None:
@@ -153,6 +158,8 @@ class Trainer:
             if self.step % self.schedule.log_every == 0:
                 pace = (time.monotonic() - started) / (self.step - done)
                 self._record({"step": self.step, "seconds_a_step": round(pace, 3), **losses})
+            if self.schedule.held_every and self.step % self.schedule.held_every == 0:
+                self._record({"step": self.step, **self.task.held_out()})
             if self.schedule.sample_every and self.step % self.schedule.sample_every == 0:
                 self.task.sample(self.folder, self.step)
             if self.step % self.schedule.save_every == 0 or self.step == self.schedule.steps:

@@ -134,6 +134,6 @@ def test_what_is_missing_is_named(folder, capsys):
     assert run(folder, "distill", f'init = "{folder}/nowhere"\n', "--output", str(folder / "x")) == 1
     assert "is no checkpoint" in capsys.readouterr().err
     assert run(folder, "vae", f'init = "{folder}/first"\nblend = 0.5\n', "--output", str(folder / "v")) == 1
-    assert "adapt and distill alone take one" in capsys.readouterr().err
+    assert "adapt, distill and lora take one" in capsys.readouterr().err
     assert run(folder, "adapt", "", "--output", str(folder / "y"), data="\n[task]\nspeed = 1\n") == 1
     assert "speed" in capsys.readouterr().err

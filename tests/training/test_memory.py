@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.training_memory import STAGES, Stage, denoiser, kept_by, memory_of, share_of
+from benchmarks.training_memory import STAGES, Stage, denoiser, frozen, kept_by, lora_memory, memory_of, share_of
 from livetalk_core.presets import PRESETS
 
 NANO = PRESETS["nano"].transformer
@@ -18,7 +18,7 @@ def test_every_weight_is_shared_out(ranks):
 
 
 def test_checkpointed_blocks_keep_what_comes_in_alone():
-    one, two = (kept_by(replace(NANO, num_layers=layers), LATENT) for layers in (1, 2))
+    one, two = (kept_by(denoiser(replace(NANO, num_layers=layers)), LATENT) for layers in (1, 2))
     memory, tokens = memory_of(Stage("small", 2, 1, 0, 0), NANO, LATENT), 3 * 4 * 4
     assert memory.activations == one + NANO.num_layers * tokens * NANO.dim * 2
     assert two - one > 10 * tokens * NANO.dim * 2, "a block keeps much more where it is not computed again"
@@ -27,3 +27,14 @@ def test_checkpointed_blocks_keep_what_comes_in_alone():
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
 def test_14b_fits_into_80_gb(stage):
     assert 40e9 < memory_of(stage).total < 74e9
+
+
+def test_a_lora_keeps_the_weights_in_fp8_and_five_of_each_factor():
+    bare = sum(tensor.nbytes for tensor in (*frozen(NANO).parameters(), *frozen(NANO).buffers()))
+    one, two = (lora_memory(rank, NANO, LATENT).networks for rank in (1, 2))
+    assert two - one == one - bare > 0
+    assert bare < 0.65 * 2 * sum(weight.numel() for weight in denoiser(NANO).parameters())
+
+
+def test_a_14b_lora_fits_into_48_gb():
+    assert 18.9e9 < lora_memory().total < 44e9

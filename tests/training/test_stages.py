@@ -1,6 +1,7 @@
 """The stages on the embedded model's shapes, small: prepared takes, adaptation, distillation, calibration."""
 
 import copy
+import json
 
 import pytest
 import torch
@@ -15,8 +16,17 @@ from livetalk_core.training.data import TakeSource, video
 from livetalk_core.training.distill import Distillation
 from livetalk_core.training.encoders import AudioTask, ImageTask
 from livetalk_core.training.flow import Denoiser, attend_plainly, estimate, guided_estimate, noised
-from livetalk_core.training.latents import Encoders, Pool, Preparation, encode_window, save_texts
+from livetalk_core.training.latents import (
+    CAPTIONS,
+    Encoders,
+    Pool,
+    Preparation,
+    encode_window,
+    prepare_take,
+    save_texts,
+)
 from livetalk_core.training.speech import SpeechFolder
+from livetalk_core.training.trainer import Schedule, Trainer
 from livetalk_core.training.vae import Phase, VAETask, calibrate, decode, moments
 
 SIZE = (48, 32)
@@ -71,6 +81,29 @@ def test_a_pool_holds_what_the_parts_make(pool, source, vae):
     assert not torch.equal(batch["latent"], pool.draw(1, 2)["latent"])
 
 
+def test_a_caption_is_the_prompt_of_its_own_take(source, vae, tmp_path):
+    class Captioned:
+        """A drawn scene with a prompt of its own."""
+
+        def __init__(self, index, size) -> None:
+            scene = source.scene(index, size)
+            self.frames, self.sound, self.film = scene.frames, scene.sound, scene.film
+            self.caption = ("", "she laughs")[index]
+
+    encoders = Encoders(vae, nano.audio_encoder("cpu"), nano.image_encoder("cpu", torch.float32))
+    list(Preparation(2, (SIZE,), windows=2).fill(tmp_path, Captioned, encoders, captions=["he sings", "she laughs"]))
+    save_texts(tmp_path, [torch.zeros(5, 32), torch.full((5, 32), 7.0)])
+    save_texts(tmp_path, [torch.full((5, 32), value) for value in (1.0, 2.0)], CAPTIONS)
+    batches = [Pool(tmp_path, 32).draw(step, 4) for step in range(6)]
+    first = prepare_take(source.scene(0, SIZE), encoders, 33, 2, 0)["reference"]
+    prompts = {True: set(), False: set()}
+    for batch in batches:
+        for text, reference in zip(batch["text"], batch["reference"], strict=True):
+            same = torch.allclose(reference[:, 0], first / 127.5 - 1)
+            prompts[same].add(float(text[0, 0]))
+    assert prompts == {True: {0.0, 7.0}, False: {0.0, 2.0}}
+
+
 def test_processes_share_the_shards_out_and_make_what_one_makes(pool, source, vae, tmp_path):
     encoders = Encoders(vae, nano.audio_encoder("cpu"), nano.image_encoder("cpu", torch.float32))
     preparation = Preparation(3, (SIZE,), windows=2, shard=2)
@@ -80,6 +113,24 @@ def test_processes_share_the_shards_out_and_make_what_one_makes(pool, source, va
     ]  # fmt: skip
     for path in (path for each in made for path in each):
         assert path.read_bytes() == (pool.shards[0].parent / path.name).read_bytes()
+
+
+def test_held_out_takes_are_never_trained_on_and_their_loss_is_recorded(pool, vae, transformer, tmp_path):
+    folder = pool.shards[0].parent
+    split = Pool(folder, 32, held=1)
+    assert (split.shards, split.held) == (pool.shards[:1], pool.shards[1:])
+    starts = {float(latent.sum()) for step in range(8) for latent in split.draw(step, 2)["latent"]}
+    held = {float(latent.sum()) for number in range(4) for latent in split.draw_held(number, 2)["latent"]}
+    assert not starts & held
+    with pytest.raises(InputError, match="2 of 2 shards"):
+        Pool(folder, 32, held=2)
+    task = Adaptation(transformer, vae, split, clips=1)
+    before = task.held_out()
+    assert before == task.held_out() and Adaptation(transformer, vae, pool, clips=1).held_out() == {}
+    Trainer(task, Schedule(steps=2, workers=0, log_every=1, held_every=2), tmp_path).run()
+    rows = [json.loads(row) for row in (tmp_path / "record.jsonl").read_text().splitlines()]
+    (recorded,) = [row["held out"] for row in rows if "held out" in row]
+    assert recorded == pytest.approx(task.held_out()["held out"], rel=1e-4) and recorded != before["held out"]
 
 
 def test_an_empty_pool_is_refused(tmp_path):

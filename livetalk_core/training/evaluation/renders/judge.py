@@ -37,7 +37,10 @@ class Judges:
         reference = first
         if self.reference is not None:
             reference = to_reference(load_image(self.reference), *render.size)[0]
-        syncnet = None if self.syncnet is None else SyncJudge(*map(open_network, self.syncnet), face)
+        syncnet = None
+        if self.syncnet is not None:
+            lips, sound = map(open_network, self.syncnet)
+            syncnet = SyncJudge(lips, sound, face)
         embedder = None if self.embedder is None else Embedder.of(open_network(self.embedder), face, reference)
         return Meter(face, reference, syncnet, embedder)
 

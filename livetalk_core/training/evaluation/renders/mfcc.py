@@ -21,7 +21,7 @@ def mfcc(sound_S: np.ndarray) -> np.ndarray:
     power = np.abs(np.fft.rfft(frames, TRANSFORM)) ** 2 / TRANSFORM
     energy = np.maximum(power.sum(1), LEAST)
     bands = np.log(np.maximum(power @ _filters().T, LEAST))
-    cepstrum = dct(bands, type=2, axis=1, norm="ortho")[:, :COEFFICIENTS]
+    cepstrum = np.asarray(dct(bands, type=2, axis=1, norm="ortho"))[:, :COEFFICIENTS]
     cepstrum *= 1 + LIFTER / 2 * np.sin(np.pi * np.arange(COEFFICIENTS) / LIFTER)
     cepstrum[:, 0] = np.log(energy)
     return cepstrum

@@ -63,7 +63,7 @@ class Render:
         frames = int(min(shown, source.seconds) * FRAMES_PER_SECOND + 1e-6)
         if frames < LEAST_SECONDS * FRAMES_PER_SECOND:
             raise InputError(
-                f"{path.name} is {frames / FRAMES_PER_SECOND:.2f} s long; {LEAST_SECONDS:.0f} s are needed"
+                f"{path.name} is {frames / FRAMES_PER_SECOND:.2f} s long; at least {LEAST_SECONDS:.0f} s are needed"
             )
         sound = source.read(0, frames * SAMPLES_PER_FRAME, SAMPLE_RATE, mono=True)[0]
         return cls(path, frames, begin, (reel.height, reel.width), standardize(torch.from_numpy(sound)))
