@@ -9,8 +9,9 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from ..errors import WorkerError
-from .launch import EXIT_SECONDS, Member, Source
+from .launch import EXIT_SECONDS, Source
 from .protocol import Disconnected, Message, pack
+from .reception import Member
 
 TICK, LONGEST_TICK = 0.5, 2.0
 """Seconds between two looks at the clock, and the most that one of them counts."""

@@ -20,9 +20,10 @@ from .. import errors
 from ..errors import LiveTalkError, WorkerError
 from ..hardware.machine import give_back_memory
 from .crew import Crew, Event
-from .launch import POLL_SECONDS, LocalWorkers, Member, RemoteWorkers, Source, gather_members
+from .launch import LocalWorkers, RemoteWorkers, Source, gather_members, starting
 from .meeting import unreachable
 from .protocol import Message, pack
+from .reception import POLL_SECONDS, Member
 
 SETUP = "set-up"
 
@@ -96,6 +97,8 @@ class Fleet:
         self._jobs = itertools.count(1)
         self.busy = False
         """Whether a job is under way."""
+        self.stage: str | None = None
+        """The kind of work at hand, such as `decode`; None between two jobs."""
         self.sent: dict[str, Any] = {}
         """What the running workers have been given to keep, by name; whoever sends it notes it here."""
 
@@ -129,9 +132,11 @@ class Fleet:
             logging.warning("%s ended or stopped between two jobs; starting new workers", names)
             self._end(politely=False)
         give_back_memory()
-        source = self._source()
+        with starting():
+            source = self._source()
         try:
-            members = gather_members(source, self._limits.start, self.poll)
+            with starting():
+                members = gather_members(source, self._limits.start, self.poll)
         except BaseException:
             source.close()
             raise
@@ -139,8 +144,10 @@ class Fleet:
         self.sent = {}
         try:
             fields, tensors = self._setup
+            with starting():
+                meeting = source.meet()
             crew = [[member.about["host"], member.about["process"]] for member in members]
-            for _ in self._run("setup", SETUP, {**fields, **source.meet(), "crew": crew}, tensors):
+            for _ in self._run("setup", SETUP, {**fields, **meeting, "crew": crew}, tensors):
                 pass
         except BaseException:
             self._end(politely=False)
@@ -177,7 +184,7 @@ class Fleet:
         job = next(self._jobs)
         data = pack(Message(kind, job, fields, tensors))  # what cannot be packed is no job that could be stopped
         progress = Progress(job, verb, set(range(len(crew.members))), crew.clock.now(), verb)
-        self.busy = True
+        self.busy, self.stage = True, verb
         try:
             crew.post(data)
             yield from self._follow(crew, progress, self.poll)
@@ -187,7 +194,7 @@ class Fleet:
             self._cancel(crew, progress)
             raise
         finally:
-            self.busy = False
+            self.busy, self.stage = False, None
         for pace, slowest in progress.slowest.items():
             crew.rates[pace] = max(crew.rates.get(pace, 0.0), slowest)
 
@@ -206,6 +213,7 @@ class Fleet:
                 progress.last = crew.clock.now()  # the consumer's time is not the workers'
             elif event.message.kind == "expects":
                 progress.pace, progress.work = event.message.fields["work"], event.message.fields["operations"]
+                self.stage = progress.pace
             elif event.message.kind == "meets":
                 (progress.meeting.add if event.message.fields["begins"] else progress.meeting.discard)(event.rank)
             else:

@@ -1,5 +1,6 @@
 """From nothing to connected workers: those of this machine are started, those of other hosts are waited for."""
 
+import errno
 import logging
 import queue
 import secrets
@@ -12,46 +13,29 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple
+from typing import Any
 
+import psutil
 import torch
+import torch.distributed as dist
 
 from .. import __version__
 from ..errors import InputError, WorkerError
 from ..hardware.machine import ROOT
 from .devices import MOST_PORT
 from .meeting import Meeting
-from .protocol import HANDSHAKE_SECONDS, Connection, Message, welcome
-from .secure import Tls, listener_tls
+from .protocol import DISCONNECTED, Message
+from .reception import POLL_SECONDS, Member, Reception
+from .secure import listener_tls
 
 LOOPBACK = "127.0.0.1"
 PROGRAM = (sys.executable, "-m", "livetalk_core", "worker")
 EXIT_SECONDS = 3
 """How long a worker may take to end by itself."""
-POLL_SECONDS = 0.1
-MOST_GUESTS = 64
-"""Connections that may be under way to say who they are."""
+STOPPED_SECONDS = 10
+"""After so long a process that has been stopped is not waited for any more."""
 UNEQUAL = 0.8
 """A device with less than this share of the largest one's free memory is worth a word."""
-
-
-class Member(NamedTuple):
-    """A connected worker and what it said of itself."""
-
-    connection: Connection
-    about: dict[str, Any]
-
-    @property
-    def rank(self) -> int:
-        """Its number among the workers; -1 before it has one."""
-        return -1 if self.about["rank"] is None else self.about["rank"]
-
-    def __str__(self) -> str:
-        about = self.about
-        where = "" if about["host"] == socket.gethostname() else f" on {about['host']}"
-        return (
-            f"worker {'' if self.rank < 0 else f'{self.rank} '}({about['device']}{where}, process {about['process']})"
-        )
 
 
 class LocalWorkers:
@@ -82,10 +66,18 @@ class LocalWorkers:
         code = self._processes[rank].poll()
         if code is None:
             return None
+        if code == DISCONNECTED:
+            return "lost its connection"
         if code >= 0:
             return f"ended with exit code {code}; its own message is in the log"
         hint = "; the system kills the largest process when memory runs out" if -code == signal.SIGKILL else ""
         return f"was killed by {signal.Signals(-code).name}{hint}"
+
+    def is_stopped(self, rank: int) -> bool:
+        """Whether a process lives and has been stopped."""
+        with suppress(psutil.Error, OSError):  # it has ended, or no file can be opened now
+            return psutil.Process(self._processes[rank].pid).status() == psutil.STATUS_STOPPED
+        return False
 
     def wait(self, rank: int) -> None:
         """Wait a moment for the end of a process whose connection has closed."""
@@ -94,9 +86,11 @@ class LocalWorkers:
 
     def close(self) -> None:
         """End what still runs. Returns when no process is left."""
-        for process in self._processes:
+        for rank, process in enumerate(self._processes):
             assert process.stdin
             process.stdin.close()
+            if self.is_stopped(rank):
+                process.kill()  # it would not notice
         until = time.monotonic() + EXIT_SECONDS
         for process in self._processes:
             try:
@@ -123,7 +117,7 @@ class LocalWorkers:
 
         threading.Thread(target=start_and_stay, name="LiveTalk workers", daemon=True).start()
         if (error := started.get()) is not None:
-            raise WorkerError(f"cannot start workers: {error}")
+            raise error
 
     def _process(self, rank: int, port: int) -> subprocess.Popen[bytes]:
         threads = max(1, torch.get_num_threads() // self.ranks)
@@ -172,6 +166,10 @@ class RemoteWorkers:
         """Not known from here."""
         return None
 
+    def is_stopped(self, rank: int) -> bool:
+        """Nor that."""
+        return False
+
     def wait(self, rank: int) -> None:
         """Nothing to wait for."""
 
@@ -184,85 +182,15 @@ class RemoteWorkers:
 Source = LocalWorkers | RemoteWorkers
 
 
-class Guest(NamedTuple):
-    """One that has connected and not yet said who it is."""
-
-    host: str
-    since: float
-    thread: threading.Thread
-
-
-class Reception:
-    """Lets workers in at an open port; a context, which turns away who is not in when it ends.
-
-    Each that comes is heard by a thread of its own: one that says nothing holds up neither the others nor a cancel. It
-    has `HANDSHAKE_SECONDS` for all that it has to say, and leaves before when too many have come after it.
-    """
-
-    def __init__(self, server: socket.socket, secret: bytes, tls: Tls | None = None) -> None:
-        self._server, self._secret, self._tls = server, secret, tls
-        self._guests: dict[socket.socket, Guest] = {}
-        self._refused: Counter[str] = Counter()
-        self._introduced: queue.SimpleQueue[tuple[socket.socket, Member]] = queue.SimpleQueue()
-        server.settimeout(POLL_SECONDS)
-
-    def __enter__(self) -> "Reception":
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        for connected, guest in self._guests.items():
-            _shut(connected)
-            guest.thread.join()
-            connected.close()
-        for host, count in self._refused.items():
-            if count > 1:
-                logging.warning("%d connections from %s were refused", count, host)
-
-    def next(self) -> Member | None:
-        """One that has shown that it knows the secret, if there is one now; its connection is the caller's."""
-        self._turn_away()
-        try:
-            connected, (host, *_) = self._server.accept()
-        except TimeoutError:
-            pass
-        except OSError as error:  # no descriptors are left: those that hold them leave before long
-            logging.warning("cannot let a worker in (%s); waiting", error.strerror)
-            time.sleep(POLL_SECONDS)
-        else:
-            thread = threading.Thread(target=self._hear, args=(connected, host), daemon=True)
-            self._guests[connected] = Guest(host, time.monotonic(), thread)
-            thread.start()
-        if self._introduced.empty():
-            return None
-        connected, member = self._introduced.get()
-        self._guests.pop(connected, None)
-        return member
-
-    def _turn_away(self) -> None:
-        """Forget those who have left; end the time of those who take too long, and of the oldest where all are many."""
-        self._guests = {each: guest for each, guest in self._guests.items() if each.fileno() >= 0}
-        oldest = list(self._guests)[: max(0, len(self._guests) - MOST_GUESTS)]
-        late = time.monotonic() - HANDSHAKE_SECONDS
-        for connected in {*oldest, *(each for each, guest in self._guests.items() if guest.since < late)}:
-            _shut(connected)
-
-    def _hear(self, connected: socket.socket, host: str) -> None:
-        """Shake hands and hear who it is; strangers are turned away, with a line in the log for each host's first."""
-        try:
-            connection = welcome(connected, self._secret, self._tls)
-            member = Member(connection, dict(connection.receive().fields))
-            self._introduced.put((connected, member))
-        except (WorkerError, OSError) as error:
-            self._refused[host] += 1
-            if self._refused[host] == 1:
-                logging.warning("a connection from %s was refused: %s", host, error)
-            connected.close()
-
-
-def _shut(connected: socket.socket) -> None:
-    """Wake who waits for this socket; its thread closes it."""
-    with suppress(OSError):  # it has gone by itself
-        connected.shutdown(socket.SHUT_RDWR)
+@contextmanager
+def starting() -> Iterator[None]:
+    """What the system refuses while workers are started (a port, a file, a process) as a `WorkerError`."""
+    try:
+        yield
+    except (OSError, dist.DistError) as error:
+        full = isinstance(error, OSError) and error.errno == errno.EMFILE
+        advice = ": close some, or raise the limit (ulimit -n)" * full
+        raise WorkerError(f"cannot start workers: {error}{advice}") from None
 
 
 def gather_members(source: Source, seconds: float, poll: Callable[[], None]) -> list[Member]:
@@ -272,12 +200,13 @@ def gather_members(source: Source, seconds: float, poll: Callable[[], None]) -> 
     """
     members: dict[int, Member] = {}
     unnumbered: dict[Any, Member] = {}
+    stops = Counter[int]()
     try:
         with source.listen() as server, Reception(server, source.secret, source.tls) as reception:
             until = time.monotonic() + seconds
             while len(members) + len(unnumbered) < source.ranks:
                 poll()
-                _check_start(source, members, until, seconds)
+                _check_start(source, members, stops, until, seconds)
                 member = reception.next()
                 if member is not None:
                     _check_member(member, source.ranks)
@@ -293,11 +222,19 @@ def gather_members(source: Source, seconds: float, poll: Callable[[], None]) -> 
     return [members[rank] for rank in range(source.ranks)]
 
 
-def _check_start(source: Source, members: dict[int, Member], until: float, seconds: float) -> None:
-    missing = [rank for rank in range(source.ranks) if rank not in members]
-    for rank in missing:
+def _check_start(source: Source, members: dict[int, Member], stops: Counter[int], until: float, seconds: float) -> None:
+    """Raise `WorkerError` where a worker will not come. `stops` counts, for each, the looks at which it was stopped.
+
+    Looks, not seconds: this process may have been stopped, too.
+    """
+    for rank in range(source.ranks):
+        when = "while others were awaited" if rank in members else "before it connected"
         if fate := source.fate(rank):
-            raise WorkerError(f"worker {rank} {fate}, before it connected")
+            raise WorkerError(f"worker {rank} {fate}, {when}")
+        stops[rank] = stops[rank] + 1 if source.is_stopped(rank) else 0
+        if stops[rank] * POLL_SECONDS > STOPPED_SECONDS:
+            raise WorkerError(f"worker {rank} has been stopped for {STOPPED_SECONDS} s, {when}")
+    missing = [rank for rank in range(source.ranks) if rank not in members]
     if time.monotonic() > until:
         names = ", ".join(str(rank) for rank in missing)
         raise WorkerError(f"{len(missing)} of {source.ranks} workers ({names}) have not connected in {seconds:.0f} s")

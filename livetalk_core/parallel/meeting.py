@@ -16,7 +16,7 @@ import torch.distributed as dist
 from .collectives import Group, exchange, finish
 
 if TYPE_CHECKING:
-    from .launch import Member
+    from .reception import Member
 
 COLLECTIVE_TIMEOUT = timedelta(hours=2)
 """Beyond every limit of the controller's, who can tell a wedged rank from one that waits for it."""

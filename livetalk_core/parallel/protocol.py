@@ -32,6 +32,8 @@ TCP_INFO, UNANSWERED, LAST_ANSWER = 11, 24, 56
 NONCE_BYTES = PROOF_BYTES = 32
 MOST_HEADER, MOST_BODY = 2**24, 2**36
 """Bytes beyond which a length is not believed."""
+DISCONNECTED = 71
+"""A worker's exit code when it has lost its controller."""
 STRANGER = "the sender is no LiveTalk of this version: use the same on all machines"
 _OPENING = struct.Struct(">8sH")
 _LENGTHS = struct.Struct(">IQ")

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import threading
 import time
 from contextlib import closing
@@ -11,6 +12,7 @@ import torch
 from faulty_fleets import LIMITS, Button, count, processes_of, wait_until_gone
 
 from livetalk_core.errors import Cancelled, InputError, WorkerError
+from livetalk_core.parallel import launch
 
 
 def test_workers_stay_warm_and_end_with_the_fleet(faulty):
@@ -124,3 +126,38 @@ def test_the_message_about_a_start_that_fails_names_the_worker(faulty, monkeypat
     fleet._source = lambda: source
     with pytest.raises(WorkerError, match=r"worker [01] ended with exit code 2"):
         fleet.start()
+
+
+def test_a_worker_that_is_stopped_before_it_connects_is_named(faulty, monkeypatch):
+    monkeypatch.setattr(launch, "STOPPED_SECONDS", 1)
+    fleet = faulty(2)
+    source = fleet._source()
+    stopped = []
+
+    def stop_one():
+        if len(source._processes) == 2 and not stopped:
+            os.kill(source._processes[1].pid, signal.SIGSTOP)
+            stopped.append(source._processes[1].pid)
+
+    fleet._source, fleet.poll = lambda: source, stop_one
+    with pytest.raises(WorkerError, match=r"^worker 1 has been stopped for 1 s, before it connected$"):
+        fleet.start()
+    assert wait_until_gone(stopped) == []
+
+
+def test_a_worker_whose_connection_is_cut_is_named(faulty):
+    fleet = faulty(2)
+    fleet.start()
+    threading.Timer(1, lambda: fleet.members[1].connection._socket.shutdown(socket.SHUT_RDWR)).start()
+    with pytest.raises(WorkerError, match=r"^worker 1 \(cpu, process \d+\) lost its connection, during count"):
+        count(fleet, steps=1000, seconds=0.1)
+    assert count(fleet) == [0, 1, 2]
+
+
+def test_the_stage_is_that_of_the_work_at_hand(faulty):
+    fleet = faulty(1)
+    assert fleet.stage is None
+    with closing(fleet.run("count", {"steps": 2}, {"x": torch.ones(4)})) as messages:
+        next(messages)
+        assert fleet.stage == "count"
+    assert fleet.stage is None

@@ -36,6 +36,9 @@ class FakeWorkers:
     def fate(self, rank):
         return None
 
+    def is_stopped(self, rank):
+        return False
+
     def wait(self, rank):
         pass
 

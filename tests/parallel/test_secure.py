@@ -12,9 +12,8 @@ import torch
 
 from livetalk_core import __version__
 from livetalk_core.errors import WorkerError
-from livetalk_core.parallel import launch
-from livetalk_core.parallel.launch import MOST_GUESTS, Reception
 from livetalk_core.parallel.protocol import Disconnected, Message, introduce, welcome
+from livetalk_core.parallel.reception import MOST_GUESTS, Reception
 from livetalk_core.parallel.secure import SecureSocket, listener_tls, worker_context
 
 SECRET = b"a secret of this fleet"
@@ -197,7 +196,7 @@ def test_without_descriptors_it_waits_until_there_are_some(tls, caplog):
 
 
 def test_one_that_sends_byte_by_byte_has_no_more_time_than_others(tls, monkeypatch):
-    monkeypatch.setattr(launch, "HANDSHAKE_SECONDS", 1)
+    monkeypatch.setattr("livetalk_core.parallel.reception.HANDSHAKE_SECONDS", 1)
     with reception(tls) as (receiving, address), socket.create_connection(address) as slow:
         begin, opening = time.monotonic(), client_hello()
         with suppress(OSError):

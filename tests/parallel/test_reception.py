@@ -1,0 +1,39 @@
+"""What the system refuses while workers are awaited is said, and not for ever waited out."""
+
+import errno
+
+import pytest
+
+from livetalk_core.errors import WorkerError
+from livetalk_core.parallel import reception
+from livetalk_core.parallel.launch import starting
+from livetalk_core.parallel.reception import Reception
+
+
+class FullServer:
+    """No descriptor is left for one that waits to be let in."""
+
+    def settimeout(self, _):
+        pass
+
+    def accept(self):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+
+def test_a_process_without_descriptors_says_so(monkeypatch):
+    monkeypatch.setattr(reception, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(reception, "FULL_SECONDS", 0.1)
+    receiving, looks = Reception(FullServer(), b"a secret"), 0
+    with (
+        pytest.raises(WorkerError, match=r"Too many open files: close some, or raise the limit \(ulimit -n\)$"),
+        starting(),
+    ):
+        while True:
+            assert receiving.next() is None
+            looks += 1
+    assert looks == 10
+
+
+def test_other_errors_of_the_system_are_named_too():
+    with pytest.raises(WorkerError, match=r"^cannot start workers: \[Errno 98\] in use$"), starting():
+        raise OSError(errno.EADDRINUSE, "in use")
