@@ -32,9 +32,16 @@ def verify(_: "Job") -> Any:
     return VerifyRunner()
 
 
+def bench(job: "Job") -> Any:
+    """A preset's engine of random weights."""
+    from .bench.runner import BenchRunner
+
+    return BenchRunner.of(job)
+
+
 PAUSE = 1
 """Seconds between the end of a worker and the next one."""
-RUNNERS = {"engine": engine, "verify": verify}
+RUNNERS = {"engine": engine, "verify": verify, "bench": bench}
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -44,7 +51,11 @@ def add_options(command: argparse.ArgumentParser) -> None:
         "--secret-file", help=f"the fleet's secret ({SECRET_VARIABLE} in the environment does, too); - reads it from "
         "standard input and ends the worker with it",
     )  # fmt: skip
-    command.add_argument("--stay", action="store_true", help="be started anew after each render, until Ctrl-C")
+    command.add_argument(
+        "--stay", action="store_true",
+        help="serve one render after the other with its weights kept, started anew after a failure, until Ctrl-C",
+    )  # fmt: skip
+    command.add_argument("--again", action="store_true", help=argparse.SUPPRESS)  # what --stay starts
     command.add_argument("--device", help="cpu, cuda:1 ... (default: the GPU of torchrun's local rank, or the CPU)")
     command.add_argument(
         "--rank", type=int, help="this worker's number (default: torchrun's, or what the controller gives)"
@@ -60,16 +71,17 @@ def run(options: argparse.Namespace) -> int:
         return stay(sys.argv[1:])
     from ..parallel.worker import place_of, serve
 
-    settings = {name: value for name, value in vars(options).items() if name not in ("run", "stay")}
-    return serve(place_of(**settings), RUNNERS)
+    settings = {name: value for name, value in vars(options).items() if name not in ("run", "stay", "again")}
+    return serve(place_of(**settings), RUNNERS, options.again)
 
 
 def stay(arguments: Sequence[str], program: Sequence[str] = (sys.executable, "-m", "livetalk_core")) -> int:
     """Start the worker that `arguments` describe, again whenever it has ended, until Ctrl-C; the exit code.
 
-    A process of its own each time: after a failure, what is left of one may wait for other ranks for ever.
+    One process serves render after render, and keeps its weights. After a failure, or when none has come for long, it
+    is a new one: what is left of the old one may wait for other ranks for ever.
     """
-    command = [*program, *(word for word in arguments if word != "--stay")]
+    command = [*program, *(word for word in arguments if word != "--stay"), "--again"]
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     process: subprocess.Popen[bytes] | None = None

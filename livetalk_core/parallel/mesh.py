@@ -110,6 +110,14 @@ def _new_group(ranks: tuple[int, ...]) -> Group:
     return group
 
 
+def end_groups() -> None:
+    """End all process groups; others may be made afterwards."""
+    _new_group.cache_clear()
+    _made.clear()
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def exchanges() -> int:
     """How many exchanges this process has begun, in all of its groups: as long as it grows, ranks get on."""
     if not dist.is_initialized():

@@ -36,8 +36,8 @@ from ..hardware.machine import available_memory, choose_device
 from . import collectives
 from .devices import address
 from .meeting import join
-from .mesh import exchanges
-from .protocol import Connection, Disconnected, Message, introduce
+from .mesh import end_groups, exchanges
+from .protocol import DISCONNECTED, Connection, Disconnected, Message, introduce
 
 HEARTBEAT_SECONDS = 1
 UNANSWERED_SECONDS = 15
@@ -124,18 +124,23 @@ class Worker:
         self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._cancelled = -1
         self._runner: Runner = None
-        self._main = threading.get_ident()
+        self._main, self._ended = threading.get_ident(), threading.Event()
 
     def serve(self) -> int:
         """Run jobs until the controller says goodbye; the exit code. Raises `WorkerError` where it is not wanted."""
         self.connection.send(Message("hello", fields=self._describe()))  # before any sign of life
-        for work in (self._listen, self._beat):
-            threading.Thread(target=work, daemon=True).start()
+        threads = [threading.Thread(target=work, daemon=True) for work in (self._listen, self._beat)]
+        for thread in threads:
+            thread.start()
         while (message := self._inbox.get()).kind != "goodbye":
             self.connection.send(self._answer(message))
         if fault := message.fields.get("fault"):
             raise WorkerError(f"the controller has refused this worker, which {fault}")
-        dist.destroy_process_group()
+        self._ended.set()
+        for thread in threads:
+            thread.join()
+        end_groups()
+        self.connection.close()
         return 0
 
     def is_cancelled(self, job: int) -> bool:
@@ -191,7 +196,7 @@ class Worker:
                 if message.kind == "goodbye":
                     return
         except Disconnected:
-            os._exit(1)  # the main thread may wait in a collective for ever
+            os._exit(DISCONNECTED)  # the main thread may wait in a collective for ever
         except WorkerError as error:
             logging.error("%s", error)
             os._exit(1)
@@ -199,12 +204,11 @@ class Worker:
     def _beat(self) -> None:
         """Say again and again that this process lives, and where it is; end it when the controller's host is gone."""
         unanswered = 0
-        while True:
-            time.sleep(HEARTBEAT_SECONDS)
+        while not self._ended.wait(HEARTBEAT_SECONDS):
             try:
                 unanswered = unanswered + 1 if self.connection.is_unanswered(UNANSWERED_SECONDS) else 0
                 if unanswered > 1:  # not just sent, after a long stop of this process
-                    os._exit(1)
+                    os._exit(DISCONNECTED)
                 place = whereabouts(sys._current_frames().get(self._main))
                 self.connection.send(Message("alive", fields={**place, "exchanges": exchanges()}))
             except (WorkerError, OSError):
@@ -302,12 +306,22 @@ def end_with_parent() -> bytes:
     return secret
 
 
-def serve(place: Place, runners: Runners) -> int:
-    """Be a worker until the controller ends it; the exit code."""
+def serve(place: Place, runners: Runners, again: bool = False) -> int:
+    """Be a worker until the controller ends it; the exit code. Then look for the next one if `again`.
+
+    Only the end that a controller wishes for has a next one: after any other, what is left may wait for other ranks.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the controller decides
     if place.device.type == "cuda":
         torch.cuda.set_device(place.device)
-    return Worker(place, connect(place.controller, place.secret, place.secure), runners).serve()
+    while True:
+        worker = Worker(place, connect(place.controller, place.secret, place.secure), runners)
+        try:
+            code = worker.serve()
+        except Disconnected:  # found by the main thread before the one that listens
+            return DISCONNECTED
+        if code or not again:
+            return code
 
 
 def keep_to_this_host() -> None:

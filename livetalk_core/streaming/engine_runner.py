@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from math import prod
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.distributed as dist
@@ -16,7 +16,7 @@ from ..checkpoints.load import transformer_part, vae_part
 from ..config import Guidance, LTXVAEConfig, TransformerConfig, VAEConfig
 from ..errors import InputError
 from ..hardware.kernels import Call, Shape, choose_attention
-from ..hardware.machine import available_memory
+from ..hardware.machine import available_memory, give_back_memory
 from ..hardware.placement import Placement, layers_of, place
 from ..models import operations
 from ..models.codec import build_vae
@@ -32,6 +32,7 @@ from ..parallel.worker import Job
 from .avatar import Avatar
 from .engine import LocalEngine, OnStep
 from .fleet_engine import AVATAR, Ways
+from .kept_weights import weights_of
 from .session import ChunkEnd
 from .whole_chunks import session_of, state_tensors
 
@@ -43,8 +44,11 @@ NO_VAE: Any = None
 class EngineRunner:
     """Answers each of the engine's verbs with reports."""
 
-    def __init__(self, engine: LocalEngine, dtype: torch.dtype) -> None:
-        self.engine, self.dtype = engine, dtype
+    _kept: ClassVar["tuple[Any, EngineRunner] | None"] = None
+    """What tells the weights of this process's last set-up from others, and its runner."""
+
+    def __init__(self, engine: LocalEngine, dtype: torch.dtype, mesh: Mesh) -> None:
+        self.engine, self.dtype, self.mesh = engine, dtype, mesh
         self._avatar: Avatar | None = None
         self._negative: Tensor | None = None
         self._unpatch: Callable[[], None] = lambda: None
@@ -52,18 +56,38 @@ class EngineRunner:
     @classmethod
     def of(cls, setup: Job) -> "EngineRunner":
         """The runner of a set-up as `engine_setup` makes it."""
-        fields, device = setup.fields, setup.device
-        dtype = getattr(torch, fields["dtype"])
+        fields, device, dtype = setup.fields, setup.device, dtype_of(setup)
+        weights = weights_of(fields, device)
+        runner = cls.splitting(cls._transformer(weights, setup), setup)
+        cls._kept = None if weights is None else (weights, runner)
+        if fields["own_vae"]:
+            runner.engine.vae = split_vae(load_vae(fields["model"], dtype, device))
+        return runner
+
+    @classmethod
+    def _transformer(cls, weights: Any, setup: Job) -> Transformer:
+        """The transformer of a set-up: that of this process's last one where its weights are the same, or loaded."""
+        kept, cls._kept = cls._kept, None
+        if kept is not None and kept[0] == weights:
+            kept[1]._unpatch()
+            return kept[1].engine.transformer
+        if kept is not None:
+            del kept
+            give_back_memory()
+        model, sharded, patch = (setup.fields[name] for name in ("model", "sharded", "patch"))
+        fp8 = Ways(*setup.fields["ways"]).fp8
+        return load_transformer(model, dtype_of(setup), setup.device, sharded, patch, fp8)
+
+    @classmethod
+    def splitting(cls, transformer: Transformer, setup: Job) -> "EngineRunner":
+        """The runner that computes this rank's share of a transformer, as the set-up says; without a VAE."""
+        fields, device, dtype = setup.fields, setup.device, dtype_of(setup)
         ways = Ways(*fields["ways"])
-        transformer = load_transformer(fields["model"], dtype, device, fields["sharded"], fields["patch"], ways.fp8)
         with setup.meeting():
             mesh = mesh_of(transformer.config.num_heads, ways.mesh, [host for host, _ in fields["crew"]], device)
         split = split_sequence(transformer, mesh, fields["send_fp8"])
         attention = choose_attention(ways.attention, shape_of(transformer.config, mesh, device, dtype))
-        runner = cls(LocalEngine(split, NO_VAE, device, attention=attention, compiled=ways.compiled), dtype)
-        if fields["own_vae"]:
-            runner.engine.vae = split_vae(load_vae(fields["model"], dtype, device))
-        return runner
+        return cls(LocalEngine(split, NO_VAE, device, attention=attention, compiled=ways.compiled), dtype, mesh)
 
     def take_vae(self, job: Job) -> None:
         """Use the VAE whose weights are sent."""
@@ -151,6 +175,11 @@ class Announced:
         """See `Engine.encode`."""
         self._job.expect("encode", frames.numel())
         return self.engine.encode(frames, noise)
+
+
+def dtype_of(setup: Job) -> torch.dtype:
+    """Of the weights."""
+    return getattr(torch, setup.fields["dtype"])
 
 
 def mesh_of(heads: int, mesh: Sequence[int] | None, hosts: Sequence[str], device: torch.device) -> Mesh:

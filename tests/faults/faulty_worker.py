@@ -65,6 +65,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     add_options(parser)
     options = vars(parser.parse_args())
-    if options.pop("stay"):
+    stays, again = options.pop("stay"), options.pop("again")
+    if stays:
         sys.exit(stay(sys.argv[1:], (sys.executable, __file__)))
-    sys.exit(serve(place_of(**options), {"faulty": FaultyRunner}))
+    sys.exit(serve(place_of(**options), {"faulty": FaultyRunner}, again))

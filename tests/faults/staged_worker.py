@@ -61,6 +61,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     add_options(parser)
     options = vars(parser.parse_args())
-    del options["stay"]
+    del options["stay"], options["again"]
     place = place_of(**options)
     sys.exit(serve(place, {**RUNNERS, "engine": staged(place.rank)}))

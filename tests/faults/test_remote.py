@@ -58,19 +58,27 @@ def test_two_nodes_are_one_fleet_after_each_failure_and_end_in_peace():
             node.wait()
 
 
-def test_workers_that_stay_come_back_by_themselves_and_are_given_their_ranks():
-    """For two renders, and after a failure, without torchrun."""
+def test_workers_that_stay_serve_again_and_come_back_after_a_failure():
+    """Two renders on the same processes, which are given their ranks each time; new ones after a worker is killed."""
     controller = free_port()
     environment = {**os.environ, "LIVETALK_SECRET": SECRET.decode(), "GLOO_SOCKET_IFNAME": "lo"}
     command = [sys.executable, PROGRAM[1], "--connect", f"{ADDRESSES[0]}:{controller}", "--device", "cpu", "--stay"]
     hosts = [subprocess.Popen(command, env=environment) for _ in range(2)]
     processes = []
     try:
-        for _ in range(2):
+        for _ in range(3):
             with remote_fleet((ADDRESSES[0], controller), 2, SECRET, "faulty", limits=LIMITS) as fleet:
                 assert count(fleet) == [0, 1, 2]
                 processes += processes_of(fleet)
-        assert len(set(processes)) == 4
+        assert len(set(processes)) == 2
+        with remote_fleet((ADDRESSES[0], controller), 2, SECRET, "faulty", limits=LIMITS) as fleet:
+            fleet.start()
+            os.kill(processes[0], signal.SIGKILL)
+            with pytest.raises(WorkerError, match="closed its connection"):
+                count(fleet, steps=1000, seconds=0.1)
+            assert count(fleet) == [0, 1, 2]
+            assert processes[0] not in processes_of(fleet)
+            processes += processes_of(fleet)
     finally:
         for host in hosts:
             host.send_signal(signal.SIGINT)

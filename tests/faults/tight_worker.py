@@ -17,7 +17,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     add_options(parser)
     options = vars(parser.parse_args())
-    del options["stay"]
+    del options["stay"], options["again"]
     place = worker.place_of(**options)
     gpu = torch.device("cuda", place.rank)
     free = int(float(os.environ["LIVETALK_TEST_FREE"].split()[place.rank]) * 2**30)
