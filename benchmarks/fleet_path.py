@@ -38,10 +38,10 @@ class RandomSound:
         return drawn.unfold(0, 5, 1).movedim(-1, 1).contiguous()[None]
 
 
-def session_of(fleet: Fleet, height: int, width: int, chunks: int) -> Session:
-    """So many chunks of the embedded model."""
+def session_of(fleet: Fleet, height: int, width: int, chunks: int, steps: int = 2) -> Session:
+    """So many chunks of the embedded model, of so many steps."""
     model = open_model("nano", "cpu", torch.float32)
-    config, stream = model.preset.transformer, StreamConfig(height=height, width=width, steps=2)
+    config, stream = model.preset.transformer, StreamConfig(height=height, width=width, steps=steps)
     generator = torch.Generator().manual_seed(1)
     reference = torch.rand(1, 3, 1, height, width, generator=generator) * 2 - 1
     clip = torch.randn(1, 257, config.clip_dim, generator=generator)

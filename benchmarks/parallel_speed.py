@@ -1,6 +1,6 @@
-"""Two worker processes against one: a transformer step and a decode, of one thread each.
+"""Two worker processes against one: a transformer step, a decode and a whole chunk, of one thread each.
 
-    python -m benchmarks.parallel_speed [--pairs 7] [--side 384] [--devices cpu cpu] [--json FILE]
+    python -m benchmarks.parallel_speed [PART ...] [--pairs 7] [--side 384] [--devices cpu cpu] [--json FILE]
 
 Both fleets are started and warm before the first pair; a pair runs one and the other, in turns of first and second.
 The median of the pairs' ratios is what counts. On a machine with other work the wall clock tells little: the CPU
@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.fleet_path import session_of
 from livetalk_core.hardware.machine import describe
 from livetalk_core.parallel.fleet import Fleet, local_fleet
 from livetalk_core.presets import PRESETS
@@ -26,9 +27,12 @@ from livetalk_core.streaming.avatar import Avatar
 from livetalk_core.streaming.fleet_engine import FleetEngine, engine_setup
 from livetalk_core.streaming.session import ignore_step
 
+PARTS = ("transformer step", "decode", "chunk")
+SEED = 7
+
 
 def works(engine: FleetEngine, side: int) -> dict[str, Callable[[], Any]]:
-    """What is timed, on the embedded model's widths."""
+    """What is timed, on the embedded model's widths; a chunk is computed as a whole, from its sound to its pixels."""
     preset = PRESETS["nano"]
     config, stream = preset.transformer, preset.stream
     shape = VideoShape(stream.frame_num, side, side).latent(preset.geometry)
@@ -37,11 +41,14 @@ def works(engine: FleetEngine, side: int) -> dict[str, Callable[[], Any]]:
     cond, clip = torch.randn(config.in_dim - config.out_dim, *shape), torch.randn(1, 65, config.clip_dim)
     avatar = Avatar(torch.rand(1, 3, 1, side, side), cond, clip, torch.randn(16, config.text_dim))
     noise = latent[None]
+    session = session_of(engine.fleet, side, side, 1, stream.steps)
+    session.pixels = True
     return {
         "transformer step": lambda: engine.denoise(
             avatar, windows, avatar.first_motion(preset.geometry), noise, ignore_step
         ),
         "decode": lambda: list(engine.decode(latent)),
+        "chunk": lambda: list(session.run(session.start(SEED))),
     }
 
 
@@ -86,6 +93,7 @@ def start(devices: Sequence[str]) -> Fleet:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", choices=PARTS, default=PARTS, help="what is timed (default: all)")
     parser.add_argument("--pairs", type=int, default=7, help="pairs of runs of each part")
     parser.add_argument("--side", type=int, default=384, help="width and height in pixels (small: sending weighs more)")
     parser.add_argument("--devices", nargs="+", default=("cpu", "cpu"), help="of the several workers")
@@ -93,7 +101,7 @@ def main() -> None:
     options = parser.parse_args()
     with start(options.devices[:1]) as one, start(options.devices) as several:
         both = [works(FleetEngine(fleet), options.side) for fleet in (one, several)]
-        parts = {part: compare(both[0][part], both[1][part], (one, several), options.pairs) for part in both[0]}
+        parts = {part: compare(both[0][part], both[1][part], (one, several), options.pairs) for part in options.parts}
     preset = PRESETS["nano"]
     shape = VideoShape(preset.stream.frame_num, options.side, options.side)
     tokens = shape.latent(preset.geometry).tokens(preset.geometry)
@@ -104,7 +112,11 @@ def main() -> None:
     for part, runs in parts.items():
         faster = runs["faster"]
         seconds = statistics.median(run["wall"] for run in runs["one"])
-        print(f"{part}: {seconds:.2f} s on one; {faster['wall']:.2f} times faster (CPU time: {faster['cpu']:.2f})")
+        ratios = sorted(one["wall"] / two["wall"] for one, two in zip(runs["one"], runs["several"], strict=True))
+        print(
+            f"{part}: {seconds:.2f} s on one; {faster['wall']:.2f} times faster ({ratios[0]:.2f} to {ratios[-1]:.2f}; "
+            f"CPU time: {faster['cpu']:.2f})"
+        )
     if options.json:
         size = {"side": options.side, "frames": shape.frames, "tokens": tokens}
         record = {"preset": "nano", **size, "devices": options.devices, "load": os.getloadavg(), **parts}

@@ -5,8 +5,8 @@
 Nothing is computed: the split model runs on the meta device, once for every rank, and its collectives only note their
 sizes. `--write` keeps the record in docs/figures/parallel_work.json and the table in docs/parallel_work.md.
 
-Least work: 1/N of the whole. Least bytes: Ulysses' four all-to-alls (queries, keys, values, result) of the rank's
-tokens, of which all leave the rank but its own heads' part; a ring's hops come on top.
+Least work: 1/N of the whole. Least bytes of a mesh: an N-th of the tokens, without padding, four times (queries, keys,
+values, result), of which all leave the rank but its own heads' part; and its keys and values once for each hop.
 """
 
 import argparse
@@ -28,9 +28,10 @@ from livetalk_core.config import TransformerConfig
 from livetalk_core.hardware.memory import weight_bytes
 from livetalk_core.models.attention import attend
 from livetalk_core.models.transformer import Transformer
-from livetalk_core.parallel import collectives, sequence
+from livetalk_core.parallel import sequence
 from livetalk_core.parallel.mesh import Mesh, degrees
 from livetalk_core.parallel.sequence import Share, split_sequence
+from livetalk_core.parallel.traffic import counted
 from livetalk_core.parallel.weights import sharded_bytes
 from livetalk_core.presets import PRESETS
 from livetalk_core.shapes import LatentShape, VideoShape
@@ -67,11 +68,8 @@ class Ranks(NamedTuple):
     rank: int
 
 
-class Recorder:
-    """Stands in for torch.distributed: counts the bytes that leave this rank, by group, and moves nothing."""
-
-    def __init__(self) -> None:
-        self.sent: Counter[str] = Counter()
+class Nowhere:
+    """Stands in for torch.distributed: moves nothing."""
 
     def get_world_size(self, group: Ranks) -> int:
         return group.count
@@ -79,15 +77,11 @@ class Recorder:
     def get_rank(self, group: Ranks) -> int:
         return group.rank
 
-    def all_to_all_single(
-        self, _: Tensor, sent: Tensor, __: Any = None, counts: Sequence[int] | None = None, *, group: Ranks, **___: Any
-    ) -> Any:
-        own = counts[group.rank] if counts else sent.shape[0] / group.count
-        self.sent["hops" if counts else "all-to-all"] += round((sent.shape[0] - own) * sent[:1].nbytes)
+    def all_to_all_single(self, *_: Any, **__: Any) -> "Nowhere":
         return self
 
-    def all_gather(self, _: Tensor, sent: Tensor, *, group: Ranks) -> None:
-        self.sent["gather"] += (group.count - 1) * sent.nbytes
+    def all_gather(self, *_: Any, **__: Any) -> None:
+        """Nothing is received."""
 
     def wait(self) -> None:
         """Nothing is under way."""
@@ -99,17 +93,11 @@ def counted_part(q_BLND: Tensor, k_BSND: Tensor, v_BSND: Tensor) -> tuple[Tensor
 
 
 @contextmanager
-def recording() -> Iterator[Recorder]:
+def recording() -> Iterator[Counter[str]]:
     """Collectives are noted instead of run."""
-    recorder = Recorder()
-    with (
-        patch.object(collectives, "dist", recorder),
-        patch.object(collectives, "_all_gather", recorder.all_gather),
-        patch.object(
-            sequence, "attend_partly", lambda q, k, v: (attend(q, k, v), q.new_empty(q.shape[:3], dtype=torch.float32))
-        ),
-    ):
-        yield recorder
+    nowhere = Nowhere()
+    with counted(nowhere, nowhere.all_gather) as sent, patch.object(sequence, "attend_partly", counted_part):
+        yield sent
 
 
 def place(ranks: int, ulysses: int, rank: int) -> Mesh:
@@ -123,7 +111,7 @@ def step(
     config: TransformerConfig, shape: LatentShape, mesh: Mesh | None, send_fp8: bool = False
 ) -> tuple[int, Counter[str]]:
     """Floating-point operations and bytes sent of one rank's forward; of the whole model without a mesh."""
-    with recording() as recorder, torch.device("meta"), torch.inference_mode():
+    with recording() as sent, torch.device("meta"), torch.inference_mode():
         model = Transformer(config, dtype=torch.bfloat16)
         context = model.embed_context(torch.empty(1, 1, config.text_dim), torch.empty(1, 257, config.clip_dim))
         frames = shape.video(config.geometry).frames
@@ -135,7 +123,7 @@ def step(
         cond = torch.empty(1, config.in_dim - config.out_dim, *shape)
         with FlopCounterMode(display=False) as counter:
             model(latent, torch.empty(1), cond, context, audio)
-    return counter.get_total_flops(), recorder.sent
+    return counter.get_total_flops(), sent
 
 
 def count(config: TransformerConfig, shape: LatentShape, ranks: int, ulysses: int, single: int) -> dict[str, Any]:
@@ -144,7 +132,6 @@ def count(config: TransformerConfig, shape: LatentShape, ranks: int, ulysses: in
     flops, sent = zip(*(step(config, shape, mesh) for mesh in meshes), strict=True)
     sent_fp8 = [step(config, shape, mesh, send_fp8=True)[1] for mesh in meshes]
     tokens = Share(shape.grid(config.geometry), meshes[0]).size
-    least = 4 * tokens * config.dim * torch.bfloat16.itemsize * (ulysses - 1) // ulysses
     per_block, fp8 = (
         {name: max(each[name] for each in ways) / config.num_layers for name in ("all-to-all", "hops")}
         for ways in (sent, sent_fp8)
@@ -157,10 +144,26 @@ def count(config: TransformerConfig, shape: LatentShape, ranks: int, ulysses: in
         "flops": max(flops),
         "work": max(flops) * ranks / single,
         "all_to_all_bytes_per_block": per_block["all-to-all"],
-        "least_all_to_all_bytes_per_block": least,
         "ring_bytes_per_block": per_block["hops"],
+        "sent_bytes_per_block": per_block["all-to-all"] + per_block["hops"],
+        **least_bytes(
+            shape.tokens(config.geometry) / ranks * config.dim * torch.bfloat16.itemsize, ulysses, ranks // ulysses
+        ),
         "fp8_bytes_per_block": fp8["all-to-all"] + fp8["hops"],
         "join_bytes_per_step": max(each["gather"] for each in sent),
+    }
+
+
+def least_bytes(share: float, ulysses: int, ring: int) -> dict[str, float]:
+    """The least that a rank, whose tokens take `share` bytes, sends in a block of this mesh.
+
+    And what it would send if ranks gathered the tokens themselves, each projected its own heads' queries, keys and
+    values, and only the results were exchanged.
+    """
+    ranks = ulysses * ring
+    return {
+        "least_bytes_per_block": share * (4 * (ulysses - 1) / ulysses + 2 * (ring - 1)),
+        "gathered_bytes_per_block": share * (ranks - 1) * (1 + 1 / ranks),
     }
 
 
@@ -175,7 +178,7 @@ def record(counts: Sequence[int], height: int, width: int) -> dict[str, Any]:
     return {
         "preset": "14b",
         "size": [width, height],
-        "tokens": shape.tokens,
+        "tokens": shape.tokens(preset.geometry),
         "blocks": BLOCKS,
         "whole_flops": single,
         "meshes": rows,
@@ -203,18 +206,27 @@ def table(counts: dict[str, Any]) -> str:
         "`python -m benchmarks.parallel_work --write`.",
         "",
         "Work: a rank's operations times the ranks, over the whole model's; 1 is the least. All-to-all: what it sends "
-        "within its Ulysses group, and the least that four exchanges (queries, keys, values, result) of its tokens "
-        "take. Ring: keys and values passed on. As FP8: both, with `--send-fp8`. Join: the output, once a step.",
+        "within its Ulysses group (queries, keys, values, result). Ring: keys and values passed on. Least: of both, "
+        "for an N-th of the tokens, without the padding that makes shares equal. Gathering: what a rank would send if "
+        "all gathered the tokens, projected their own heads' queries, keys and values, and exchanged only the results; "
+        "less at two ranks, and not done. As FP8: what is sent with `--send-fp8`. Join: the output, once a step. Step: "
+        f"all of it, for {PRESETS['14b'].transformer.num_layers} blocks.",
         "",
-        "| ranks | ulysses x ring | work | all-to-all, MB a block | least | ring, MB a block | as FP8, MB a block "
-        "| join, MB a step |",
-        "|---|---|---|---|---|---|---|---|",
+        "| ranks | ulysses x ring | work | all-to-all, MB a block | ring, MB a block | least | sent / least "
+        "| gathering, MB a block | as FP8, MB a block | join, MB a step | a step, GB |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in counts["meshes"]:
-        sizes = ("all_to_all_bytes", "least_all_to_all_bytes", "ring_bytes", "fp8_bytes")
-        blocks = " | ".join(f"{row[f'{name}_per_block'] / 1e6:.2f}" for name in sizes)
-        mesh, join = f"{row['ulysses']} x {row['ring']}", f"{row['join_bytes_per_step'] / 1e6:.1f}"
-        lines.append(f"| {row['ranks']} | {mesh} | {row['work']:.4f} | {blocks} | {join} |")
+        sent, least = row["sent_bytes_per_block"], row["least_bytes_per_block"]
+        names = ("all_to_all", "ring", "least", "gathered", "fp8")
+        to_all, ring, lowest, gathered, fp8 = (f"{row[f'{name}_bytes_per_block'] / 1e6:.2f}" for name in names)
+        ratio = f"{sent / least:.4f}" if least else ""
+        join = row["join_bytes_per_step"]
+        total = (PRESETS["14b"].transformer.num_layers * sent + join) / 1e9
+        lines.append(
+            f"| {row['ranks']} | {row['ulysses']} x {row['ring']} | {row['work']:.4f} | {to_all} | {ring} | {lowest} "
+            f"| {ratio} | {gathered} | {fp8} | {join / 1e6:.1f} | {total:.2f} |"
+        )
     return "\n".join([*lines, *FP8, *sharded_table(counts["sharded"])]) + "\n"
 
 

@@ -1,6 +1,7 @@
 """The options by which a command is given several devices, and the fleet that they ask for."""
 
 import argparse
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..config import SECRET_VARIABLE
@@ -41,13 +42,14 @@ def fleet_of(options: argparse.Namespace, dtype: "torch.dtype") -> "Fleet | None
     setup = engine_setup(
         options.model, dtype, options.shard_weights, patch=options.patch, send_fp8=options.send_fp8, ways=ways
     )
-    fleet = _workers(options, setup)
+    fleet = workers_of(options, setup)
     if fleet is not None and options.send_fp8:
         fleet.name += ", which send FP8"
     return fleet
 
 
-def _workers(options: argparse.Namespace, setup: dict[str, Any]) -> "Fleet | None":
+def workers_of(options: argparse.Namespace, setup: Mapping[str, Any], runner: str = "engine") -> "Fleet | None":
+    """Workers that run `runner` as set up, where the options ask for any."""
     from ..parallel.devices import address, parse_devices
     from ..parallel.fleet import local_fleet, remote_fleet
     from ..parallel.worker import read_secret
@@ -56,7 +58,7 @@ def _workers(options: argparse.Namespace, setup: dict[str, Any]) -> "Fleet | Non
         if not options.ranks or options.ranks < 1 or options.devices:
             raise InputError("--listen needs --ranks, how many workers will connect, and no --devices")
         secret = read_secret(options.secret_file)
-        return remote_fleet(address(options.listen), options.ranks, secret, "engine", fields=setup)
+        return remote_fleet(address(options.listen), options.ranks, secret, runner, fields=setup)
     if options.devices:
-        return local_fleet(parse_devices(options.devices), "engine", fields=setup)
+        return local_fleet(parse_devices(options.devices), runner, fields=setup)
     return None

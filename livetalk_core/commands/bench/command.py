@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from ...presets import PRESETS
+from ..fleet import fleet_options
 from ..options import (
     machine_options,
     placement_options,
@@ -28,6 +29,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     machine_options(command)
     speed_options(command)
     placement_options(command)
+    fleet_options(command)
 
 
 def run(options: argparse.Namespace) -> int:

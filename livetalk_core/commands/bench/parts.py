@@ -5,7 +5,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from ...models.transformer import Transformer
 from ...presets import Preset
 from ...shapes import SAMPLES_PER_FRAME, VideoShape
 from ...streaming.avatar import Avatar
-from ...streaming.engine import LocalEngine
+from ...streaming.engine import Engine, LocalEngine
 from ...streaming.features import LIVE_FRAMES, LiveFeatures
 from ...streaming.plan import ChunkPlan
 from ...streaming.render import Render
@@ -62,7 +62,7 @@ def bench(
     transformer = build_transformer(preset, device, dtype, placement, needed.streamed)
     models = build_models(preset, transformer, device, dtype, attention, compiled)
     parts = {part: time_work(work, device, repeats) for part, work in works_of(preset, models, device).items()}
-    iteration = _iteration(preset, models, device, repeats)
+    chunks = iteration(preset, models, device, repeats)
     return {
         "preset": preset.name,
         "size": [preset.stream.width, preset.stream.height],
@@ -72,11 +72,11 @@ def bench(
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "dtype": placement.dtype_name(dtype),
         "blocks_on_device": [needed.blocks, needed.of],
-        "attention": name_of(models.engine.attention, attention),
+        "attention": name_of(cast(LocalEngine, models.engine).attention, attention),
         "compiled": compiled,
         "seconds": parts,
-        "chunk_seconds": statistics.median(iteration["seconds"]),
-        "iteration": iteration,
+        "chunk_seconds": statistics.median(chunks["seconds"]),
+        "iteration": chunks,
         **_floor(operations_of(preset, preset.stream.height, preset.stream.width, dtype), needed.needed, device, dtype),
         "peak_bytes": peak_memory(device),
         "machine": describe(),
@@ -99,7 +99,7 @@ def check_fit(preset: Preset, device: torch.device, dtype: str, total: int) -> N
 class Models(NamedTuple):
     """What computes a stream, with random weights."""
 
-    engine: LocalEngine
+    engine: Engine
     encoder: Any
 
 
@@ -225,17 +225,20 @@ class Noise:
         return np.random.default_rng(0).standard_normal((1, count)).astype(np.float32) / 8
 
 
-def _iteration(preset: Preset, models: Models, device: torch.device, repeats: int) -> dict[str, Any]:
+def iteration(
+    preset: Preset, models: Models, device: torch.device, repeats: int, whole: bool = False
+) -> dict[str, Any]:
     """Whole chunks, from sound to a video file, as `generate` makes them; one more is made before, to warm up.
 
-    Of each: its seconds, those until its first new frame is handed on, and those outside transformer and VAE.
+    Of each: its seconds, those until its first new frame is handed on, and those outside transformer and VAE; not the
+    last where the engine computes chunks as a `whole`.
     """
     stream, watch = preset.stream, Stopwatch(device)
     plan = ChunkPlan.of((1 + repeats) * stream.new_frames, stream, live=True)
     avatar = random_avatar(preset, VideoShape(stream.frame_num, stream.height, stream.width))
     features = LiveFeatures(Noise(), models.encoder, plan)  # pyright: ignore[reportArgumentType]
-    timed, ahead = TimedEngine(models.engine, watch), device.type != "cpu"
-    session = Session(timed, avatar, features, plan, stream, ahead=ahead)
+    engine = models.engine if whole else TimedEngine(models.engine, watch)
+    session = Session(engine, avatar, features, plan, stream, ahead=device.type != "cpu", pixels=whole)
     rows: list[tuple[float, float, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         begun, inside, first = watch.now(), 0.0, None
@@ -247,4 +250,4 @@ def _iteration(preset: Preset, models: Models, device: torch.device, repeats: in
             elif first is None:
                 first = watch.now() - begun
     seconds, firsts, outside = (list(column) for column in zip(*rows[1:], strict=True))
-    return {"seconds": seconds, "first_frame_seconds": firsts, "outside_seconds": outside}
+    return {"seconds": seconds, "first_frame_seconds": firsts} | ({} if whole else {"outside_seconds": outside})
