@@ -17,10 +17,11 @@ from torch import Tensor
 
 from ..livetalk_core.checkpoints import nano
 from ..livetalk_core.errors import InputError
-from ..livetalk_core.parallel.devices import parse_devices
-from ..livetalk_core.parallel.fleet import Fleet, local_fleet
+from ..livetalk_core.parallel.devices import parse_devices, parse_hosts, parse_mesh
+from ..livetalk_core.parallel.fleet import Fleet, local_fleet, remote_fleet
+from ..livetalk_core.parallel.worker import read_secret
 from ..livetalk_core.streaming.engine import Engine
-from ..livetalk_core.streaming.fleet_engine import FleetEngine, OtherVAE, Patches, engine_setup
+from ..livetalk_core.streaming.fleet_engine import FleetEngine, OtherVAE, Patches, Ways, engine_setup
 from . import host
 from .guidance import guided_by, made_for
 from .loaders import whole_model
@@ -35,12 +36,37 @@ class Spread:
     source: str
     patch: str | None
     devices: tuple[str, ...]
+    """Of this machine; none where workers of other hosts are waited for."""
     shard_weights: bool
+    send_fp8: bool = False
+    mesh: tuple[int, int] | None = None
+    hosts: tuple[tuple[str, int], int] | None = None
+    """Where workers are waited for, and how many."""
+
+    def __str__(self) -> str:
+        where = ", ".join(self.devices) if self.hosts is None else f"{self.ranks} workers"
+        return where + ", which send FP8" * self.send_fp8
+
+    @property
+    def ranks(self) -> int:
+        """How many workers there are."""
+        return len(self.devices) if self.hosts is None else self.hosts[1]
 
     @property
     def dtype(self) -> torch.dtype:
         """Of the weights on the workers."""
-        return torch.float32 if self.devices[0] == "cpu" else torch.bfloat16
+        return torch.float32 if "cpu" in self.devices else torch.bfloat16
+
+    def fleet(self) -> Fleet:
+        """The workers, to be started with their first job; the model's VAE is sent to them."""
+        ways = Ways(mesh=self.mesh)
+        setup = engine_setup(
+            self.source, self.dtype, self.shard_weights, False, self.patch, send_fp8=self.send_fp8, ways=ways
+        )
+        if self.hosts is None:
+            return local_fleet(self.devices, "engine", fields=setup)
+        address, ranks = self.hosts
+        return remote_fleet(address, ranks, read_secret(None), "engine", fields=setup)
 
 
 @dataclass
@@ -56,9 +82,8 @@ class Running:
         """The fleet of `spread`, which is to run `model`; another one is ended first."""
         if self.fleet is None or self.spread != spread:
             self.end()
-            setup = engine_setup(spread.source, spread.dtype, spread.shard_weights, False, spread.patch)
-            self.spread, self.fleet = spread, local_fleet(spread.devices, "engine", fields=setup)
-            size = model.model_size() // (len(spread.devices) if spread.shard_weights else 1)
+            self.spread, self.fleet = spread, spread.fleet()
+            size = model.model_size() // (spread.ranks if spread.shard_weights else 1)
             self.leases = [
                 host.Lease(device, size, self.is_running, self.rest) for device in dict.fromkeys(spread.devices)
             ]
@@ -111,12 +136,44 @@ class Devices(io.ComfyNode):
                     default=False,
                     tooltip="Each GPU keeps only its part of the weights: for cards that are too small alone.",
                 ),
+                io.Boolean.Input(
+                    "send_fp8",
+                    default=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Workers send each other FP8, half the bytes, for a few percent of error: for GPUs without "
+                    "NVLink.",
+                ),
+                io.String.Input(
+                    "mesh",
+                    default="",
+                    optional=True,
+                    advanced=True,
+                    tooltip="How devices split attention: ulysses=2,ring=2, whose product is their number. Empty: what "
+                    "suits them.",
+                ),
+                io.String.Input(
+                    "hosts",
+                    default="",
+                    optional=True,
+                    advanced=True,
+                    tooltip="Instead of devices: where to wait for how many workers of other hosts, such as "
+                    "192.168.1.5:29700 x4. The secret is LIVETALK_SECRET in this server's environment.",
+                ),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="For LiveTalk Render or Sample Chunk.")],
         )
 
     @classmethod
-    def execute(cls, model: Any, devices: str, shard_weights: bool) -> io.NodeOutput:
+    def execute(
+        cls,
+        model: Any,
+        devices: str,
+        shard_weights: bool,
+        send_fp8: bool = False,
+        mesh: str = "",
+        hosts: str = "",
+    ) -> io.NodeOutput:
         """A copy of the MODEL that says where to run it; workers start when it is run."""
         host.require_livetalk(model)
         _, origin = model.cached_patcher_init
@@ -128,7 +185,12 @@ class Devices(io.ComfyNode):
         source = str(whole_model(Path(origin[0]))) if origin else nano.NAME
         patch = origin[1] or None if origin else None
         marked = model.clone()
-        marked.set_attachments(KEY, Spread(source, patch, tuple(parse_devices(devices)), shard_weights))
+        awaited = parse_hosts(hosts)
+        if awaited is not None:
+            read_secret(None)  # refused here where there is none
+        here = () if awaited is not None else tuple(parse_devices(devices))
+        spread = Spread(source, patch, here, shard_weights, send_fp8, parse_mesh(mesh.strip() or None), awaited)
+        marked.set_attachments(KEY, spread)
         return io.NodeOutput(marked)
 
 
@@ -155,6 +217,6 @@ def _described(vae: Any) -> tuple[Any, Callable[[], Mapping[str, Tensor]]]:
 
 
 def devices_of(model: Any) -> str:
-    """The devices that a MODEL was given; empty without."""
+    """The devices that a MODEL was given, as a resumed render names them; empty without."""
     spread = model.get_attachment(KEY)
-    return "" if spread is None else ", ".join(spread.devices)
+    return "" if spread is None else str(spread)

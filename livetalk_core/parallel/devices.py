@@ -92,6 +92,16 @@ def parse_mesh(text: str | None) -> tuple[int, int] | None:
     return int(match[1] or 1), int(match[2] or 1)
 
 
+def parse_hosts(text: str) -> tuple[tuple[str, int], int] | None:
+    """`192.168.1.5:29700 x4` -> ((host, port), 4): where workers are waited for, and how many. None without a text."""
+    if not text.strip():
+        return None
+    where, _, count = text.strip().rpartition("x")
+    if not where.rstrip() or not count.strip().isdigit() or not int(count):
+        raise InputError(f"hosts {text!r}; write where to wait for how many workers, such as 192.168.1.5:29700 x4")
+    return address(where.rstrip()), int(count)
+
+
 def address(text: str) -> tuple[str, int]:
     """`HOST:PORT` -> (host, port)."""
     host, _, port = text.rpartition(":")

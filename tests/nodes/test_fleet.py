@@ -18,11 +18,12 @@ def fleet(pack):
 
 @pytest.fixture
 def embedded(nodes):
-    """`embedded(devices)`: the model on those devices, and its VAE."""
+    """`embedded(devices, **others)`: the model on those devices, and its VAE."""
 
-    def make(devices):
+    def make(devices, **others):
         model, vae, _ = nodes["LiveTalkEmbeddedModel"][0].execute().args
-        (marked,) = nodes["LiveTalkDevices"][0].execute(model=model, devices=devices, shard_weights=False).args
+        node = nodes["LiveTalkDevices"][0]
+        (marked,) = node.execute(model=model, devices=devices, shard_weights=False, **others).args
         assert model.get_attachment("livetalk_devices") is None
         return marked, vae
 
@@ -38,6 +39,29 @@ def test_without_the_node_comfyui_runs_the_model(nodes, host, fleet):
 def test_devices_that_cannot_work_are_refused(embedded, host, pack):
     with pytest.raises(pack("livetalk_core.errors").InputError, match="devices 'gpus'; write auto"):
         embedded("gpus")
+
+
+def test_what_workers_send_and_how_they_split_is_set_up(embedded, host, fleet):
+    model, _ = embedded("cpu x2", send_fp8=True, mesh="ring=2")
+    engine = fleet.engine_for(model)
+    setup, _ = engine.fleet._setup
+    assert setup["send_fp8"] and setup["ways"][-1] == (1, 2)
+    assert fleet.devices_of(model) == "cpu, cpu, which send FP8"
+    assert fleet.engine_for(embedded("cpu x2")[0]).fleet is not engine.fleet
+
+
+def test_workers_of_other_hosts_are_waited_for(embedded, host, fleet, pack, monkeypatch):
+    monkeypatch.delenv("LIVETALK_SECRET", raising=False)
+    refused = pack("livetalk_core.errors").InputError
+    with pytest.raises(refused, match="a secret of 0 bytes"):
+        embedded("auto", hosts="127.0.0.1:29700 x3")
+    monkeypatch.setenv("LIVETALK_SECRET", "a secret of this fleet")
+    with pytest.raises(refused, match="hosts 'here'; write where to wait"):
+        embedded("auto", hosts="here")
+    model, _ = embedded("auto", hosts="127.0.0.1:29700 x3")
+    source = fleet.engine_for(model).fleet._source()
+    assert (source.ranks, source._address) == (3, ("127.0.0.1", 29700))
+    assert fleet.devices_of(model) == "3 workers" and fleet.RUNNING.leases == []
 
 
 def test_a_lora_is_given_to_the_workers(embedded, host, fleet, pack):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from livetalk_core.errors import InputError
-from livetalk_core.parallel.devices import address, parse_devices, parse_mesh
+from livetalk_core.parallel.devices import address, parse_devices, parse_hosts, parse_mesh
 
 
 @pytest.fixture(autouse=True)
@@ -98,3 +98,15 @@ def test_meshes():
     for text in ("", "2x2", "ulysses=0,ring=2", "ring=2,ulysses=2", "ulysses=2;ring=1"):
         with pytest.raises(InputError, match="write ulysses=2,ring=2"):
             parse_mesh(text)
+
+
+def test_hosts_are_where_and_how_many():
+    assert parse_hosts(" 192.168.1.5:29700 x4 ") == (("192.168.1.5", 29700), 4)
+    assert parse_hosts("gpu-box:29700x2") == (("gpu-box", 29700), 2)
+    assert parse_hosts(" ") is None
+
+
+@pytest.mark.parametrize("text", ["192.168.1.5:29700", "x4", "192.168.1.5:29700 x0", "192.168.1.5:29700 x-1"])
+def test_hosts_that_say_too_little_are_refused(text):
+    with pytest.raises(InputError, match="write where to wait for how many workers"):
+        parse_hosts(text)
