@@ -9,7 +9,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+
+import psutil
 
 from ..config import SECRET_VARIABLE
 from ..errors import LiveTalkError
@@ -41,6 +44,8 @@ def bench(job: "Job") -> Any:
 
 PAUSE = 1
 """Seconds between the end of a worker and the next one."""
+LOOK_SECONDS, STOPPED_LOOKS = 1, 15
+"""How often a worker is looked at, and how many times in a row one may be stopped."""
 RUNNERS = {"engine": engine, "verify": verify, "bench": bench}
 
 
@@ -88,7 +93,7 @@ def stay(arguments: Sequence[str], program: Sequence[str] = (sys.executable, "-m
     try:
         while True:
             process = subprocess.Popen(command)
-            process.wait()
+            outlast(process)
             time.sleep(PAUSE)
     except KeyboardInterrupt:
         return 0
@@ -96,6 +101,22 @@ def stay(arguments: Sequence[str], program: Sequence[str] = (sys.executable, "-m
         if process is not None:
             process.kill()
             process.wait()
+
+
+def outlast(process: "subprocess.Popen[bytes]") -> None:
+    """Wait for the end of a worker; one that stays stopped is ended: its controller, on another host, could not.
+
+    Looks are counted, not seconds: this process may have been stopped with it.
+    """
+    looks = 0
+    while looks <= STOPPED_LOOKS:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(LOOK_SECONDS)
+            return
+        with suppress(psutil.NoSuchProcess):
+            looks = looks + 1 if psutil.Process(process.pid).status() == psutil.STATUS_STOPPED else 0
+    process.kill()
+    process.wait()
 
 
 def main(arguments: Sequence[str]) -> int:

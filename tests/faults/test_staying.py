@@ -1,8 +1,11 @@
 """A worker that stays keeps its weights for the next render where they are the same, without what LoRAs did to them."""
 
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from faulty_fleets import LIMITS, processes_of, wait_until_gone
 from test_remote import ADDRESSES, SECRET, free_port
 from test_render import LORA, a_chunk
 
+from livetalk_core.commands import worker
 from livetalk_core.parallel.fleet import remote_fleet
 from livetalk_core.streaming.fleet_engine import NO_PATCHES, FleetEngine, Patches, Ways, engine_setup
 from livetalk_core.streaming.kept_weights import weights_of
@@ -23,13 +27,13 @@ def test_weights_are_loaded_once_for_many_renders(tmp_path):
     port, loads = free_port(), tmp_path / "loads"
     environment = {**os.environ, "LIVETALK_SECRET": SECRET.decode(), "LIVETALK_TEST_LOADS": str(loads)}
     program = [sys.executable, str(Path(__file__).with_name("staying_worker.py")), "--device", "cpu"]
-    worker = subprocess.Popen([*program, "--connect", f"{ADDRESSES[0]}:{port}"], env=environment)
+    process = subprocess.Popen([*program, "--connect", f"{ADDRESSES[0]}:{port}"], env=environment)
 
     def render(dtype, patches=NO_PATCHES):
         setup = engine_setup("nano", dtype)
         with remote_fleet((ADDRESSES[0], port), 1, SECRET, "engine", fields=setup, limits=LIMITS) as fleet:
             latent = FleetEngine(fleet, patches=patches).denoise(*a_chunk(), ignore_step)
-            assert processes_of(fleet) == [worker.pid]
+            assert processes_of(fleet) == [process.pid]
         return latent
 
     try:
@@ -40,9 +44,9 @@ def test_weights_are_loaded_once_for_many_renders(tmp_path):
         render(torch.bfloat16)
         assert loads.read_text().split() == ["loaded"] * 2
     finally:
-        worker.kill()
-        worker.wait()
-    assert wait_until_gone([worker.pid]) == []
+        process.kill()
+        process.wait()
+    assert wait_until_gone([process.pid]) == []
 
 
 @pytest.fixture
@@ -71,3 +75,21 @@ def test_what_they_are_on_the_device_tells_them_apart(model, changes):
 @pytest.mark.parametrize("changes", [{"sharded": True}, {"ways": list(Ways(compiled=True))}])
 def test_those_that_know_their_ranks_are_not_kept(model, changes):
     assert key(model, **changes) is None
+
+
+def test_a_worker_that_stays_stopped_is_ended(monkeypatch):
+    monkeypatch.setattr(worker, "LOOK_SECONDS", 0.1)
+    process = subprocess.Popen(["sleep", "600"])
+    os.kill(process.pid, signal.SIGSTOP)
+    begun = time.monotonic()
+    worker.outlast(process)
+    assert process.returncode == -signal.SIGKILL and time.monotonic() - begun >= 0.1 * worker.STOPPED_LOOKS
+
+
+def test_one_that_goes_on_is_waited_for(monkeypatch):
+    monkeypatch.setattr(worker, "LOOK_SECONDS", 0.1)
+    process = subprocess.Popen(["sleep", "2"])
+    os.kill(process.pid, signal.SIGSTOP)
+    threading.Timer(0.5, process.send_signal, [signal.SIGCONT]).start()
+    worker.outlast(process)
+    assert process.returncode == 0
