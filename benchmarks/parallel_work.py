@@ -209,8 +209,8 @@ def table(counts: dict[str, Any]) -> str:
         "within its Ulysses group (queries, keys, values, result). Ring: keys and values passed on. Least: of both, "
         "for an N-th of the tokens, without the padding that makes shares equal. Gathering: what a rank would send if "
         "all gathered the tokens, projected their own heads' queries, keys and values, and exchanged only the results; "
-        "less at two ranks, and not done. As FP8: what is sent with `--send-fp8`. Join: the output, once a step. Step: "
-        f"all of it, for {PRESETS['14b'].transformer.num_layers} blocks.",
+        "less at two ranks and than a ring alone; not done. As FP8: what is sent with `--send-fp8`. Join: the output, "
+        f"once a step. Step: all of it, for {PRESETS['14b'].transformer.num_layers} blocks.",
         "",
         "| ranks | ulysses x ring | work | all-to-all, MB a block | ring, MB a block | least | sent / least "
         "| gathering, MB a block | as FP8, MB a block | join, MB a step | a step, GB |",

@@ -17,7 +17,7 @@ def test_every_mesh_sends_the_least(counts):
         assert row["sent_bytes_per_block"] == row["all_to_all_bytes_per_block"] + row["ring_bytes_per_block"]
 
 
-def test_gathering_would_send_less_at_two_ranks_alone(counts):
+def test_gathering_would_send_less_than_ulysses_at_two_ranks(counts):
     """5,120 wide tokens, of two bytes a number: 1.5 of them against 2, and 3.75 against 3."""
     by_ranks = {row["ranks"]: row for row in counts["meshes"] if row["ring"] == 1}
     assert by_ranks[2]["gathered_bytes_per_block"] == 144 * 5120 * 2 * 1.5 < by_ranks[2]["sent_bytes_per_block"]

@@ -7,7 +7,6 @@ from typing import Any, cast
 import torch
 import torch.distributed as dist
 
-from ...config import PRESETS
 from ...hardware.machine import peak_memory
 from ...hardware.placement import Placement
 from ...models import operations
@@ -17,6 +16,7 @@ from ...parallel.traffic import GATHER, counted
 from ...parallel.vae import split_vae
 from ...parallel.weights import shard_weights
 from ...parallel.worker import Job
+from ...presets import PRESETS
 from ...streaming.engine import LocalEngine
 from ...streaming.engine_runner import EngineRunner, dtype_of
 from ...streaming.fleet_engine import Ways

@@ -6,7 +6,7 @@ import pytest
 
 from livetalk_core.commands.bench.fleet import report, table
 from livetalk_core.commands.main import main
-from livetalk_core.config import PRESETS
+from livetalk_core.presets import PRESETS
 from livetalk_core.shapes import VideoShape
 
 SIDE = 32
