@@ -11,11 +11,11 @@ from typing import Any
 import torch
 
 from ...checkpoints import nano
-from ...config import Preset
 from ...hardware.machine import describe
 from ...models.audio_encoder import AudioEncoder
 from ...parallel.devices import parse_mesh
 from ...parallel.fleet import Fleet
+from ...presets import Preset
 from ...streaming.fleet_engine import FleetEngine, Ways, engine_setup
 from ..fleet import workers_of
 from .parts import Models, iteration, randomize, time_work, works_of
