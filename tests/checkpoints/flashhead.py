@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from livetalk_core.checkpoints import nano
+from livetalk_core.checkpoints.convert import convert
 from livetalk_core.config import LTXVAEConfig, TransformerConfig
 from livetalk_core.models.ltx_vae import LTXVAE
 from livetalk_core.models.transformer import Transformer
@@ -88,7 +89,23 @@ def publish(root: Path) -> Path:
     (folder / "VAE_LTX").mkdir()
     with torch.device("meta"):
         vae = LTXVAE(LTX_WIDTHS)
-    save_file(nano.first_weights("vae", vae), folder / "VAE_LTX" / "diffusion_pytorch_model.safetensors")
+    scales = {"latents_mean": torch.zeros(128), "latents_std": torch.ones(128)}
+    save_file(nano.first_weights("vae", vae) | scales, folder / "VAE_LTX" / "diffusion_pytorch_model.safetensors")
     audio_folder(root / "wav2vec2-base-960h")
     adapter_folder(root / "leaptalk", PRO)
     return folder
+
+
+MEMBERS = {"flashhead-pro": "Model_Pro", "flashhead-lite": "Model_Lite", "leaptalk": "Model_Pro"}
+"""Where each member's transformer lies in the folder that `publish` gives."""
+
+
+def options_of(folder: Path, member: str) -> list[str]:
+    """The options by which a command takes a member from there, LeapTalk's pickle converted as a user would."""
+    options = ["--model", str(folder / MEMBERS[member])]
+    if member != "leaptalk":
+        return options
+    adapter = folder.parent / "leaptalk"
+    if not (adapter / "audio_proj.safetensors").exists():
+        convert(adapter / "audio_proj_step_10400.pt", adapter / "audio_proj.safetensors")
+    return [*options, "--patch", str(adapter)]

@@ -15,6 +15,10 @@ def add_options(command: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     command.add_argument("--image", type=Path, required=True, help="the portrait")
     command.add_argument("--model", default="nano", help="'nano' (embedded) or a folder of weights (default: nano)")
+    command.add_argument(
+        "--patch", type=Path, metavar="PATH",
+        help="LeapTalk's folder, for FlashHead Pro: 1 step a chunk; or an InfiniteTalk patch, as for generate",
+    )  # fmt: skip
     command.add_argument("--prompt", default=DEFAULT_PROMPT, help="what is seen")
     command.add_argument("--seed", type=int, default=0, help="of the noise (default: 0)")
     command.add_argument("--size", type=size, help="WIDTHxHEIGHT in pixels (default: the model's)")
@@ -27,7 +31,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     join_option(command)
     command.add_argument(
         "--chunk", type=positive, metavar="FRAMES",
-        help="frames of a chunk, 4n+1: fewer answer sooner and cost more (default: the model's)",
+        help="frames of a chunk, 4n+1 (FlashHead Lite: 8n+1): fewer answer sooner and cost more (default: the model's)",
     )  # fmt: skip
     command.add_argument(
         "--quick-chunk", type=positive, metavar="FRAMES",
@@ -40,7 +44,6 @@ def add_options(command: argparse.ArgumentParser) -> None:
     fleet_options(command, listen="--workers-listen")
     speed_options(command)
     placement_options(command)
-    command.set_defaults(patch=None)
 
 
 def _speech_options(command: argparse.ArgumentParser) -> None:

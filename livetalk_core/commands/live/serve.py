@@ -6,6 +6,8 @@ from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from ...config import CorrectionConfig
 from ...errors import InputError
 from ...live.mux import Encoded, Target
@@ -30,14 +32,7 @@ def serve(options: argparse.Namespace) -> int:
         OutputPlace(options.record).check(resume=False, overwrite=False)
     device, dtype = device_and_dtype(options)
     with fleet_of(options, dtype) or nullcontext() as fleet:
-        settings = ModelSettings(
-            model=options.model, size=options.size, steps=options.steps, color_correction=options.color_correction,
-            correction=CorrectionConfig(strength=options.correction) if options.correction else None,
-            joins=options.join,
-            device=device, dtype=dtype, attention=options.attention, compiled=options.compile,
-            placement=placement_of(options), fleet=fleet,
-        )  # fmt: skip
-        cast = cast_of(options, settings)
+        cast = cast_of(options, settings_of(options, device, dtype, fleet))
         house = House(
             cast, voice_of(options), partial(outputs_of, options, cast),
             lasting=bool(options.rtmp or options.virtual_camera), record=options.record, waiting=options.waiting,
@@ -57,6 +52,20 @@ def _serve(options: argparse.Namespace, house: House, fleet: Fleet | None) -> No
         house.perform(no_poll)
 
 
+def settings_of(
+    options: argparse.Namespace, device: torch.device, dtype: torch.dtype, fleet: Fleet | None
+) -> ModelSettings:
+    """The model, where it runs and how it is sampled, as the options say."""
+    return ModelSettings(
+        model=options.model, patch=options.patch, size=options.size, steps=options.steps,
+        color_correction=options.color_correction,
+        correction=CorrectionConfig(strength=options.correction) if options.correction else None,
+        joins=options.join,
+        device=device, dtype=dtype, attention=options.attention, compiled=options.compile,
+        placement=placement_of(options), fleet=fleet,
+    )  # fmt: skip
+
+
 def cast_of(options: argparse.Namespace, settings: ModelSettings) -> Cast:
     """Who talks: the model loaded, and the avatar made for chunks of the length asked for."""
     portrait, (model, stream) = load_image(options.image), open_model(settings)
@@ -64,9 +73,10 @@ def cast_of(options: argparse.Namespace, settings: ModelSettings) -> Cast:
     quick = check_chunk(options.quick_chunk or stream.frame_num, stream).frame_num
     reference = to_reference(portrait, stream.height, stream.width)
     talker = load_talker(settings, model, stream, reference, [options.prompt], show_stage)
+    prompted = model.preset.transformer.prompted
     return Cast(
         talker.engine, talker.avatar, model.audio_encoder, stream, options.seed, quick,
-        encode_prompt=lambda prompt: model.encode_texts(prompt)[0],
+        encode_prompt=(lambda prompt: model.encode_texts(prompt)[0]) if prompted else None,
     )  # fmt: skip
 
 

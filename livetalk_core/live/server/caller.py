@@ -106,7 +106,11 @@ class Caller:
     def _prompt(self, text: str) -> None:
         encode = self.session.cast.encode_prompt
         if encode is None:
-            raise InputError("prompts cannot change here; start again with another --prompt")
+            raise InputError(
+                "prompts cannot change here; start again with another --prompt"
+                if self.session.cast.avatar.text is not None
+                else "this model reads no prompt; it hears the speech alone: say something"
+            )
 
         async def change() -> None:
             self.session.set_prompt(await asyncio.to_thread(encode, text))
