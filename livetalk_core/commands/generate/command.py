@@ -38,7 +38,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     command.add_argument(
         "--size", type=_size,
-        help="WIDTHxHEIGHT in pixels, multiples of 16; auto: the picture's shape (default: the model's)",
+        help="WIDTHxHEIGHT in pixels, multiples of 16, of FlashHead Lite 32; auto: the picture's shape (default: the "
+        "model's)",
     )  # fmt: skip
     command.add_argument(
         "--crop", default="center", metavar="PART",
