@@ -7,44 +7,16 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch._dynamo.testing import CompileCounterWithBackend
 
+from benchmarks.felt_weights import unexplained, unnoticed, weights_of
 from livetalk_core.commands.main import main
-from livetalk_core.commands.verify.golden import CHECKS, Golden, Row, verify
+from livetalk_core.commands.verify.file import Compiled
+from livetalk_core.commands.verify.golden import CHECKS, Golden, Row, open_golden, verify
 from livetalk_core.errors import CheckpointError
 
 FOLDER = Path(__file__).parents[1] / "golden"
 FILES = sorted(FOLDER.glob("*.safetensors"))
-
-NEVER_READ = r"weights\.(dit\.)?(text_embedding|audio_emb)\."
-UNFELT = {
-    "audio": (
-        # Queries and keys of 0.02 in this file: the attention they make is flat to within the tolerance.
-        r"attention\.[qk]_proj\.weight",
-        # A norm follows and undoes any scale: group norm after the first convolution, weight norm's own division,
-        # and the first layer's norms after the encoder's.
-        r"conv_layers\.0\.conv\.weight|weight\.original1|encoder\.layer_norm\.weight",
-        # SpecAugment's mask, for training only.
-        r"masked_spec_embed",
-    ),
-    "audio_960h": (
-        # As above.
-        r"conv_layers\.0\.conv\.weight|weight_v|encoder\.layer_norm\.weight",
-        # Softmax takes keys' biases away.
-        r"k_proj\.bias",
-        # The head of the recogniser that it was trained as.
-        r"lm_head\.",
-    ),
-    # In the published files, and never read.
-    "head_pro": (NEVER_READ,),
-    "head_lite": (NEVER_READ,),
-    "stream_pro": (NEVER_READ,),
-    "stream_lite": (NEVER_READ,),
-    # The adapter brings another.
-    "leap_pro": (NEVER_READ, r"weights\.dit\.audio_proj\."),
-    # Read before the last layer, so that layer, the norm and the projection after it do not act.
-    "image": (r"visual\.(post_norm|head|transformer\.2)\b",),
-}
-"""Weights that a row cannot feel, with the reason. Beside them: biases that are zero in the file stay zero."""
 
 
 def test_there_is_a_file_of_each_kind():
@@ -58,11 +30,10 @@ def test_every_row_passes(path):
     assert [row for row in rows if not row.passed] == []
 
 
-def scaled_weights(path: Path) -> list[str]:
-    """Weights to try: all of them, or a few where one run takes seconds (their models have rows of their own)."""
-    with safe_open(path, "pt") as file:
-        names = [name for name in file.keys() if name.startswith("weights.")]  # noqa: SIM118 - not a dict
-    if Golden(path).metadata["kind"] != "stream":
+def some_weights(golden: Golden) -> list[str]:
+    """Weights to try: all of them, or a few where one run takes seconds (`benchmarks.felt_weights` takes all)."""
+    names = weights_of(golden)
+    if golden.metadata["kind"] != "stream":
         return names
     rare = [name for name in names if name.startswith(("weights.lora.", "weights.audio_proj."))]
     return random.Random(0).sample(names, 6) + random.Random(0).sample(rare, min(6, len(rare)))
@@ -70,19 +41,26 @@ def scaled_weights(path: Path) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", [path for path in FILES if path.stem != "color"], ids=lambda path: path.stem)
-def test_a_weight_scaled_by_a_twentieth_fails(path, monkeypatch):
-    """Each weight tensor in turn; the few that cannot be felt are listed above."""
-    golden = Golden(path)
-    monkeypatch.setattr("livetalk_core.commands.verify.golden.Golden", lambda *_: golden)
-    unnoticed = []
-    for name in scaled_weights(path):
-        original = golden.tensors[name]
-        golden.tensors[name] = original * 1.05
-        if original.any() and all(row.passed for row in verify(path)):
-            unnoticed.append(name)
-        golden.tensors[name] = original
-    patterns = UNFELT.get(path.stem, ())
-    assert [name for name in unnoticed if not any(re.search(pattern, name) for pattern in patterns)] == []
+def test_a_weight_scaled_by_a_twentieth_fails(path):
+    """Each weight tensor in turn; the few that cannot be felt are listed with their reasons."""
+    golden = open_golden(path)
+    assert unexplained(path.stem, unnoticed(golden, some_weights(golden))) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["dit_double", "head_pro", "head_lite", pytest.param("leap_pro", marks=pytest.mark.slow)]
+)
+def test_compiled_blocks_give_the_same(name):
+    counter = CompileCounterWithBackend("aot_eager")
+    rows = list(verify(FOLDER / f"{name}.safetensors", Compiled(counter)))
+    assert rows and [row for row in rows if not row.passed] == []
+    assert counter.frame_count == 1 or name == "leap_pro", "one graph for all blocks"
+    assert counter.frame_count > 9 or name != "leap_pro", "a stream's VAE, too"
+
+
+def test_compiled_in_shares_is_refused(capsys):
+    assert main(["verify", "--compile", "--ranks", "2", str(FOLDER / "color.safetensors")]) == 1
+    assert "leave out --device, --dtype and --compile, or --ranks" in capsys.readouterr().err
 
 
 def test_the_command_names_the_row_that_fails(tmp_path, capsys):

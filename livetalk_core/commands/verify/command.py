@@ -25,19 +25,28 @@ def add_options(command: argparse.ArgumentParser) -> None:
         "--ranks", type=int, help="split the models over so many processes, in every way (ulysses x ring) that fits"
     )
 
+    command.add_argument(
+        "--compile", action="store_true", help="the same with what torch.compile makes of blocks and VAE: takes minutes"
+    )
+
 
 def run(options: argparse.Namespace) -> int:
     """Check the models against golden files of the reference."""
     from ...parallel.devices import parse_devices
     from ...parallel.fleet import Limits, local_fleet
+    from .file import Compiled, Whole
     from .golden import Where, verify, verify_split
 
     if options.ranks is None:
         where = Where(*device_and_dtype(options))
         with stoppable():
-            return _print_rows(options.files, lambda path: verify(path, where=where))
-    if (options.device, options.dtype) != ("cpu", "float32"):
-        raise InputError("--ranks checks on CPU processes in float32; leave out --device and --dtype, or --ranks")
+            splitter = Compiled if options.compile else Whole
+            return _print_rows(options.files, lambda path: verify(path, splitter(), where))
+    if (options.device, options.dtype, options.compile) != ("cpu", "float32", False):
+        raise InputError(
+            "--ranks checks on CPU processes in float32, not compiled; leave out --device, --dtype and --compile, or "
+            "--ranks"
+        )
     devices = parse_devices(f"cpu x{options.ranks}")
     limits = Limits(silence=60, meeting=600)  # several workers on one core are slow, and not lost
     with stoppable(), local_fleet(devices, "verify", limits=limits) as fleet:

@@ -1,7 +1,8 @@
 """A golden file, its rows, and what splits the models that are built from it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from ...errors import CheckpointError
 from ...files import check_readable
+from ...hardware.compiling import compile_vae, compiled_block
 from ...models.ltx_vae import LTXVAE
 from ...models.transformer import Transformer
 from ...models.vae import VAE
@@ -127,6 +129,27 @@ class Whole:
 
     def ltx_vae(self, model: LTXVAE) -> LTXVAE | SplitLTXVAE:
         """The model itself."""
+        return model
+
+
+class Compiled(Whole):
+    """What `--compile` has torch.compile make graphs of, on any device: blocks, and Wan's VAE.
+
+    Of one golden file: its graphs take the place of those that were made before.
+    """
+
+    def __init__(self, backend: str | Callable[..., Any] = "inductor") -> None:
+        torch.compiler.reset()
+        self.backend = backend
+
+    def transformer(self, model: Transformer) -> Transformer:
+        """The model, its blocks compiled."""
+        setattr(model, "evaluate", partial(model.evaluate, run_block=compiled_block(self.backend)))  # noqa: B010
+        return model
+
+    def vae(self, model: VAE) -> VAE | SplitVAE:
+        """The model, compiled."""
+        compile_vae(model, self.backend)
         return model
 
 

@@ -148,9 +148,13 @@ def verify(path: Path, splitter: Splitter | None = None, where: Where = Where())
 
     Without TF32, which rounds float32 on a GPU to 10 bits.
     """
-    golden = open_golden(path, where)
+    yield from rows_of(open_golden(path, where), splitter or Whole())
+
+
+def rows_of(golden: Golden, splitter: Splitter) -> Iterator[Row]:
+    """The same for an opened file."""
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        yield from CHECKS[golden.metadata["kind"]](golden, splitter or Whole())
+        yield from CHECKS[golden.metadata["kind"]](golden, splitter)
 
 
 class VerifyRunner:

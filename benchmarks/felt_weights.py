@@ -1,0 +1,105 @@
+"""Whether the golden rows feel every weight: each one in turn is scaled by 1.05, and some row must fail.
+
+    python -m benchmarks.felt_weights [FILE ...] [--json FILE]
+
+Without files: all of tests/golden that hold weights. Prints for each file how many of its weights no row can feel, by
+their names; exit code 1 where there is one that `UNFELT` does not give the reason for. Takes half an hour.
+"""
+
+import argparse
+import json
+import re
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from livetalk_core.commands.verify.file import Golden, Whole
+from livetalk_core.commands.verify.golden import open_golden, rows_of
+
+FOLDER = Path(__file__).resolve().parent.parent / "tests" / "golden"
+SCALE = 1.05
+
+NEVER_READ = r"weights\.(dit\.)?(text_embedding|audio_emb)\."
+UNFELT = {
+    "audio": (
+        # Queries and keys of 0.02 in this file: the attention they make is flat to within the tolerance.
+        r"attention\.[qk]_proj\.weight",
+        # A norm follows and undoes any scale: group norm after the first convolution, weight norm's own division,
+        # and the first layer's norms after the encoder's.
+        r"conv_layers\.0\.conv\.weight|weight\.original1|encoder\.layer_norm\.weight",
+        # SpecAugment's mask, for training only.
+        r"masked_spec_embed",
+    ),
+    "audio_960h": (
+        # As above.
+        r"conv_layers\.0\.conv\.weight|weight_v|encoder\.layer_norm\.weight",
+        # Softmax takes keys' biases away.
+        r"k_proj\.bias",
+        # The head of the recogniser that it was trained as.
+        r"lm_head\.",
+    ),
+    # In the published files, and never read.
+    "head_pro": (NEVER_READ,),
+    "head_lite": (NEVER_READ,),
+    "stream_pro": (NEVER_READ,),
+    "stream_lite": (NEVER_READ,),
+    # The adapter brings another.
+    "leap_pro": (NEVER_READ, r"weights\.dit\.audio_proj\."),
+    # Read before the last layer, so that layer, the norm and the projection after it do not act.
+    "image": (r"visual\.(post_norm|head|transformer\.2)\b",),
+}
+"""Weights that a row cannot feel, with the reason. Beside them: biases that are zero in the file stay zero."""
+
+
+def weights_of(golden: Golden) -> list[str]:
+    """The names of a file's weights, without those that are zero and stay so."""
+    return [name for name, tensor in golden.tensors.items() if name.startswith("weights.") and tensor.any()]
+
+
+def unnoticed(golden: Golden, names: Sequence[str]) -> list[str]:
+    """Those of a file's weights whose change no row notices, whatever the reason."""
+    return [name for name in names if not _is_noticed(golden, name)]
+
+
+def _is_noticed(golden: Golden, name: str) -> bool:
+    original = golden.tensors[name]
+    golden.tensors[name] = original * SCALE
+    try:
+        return not all(row.passed for row in rows_of(golden, Whole()))
+    finally:
+        golden.tensors[name] = original
+
+
+def unexplained(kind: str, names: Sequence[str]) -> list[str]:
+    """Those of the unnoticed weights of a file of this name that `UNFELT` has no reason for."""
+    return [name for name in names if not any(re.search(pattern, name) for pattern in UNFELT.get(kind, ()))]
+
+
+def main() -> int:
+    """Every weight of every file; a line for each file."""
+    options = argparse.ArgumentParser(description=main.__doc__)
+    options.add_argument("files", type=Path, nargs="*", default=sorted(FOLDER.glob("*.safetensors")))
+    options.add_argument("--json", type=Path, help="also keep the record in this file")
+    given, record, failed = options.parse_args(), {}, 0
+    for path in given.files:
+        golden, began = open_golden(path), time.monotonic()
+        names = weights_of(golden)
+        if not names:
+            continue
+        missed = unnoticed(golden, names)
+        wrong = unexplained(path.stem, missed)
+        failed += len(wrong)
+        record[path.stem] = {"weights": len(names), "unnoticed": missed, "unexplained": wrong}
+        print(
+            f"{path.stem:<14} {len(names) - len(missed):>4} of {len(names):>4} weights felt, {len(missed):>3} not, "
+            f"{len(wrong)} of them without a known reason {wrong or ''} ({time.monotonic() - began:.0f} s)",
+            flush=True,
+        )
+        if given.json:
+            given.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
