@@ -37,9 +37,13 @@ def usable(card: float) -> int:
     return int((0.975 * card - 0.25) * GIB)
 
 
-def fitting(preset: Preset, dtype: torch.dtype, free: int) -> Fit | None:
-    """All on the device if that fits, else with FP8, else with as few blocks streamed as can be; None: nothing does."""
-    for placement in (Placement(), Placement(fp8=True), Placement(True, free)):
+def fitting(preset: Preset, dtype: torch.dtype, free: int, fp8: bool | None = None) -> Fit | None:
+    """All on the device if that fits, else with FP8, else with as few blocks streamed as can be; None: nothing does.
+
+    `fp8` leaves only the one or the other precision to choose.
+    """
+    exactest = (Placement(), Placement(fp8=True), Placement(True, free))
+    for placement in exactest if fp8 is None else (Placement(fp8), Placement(fp8, free)):
         try:
             needed = residence(preset, dtype, placement)
         except InputError:

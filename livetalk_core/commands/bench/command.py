@@ -24,6 +24,11 @@ def add_options(command: argparse.ArgumentParser) -> None:
         "--against", type=Path, metavar="PATH",
         help="run whole chunks in turn with the reference implementation, of which PATH is a checkout",
     )  # fmt: skip
+    command.add_argument(
+        "--counted", action="store_true",
+        help="run nothing: operations and memory in bfloat16, and the least time on cards by their published rates "
+        "(at 512x512 and 448x768, or --size)",
+    )  # fmt: skip
     command.add_argument("--json", type=Path, help="also keep the record in this file")
     command.add_argument("--document", type=Path, help="also put the table into this Markdown file")
     machine_options(command)

@@ -2,12 +2,13 @@
 
 import argparse
 import json
+from typing import Any
 
 from ...errors import InputError
 from ...files import check_place, write_durably
 from ...presets import PRESETS
 from ..options import device_and_dtype, placement_of
-from . import fleet, race
+from . import counted, fleet, race
 from .parts import bench
 from .report import report, table, update_document
 
@@ -16,6 +17,29 @@ def measure(options: argparse.Namespace) -> int:
     """Measure, print the report and write the files that were asked for; the exit code."""
     for path in filter(None, (options.json, options.document)):
         check_place(path)
+    lines, section, record = _counted(options) if options.counted else _measured(options)
+    print(lines)
+    if options.json:
+        write_durably(options.json, (json.dumps(record, indent=1) + "\n").encode())
+    if options.document:
+        update_document(options.document, section)
+    return 0
+
+
+def _counted(options: argparse.Namespace) -> tuple[str, str, dict[str, Any]]:
+    """What is counted as lines, as a section, and as a record."""
+    if options.against or options.devices or options.listen or placement_of(options):
+        raise InputError(
+            "--counted counts in bfloat16 and in FP8, and runs nothing; leave out --against, --devices, --fp8 and "
+            "--memory"
+        )
+    preset = PRESETS[options.preset].sized(options.size)
+    record = counted.counted(preset, sized=options.size is not None)
+    return counted.report(record), counted.table(record), record
+
+
+def _measured(options: argparse.Namespace) -> tuple[str, str, dict[str, Any]]:
+    """What is measured as lines, as a section, and as a record."""
     device, dtype = device_and_dtype(options)
     preset, speed = PRESETS[options.preset].sized(options.size), (options.attention, options.compile)
     workers = fleet.fleet_of(options, preset, dtype)
@@ -27,16 +51,9 @@ def measure(options: argparse.Namespace) -> int:
         raise InputError("--memory is for one device; leave it out, or --devices: --shard-weights needs less on each")
     if workers is not None:
         record = fleet.bench_fleet(preset, workers, options, dtype)
-        lines, section = fleet.report(record), fleet.table(record)
-    elif options.against:
+        return fleet.report(record), fleet.table(record), record
+    if options.against:
         record = race.race(options.against, preset, device, dtype, options.repeats, *speed)
-        lines, section = race.report(record), race.table(record)
-    else:
-        record = bench(preset, device, dtype, options.repeats, *speed, placement_of(options))
-        lines, section = report(record), table(record)
-    print(lines)
-    if options.json:
-        write_durably(options.json, (json.dumps(record, indent=1) + "\n").encode())
-    if options.document:
-        update_document(options.document, section)
-    return 0
+        return race.report(record), race.table(record), record
+    record = bench(preset, device, dtype, options.repeats, *speed, placement_of(options))
+    return report(record), table(record), record

@@ -15,10 +15,10 @@ from ...checkpoints.load import transformer_part
 from ...config import TransformerConfig
 from ...errors import CheckpointError, InputError
 from ...files import check_readable
-from ...hardware.fit import CARDS, advice, fitting, usable
+from ...hardware.fit import CARDS, Fit, advice, fitting, usable
 from ...hardware.machine import available_memory, describe
 from ...hardware.memory import readable, text_encoder_bytes
-from ...hardware.placement import Placement, residence
+from ...hardware.placement import Placement, Residence, residence
 from ...presets import PRESETS, Preset, member_of
 
 UNTOLD = ("num_heads", "text_len", "eps", "audio_blocks", "audio_channels")
@@ -126,7 +126,10 @@ def _streamed(preset: Preset, dtype: torch.dtype, placement: Placement) -> list[
 
 
 def cards(preset: Preset, dtype: torch.dtype) -> list[str]:
-    """A line for each size of card: the options, blocks that stay, bytes at once, where the text encoder runs."""
+    """A line for each size of card: the options, blocks that stay, bytes at once, where the text encoder runs.
+
+    And what the other precision, with FP8 or without, comes to there.
+    """
     rows = []
     for card in CARDS:
         fit = fitting(preset, dtype, usable(card))
@@ -135,9 +138,20 @@ def cards(preset: Preset, dtype: torch.dtype) -> list[str]:
             continue
         kept, where = fit.residence, ", text encoder on the CPU" if fit.text_on_cpu else ""
         rows.append(
-            f"{card:>4}  {fit.flags:<22}{kept.blocks:>3} of {kept.of} blocks stay, {readable(kept.total)}{where}"
+            f"{card:>4}  {fit.flags:<22}{kept.blocks:>3} of {kept.of} blocks stay, {readable(kept.total)}{where}; "
+            + _otherwise(fitting(preset, dtype, usable(card), not fit.placement.fp8), not fit.placement.fp8)
         )
     return rows
+
+
+def _otherwise(fit: Fit | None, fp8: bool) -> str:
+    """What the precision that was not chosen comes to."""
+    words = "with --fp8" if fp8 else "without"
+    return f"{words}: {'nothing fits' if fit is None else _counted(fit.residence)}"
+
+
+def _counted(residence: Residence) -> str:
+    return f"{residence.blocks} of {residence.of}, {readable(residence.total)}"
 
 
 def _kept(preset: Preset, dtype: torch.dtype, placement: Placement) -> str:
@@ -145,4 +159,4 @@ def _kept(preset: Preset, dtype: torch.dtype, placement: Placement) -> str:
         needed = residence(preset, dtype, placement)
     except InputError as error:
         return str(error)
-    return f"{needed.blocks:>3} of {needed.of}, {readable(needed.total)} in {placement.dtype_name(dtype)}"
+    return f"{_counted(needed):<24} in {placement.dtype_name(dtype)}"
