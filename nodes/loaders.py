@@ -30,6 +30,9 @@ NO_FILE = "none there yet: see this node's help"
 DEFAULT, AS_FP8 = "default", "fp8_e4m3fn"
 MODEL_LINK = "https://huggingface.co/Soul-AILab/SoulX-FlashTalk-14B"
 ENCODER_LINK = "https://huggingface.co/Kijai/wav2vec2_safetensors/resolve/main/wav2vec2-chinese-base_fp32.safetensors"
+VAE_LINK = (
+    "https://huggingface.co/Soul-AILab/SoulX-FlashHead-1_3B/resolve/main/VAE_LTX/diffusion_pytorch_model.safetensors"
+)
 AUDIO_ENCODERS = "audio_encoders"
 VAES = "vae"
 QUANTISED = ".comfy_quant"
@@ -143,7 +146,7 @@ class LoadVAE(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "vae_name",
-                    options=host.model_files(VAES),
+                    options=host.model_files(VAES) or [NO_FILE],
                     tooltip="A file in models/vae: the LTX VAE as FlashHead publishes it. For FlashHead Pro and the "
                     "14B model ComfyUI's own Load VAE does, too.",
                 )
@@ -154,6 +157,7 @@ class LoadVAE(io.ComfyNode):
     @classmethod
     def execute(cls, vae_name: str) -> io.NodeOutput:
         """Check the file's header, then load it."""
+        refuse_none(vae_name, "VAE", VAES, VAE_LINK)
         part = vae_part(host.model_path(VAES, vae_name))
         return io.NodeOutput(host.stock_vae(part.weights(), part.config))
 

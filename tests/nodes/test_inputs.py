@@ -104,6 +104,7 @@ class TestLoadModel:
 class TestNothingToLoad:
     @pytest.mark.parametrize(("node", "named"), [
         ("LiveTalkLoadModel", "SoulX-FlashTalk-14B"), ("LiveTalkLoadAudioEncoder", "wav2vec2-chinese-base"),
+        ("LiveTalkLoadVAE", "SoulX-FlashHead-1_3B/resolve/main/VAE_LTX"),
     ])  # fmt: skip
     def test_an_empty_list_says_what_to_download(self, nodes, host, errors, node, named):
         cls = nodes[node][0]
