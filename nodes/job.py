@@ -7,14 +7,13 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from comfy_api.latest import InputImpl, io, ui
+from comfy_api.latest import InputImpl, io
 from torch import Tensor
 
 from ..livetalk_core.config import StreamConfig
 from ..livetalk_core.errors import InputError
 from ..livetalk_core.media.audio import AudioSource
 from ..livetalk_core.media.coding import USUAL_CODING, Coding
-from ..livetalk_core.media.place import ENDING
 from ..livetalk_core.media.video import Checkpoint, VideoWriter
 from ..livetalk_core.shapes import FRAMES_PER_SECOND
 from ..livetalk_core.streaming.finite import IMAGES, Watch
@@ -24,6 +23,7 @@ from . import host
 from .handles import AvatarSocket, ChunkState, JobSocket, Portrait, Speech, SpeechSocket, StateSocket
 from .pace import duration
 from .resume import check_as_begun
+from .shown import shown_video
 from .widgets import coding_inputs, prefix_input, resume_input
 
 CODING = ("codec", "crf")
@@ -47,7 +47,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """What the job is called: its file's name without `.mp4`."""
+        """What the job is called: its file's name without the ending."""
         return self.output.path.stem
 
 
@@ -99,11 +99,11 @@ class JobStart(io.ComfyNode):
     ) -> io.NodeOutput:
         """Find the job's file, and the state after its last chunk."""
         (height, width), coding = avatar.size, Coding(codec, crf)
-        output = host.OutputFile(filename_prefix, width, height, cls.hidden.prompt)
+        output = host.OutputFile(filename_prefix, width, height, cls.hidden.prompt, suffix=coding.suffix)
         if job:
             output = output.named(job)
         elif resume:
-            output = output.unfinished(ENDING) or output
+            output = output.unfinished() or output
         own = {"avatar": avatar.fingerprint, "speech": speech.fingerprint} | coding.identity
         sidecar = Sidecar(output.path, own)
         state, checkpoint = None, None
@@ -235,5 +235,5 @@ def outcome(job: Job, state: ChunkState, following: str | None) -> io.NodeOutput
     if following:
         return io.NodeOutput(host.blocked(), ui=shown)
     path = job.output.path
-    saved = ui.SavedResult(path.name, job.output.subfolder, io.FolderType.output)
-    return io.NodeOutput(InputImpl.VideoFromFile(str(path)), ui=ui.PreviewVideo([saved]).as_dict() | shown)
+    video = shown_video(job.output, path, job.coding)
+    return io.NodeOutput(InputImpl.VideoFromFile(str(path)), ui=video | shown)

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from comfy_api.latest import InputImpl, io, ui
+from comfy_api.latest import InputImpl, io
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..livetalk_core.config import StreamConfig
 from ..livetalk_core.errors import InputError
 from ..livetalk_core.media.coding import Coding
-from ..livetalk_core.media.place import ENDING, partial_path
+from ..livetalk_core.media.place import partial_path
 from ..livetalk_core.media.video import last_frames
 from ..livetalk_core.streaming.plan import ChunkPlan
 from ..livetalk_core.streaming.render import Render as CoreRender
@@ -36,6 +36,7 @@ from .handles import (
 )
 from .pace import Pace, unused_line
 from .resume import sampled_with
+from .shown import shown_video
 from .widgets import coding_inputs, prefix_input, resume_input, save_output_input, seed_input, steps_input
 
 IMAGES = 2
@@ -135,11 +136,12 @@ class Render(io.ComfyNode):
         speech, stream = speech.for_model(config), stream_of(model, avatar, correction, steps, own_chunks=True)
         plan = speech.plan(stream, goes_on=start_images is not None)
         upscaler = None if upscale_model is None else host.Upscaler(upscale_model, avatar.reference)
+        coding = Coding(codec, crf)
         output = host.OutputFile(
-            filename_prefix, stream.width, stream.height, cls.hidden.prompt, temporary=not save_output
+            filename_prefix, stream.width, stream.height, cls.hidden.prompt, not save_output, coding.suffix
         )
         if resume:
-            output = output.unfinished(ENDING) or output
+            output = output.unfinished() or output
         made = avatar.avatar(config, stream)
         progress = host.Progress(plan.count * (stream.steps + 1), made, config.geometry)
         engine = fleet.engine_for(model, vae, on_estimate=progress.on_estimate)
@@ -156,24 +158,19 @@ class Render(io.ComfyNode):
             resume=resume,
             upscaler=upscaler,
             on_packet=host.check_cancelled,
-            coding=Coding(codec, crf),
+            coding=coding,
         )  # fmt: skip
         kept = Kept(stream.motion_frames, collect_images or connected(cls.hidden.prompt, cls.hidden.unique_id, IMAGES))
         try:
             run(render, progress, kept, unused_line(host.unused_changes(model)))
         finally:
-            if (partial := partial_path(output.path)).exists():
-                progress.leave(shown_video(output, partial, save_output).as_dict())
-        shown = shown_video(output, output.path, save_output)
-        progress.make_way(shown.as_dict())
+            if not coding.for_editors and (partial := partial_path(output.path)).exists():
+                progress.leave(shown_video(output, partial, coding, save_output))
+        shown = shown_video(output, output.path, coding, save_output)
+        if not coding.for_editors:
+            progress.make_way(shown)
         video = InputImpl.VideoFromFile(str(output.path))
         return io.NodeOutput(video, kept.last_frames(output.path), kept.images, ui=shown)
-
-
-def shown_video(output: host.OutputFile, path: Path, saved: bool) -> ui.PreviewVideo:
-    """A file beside `output` as the node shows it."""
-    folder = io.FolderType.output if saved else io.FolderType.temp
-    return ui.PreviewVideo([ui.SavedResult(path.name, output.subfolder, folder)])
 
 
 def frames_before_talk(images: Tensor, stream: StreamConfig) -> Tensor:

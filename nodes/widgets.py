@@ -39,7 +39,7 @@ def prefix_input() -> io.String.Input:
     return io.String.Input(
         "filename_prefix",
         default="video/LiveTalk",
-        tooltip="Folder and name in ComfyUI's output folder; a number and .mp4 are added. %date:yyyy-MM-dd%, "
+        tooltip="Folder and name in ComfyUI's output folder; a number and the ending are added. %date:yyyy-MM-dd%, "
         "%LiveTalkAvatar.width% and the like are filled in.",
     )
 
@@ -58,7 +58,8 @@ def coding_inputs() -> list[Any]:
             default=USUAL_CODING.codec,
             advanced=True,
             tooltip="h264 plays everywhere. h265 and av1 make smaller files of the same quality, more slowly; many "
-            "browsers do not play h265.",
+            "browsers do not play h265. prores is for editors: 422 HQ with uncompressed sound in a .mov, many times as "
+            "large; no browser plays it.",
         ),
         io.Int.Input(
             "crf",
@@ -67,7 +68,7 @@ def coding_inputs() -> list[Any]:
             max=63,
             advanced=True,
             tooltip="Quality of the file: smaller is better and larger. 18 is hardly to be told from the frames; h264 "
-            "and h265 go to 51, av1 to 63.",
+            "and h265 go to 51, av1 to 63; prores has one quality.",
         ),
     ]
 

@@ -12,6 +12,7 @@ from ..checkpoints.model import Model
 from ..config import DEFAULT_PROMPT, StreamConfig
 from ..errors import InputError
 from ..media.audio import open_audio
+from ..media.coding import USUAL_CODING, Coding
 from ..media.crop import CENTER, Crop, cut_away, shape_of
 from ..media.image import load_image, to_reference
 from ..media.place import OutputPlace
@@ -44,11 +45,13 @@ class Settings(ModelSettings):
     """Milliseconds by which the lips are ahead of the sound."""
     resume: bool = False
     overwrite: bool = False
+    coding: Coding = USUAL_CODING
 
 
 def prepare(settings: Settings, stage: Stage = unseen) -> tuple[Render, Model]:
     """Read and check all inputs, load the model, and make the avatar: ready to `run`."""
     place = OutputPlace(settings.output)
+    settings.coding.check_name(settings.output)
     for path, what in ((settings.image, "the portrait"), (settings.audio, "the sound")):
         place.check_differs(path, what)
     place.check(settings.resume, settings.overwrite)
@@ -74,6 +77,7 @@ def prepare(settings: Settings, stage: Stage = unseen) -> tuple[Render, Model]:
     render = Render(
         session, settings.output, settings.seed, written_sound, inputs | choices(settings, stream),
         resume=settings.resume, overwrite=settings.overwrite, means=means(settings),
+        coding=settings.coding,
     )  # fmt: skip
     return render, model
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import LiveTalkError
-from ..media.segment import AAC_FRAME, LOOK_AHEAD
+from ..media.sound import AAC_FRAME, LOOK_AHEAD
 from ..media.video import VideoWriter
 from ..shapes import FRAMES_PER_SECOND, SAMPLES_PER_FRAME
 from .heard import HeardSound

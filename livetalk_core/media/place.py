@@ -2,8 +2,9 @@
 
 While `talk.mp4` is unfinished, these lie beside it: `talk.partial.mp4`, which plays; `talk.partial.json`, which says
 that the partial is ours and how far it has come; `talk.partial.safetensors`, what it goes on from; and
-`talk.partial.lock`, held by the process that writes. The description is there before the partial and goes after it:
-a partial without one is somebody else's file, and is never touched.
+`talk.partial.lock`, held by the process that writes; for `talk.mov`, `talk.partial.mov`, `talk.partial.mov.json` and
+so on. The description is there before the partial and goes after it: a partial without one is somebody else's file, and
+is never touched.
 
 Names are made exclusively and never through links; what takes another file's place is written under a name that
 nobody can foresee. Once the finished video has its name, nothing can fail any more.
@@ -23,25 +24,25 @@ from filelock import FileLock, Timeout
 
 from ..errors import InputError, ResumeError, TakenError
 from ..files import CREATE, check_place, is_there, new_file, orphans, patiently, sync, write_durably, writing
+from .coding import SUFFIXES
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 2
 """Of the description; another one is not read."""
-ENDING = ".partial.json"
-"""What a video's name without `.mp4` is followed by while the video is unfinished."""
 LOCK_SECONDS = 0.2
 TAIL_BYTES = 65_536
 CHOICES = "--resume goes on with it, --overwrite begins anew, another --output leaves it alone"
 
 
 class OutputPlace:
-    """The place of `video`, a name in .mp4, free or taken. What needs the lock says so."""
+    """The place of `video`, a name in .mp4 or .mov, free or taken. What needs the lock says so."""
 
     def __init__(self, video: Path | str) -> None:
         self.video, self.partial = Path(video), partial_path(video)
-        self.description, self.tensors = self.partial.with_suffix(".json"), self.partial.with_suffix(".safetensors")
-        self._lock_file = self.partial.with_suffix(".lock")
+        self.description, self.tensors, self._lock_file = (
+            _beside(self.partial, ending) for ending in (".json", ".safetensors", ".lock")
+        )
         self._lock = FileLock(self._lock_file, timeout=LOCK_SECONDS, thread_local=False)
 
     # Questions
@@ -222,9 +223,21 @@ class OutputPlace:
 def partial_path(path: Path | str) -> Path:
     """Where the video of `path` grows: `name.partial.mp4` for `name.mp4`."""
     path = Path(path)
-    if path.suffix.lower() != ".mp4":
-        raise InputError(f"output {path}; a name that ends in .mp4 is needed: H.264 and AAC are written as MP4")
-    return path.with_suffix(".partial.mp4")
+    if path.suffix.lower() not in SUFFIXES:
+        raise InputError(
+            f"output {path}; a name that ends in .mp4 is needed, or with the codec prores in .mov: change its ending"
+        )
+    return path.with_suffix(f".partial{path.suffix.lower()}")
+
+
+def description_path(path: Path | str) -> Path:
+    """What lies beside the unfinished video of `path`, and says that it is ours."""
+    return _beside(partial_path(path), ".json")
+
+
+def _beside(partial: Path, ending: str) -> Path:
+    """A file of a partial's: two containers, two videos, that may have one name up to the ending."""
+    return partial.with_suffix(ending if partial.suffix == SUFFIXES[0] else partial.suffix + ending)
 
 
 def unreadable(description: Path, reason: str) -> str:

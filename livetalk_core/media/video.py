@@ -1,10 +1,10 @@
-"""Picture (H.264, or another `Coding`) and AAC into an MP4 that grows chunk by chunk and survives a kill.
+"""Picture and sound, as a `Coding` says, into an MP4 or MOV that grows chunk by chunk and survives a kill.
 
-While it grows, the video is `name.partial.mp4`: a header, then one fragment (moof and mdat) a chunk, appended whole
-and fsynced by `end_chunk`. A fragment depends on its frames, its place and the sound alone (see `segment`), so a
-file that was cut back to a checkpoint and continued equals, byte for byte, one that never stopped.
+While it grows, the video is `name.partial.mp4` (or `.mov`): a header, then one fragment (moof and mdat) a chunk,
+appended whole and fsynced by `end_chunk`. A fragment depends on its frames, its place and the sound alone (see
+`segment`), so a file that was cut back to a checkpoint and continued equals, byte for byte, one that never stopped.
 
-`finish` copies the packets into an ordinary MP4 with its index in front, gives it the final name, and only then
+`finish` copies the packets into an ordinary file with its index in front, gives it the final name, and only then
 removes the partial one. Until that copy is done, it needs as much disk again as the video has; it can be stopped at
 any packet, and the partial video stays as it was.
 
@@ -32,7 +32,8 @@ from ..shapes import FRAMES_PER_SECOND
 from .audio import AudioSource
 from .coding import USUAL_CODING, Coding
 from .place import OutputPlace
-from .segment import Picture, Segment, Sound, count_fragments, fragment, header, read_header, tracks
+from .segment import Picture, Segment, count_fragments, fragment, header, read_header, tracks
+from .sound import Sound
 
 CONTAINER_TAGS = {"major_brand", "minor_version", "compatible_brands", "encoder"}
 ANEW = "begin anew with --overwrite"
@@ -63,6 +64,7 @@ class VideoWriter:
         self._segment: Segment | None = None
         self._pending = 0
         self._closed = False
+        picture.coding.check_name(place.video)
         place.refuse_existing(overwrite)
 
     @classmethod
@@ -77,14 +79,15 @@ class VideoWriter:
         rate: int = FRAMES_PER_SECOND,
         coding: Coding = USUAL_CODING,
     ) -> "VideoWriter":
-        """Begin a video of `height` x `width` px (both even) at `rate` frames a second: `path`, a name in .mp4.
+        """Begin a video of `height` x `width` px (both even) at `rate` frames a second: `path`, a name that ends in the
+        coding's suffix.
 
         `metadata` becomes the file's tags (ComfyUI's `prompt` and `workflow`). Neither the video nor an
         unfinished render of that name is overwritten unless `overwrite`. `OutputError` where that, the folder,
         the disk or a render at work prevents writing. An `OutputPlace` is one that the caller has made ready.
         """
         place = path if isinstance(path, OutputPlace) else OutputPlace(path)
-        writer = cls(place, Picture(height, width, rate, coding), Sound.of(audio), overwrite)
+        writer = cls(place, Picture(height, width, rate, coding), Sound.of(audio, coding), overwrite)
         place.acquire()
         try:
             if place is not path:
@@ -115,7 +118,7 @@ class VideoWriter:
         when it is being written.
         """
         place = path if isinstance(path, OutputPlace) else OutputPlace(path)
-        writer = cls(place, Picture(height, width, rate, coding), Sound.of(audio), overwrite)
+        writer = cls(place, Picture(height, width, rate, coding), Sound.of(audio, coding), overwrite)
         if not writer.partial.is_file():
             raise ResumeError(f"{writer.partial} does not exist; nothing to resume: {ANEW}")
         place.acquire()
@@ -185,7 +188,7 @@ class VideoWriter:
         ):
             seconds = Fraction(self.checkpoint.frames, self._picture.rate)
             try:
-                _copy_packets(self.partial, temporary, seconds, on_packet)
+                _copy_packets(self.partial, temporary, self._picture.coding.container, seconds, on_packet)
             except FFmpegError as error:  # not all of them are of the system
                 raise OSError(error.errno, error.strerror) from error
         self._file.close()
@@ -235,12 +238,12 @@ def last_frames(path: Path, count: int) -> Tensor:
     return torch.from_numpy(np.stack(kept))
 
 
-def _copy_packets(source: Path, target: Path, seconds: Fraction, on_packet: Callable[[], None]) -> None:
-    """Copy a fragmented MP4 into an ordinary one, the last packet of its sound cut to the picture's `seconds`."""
+def _copy_packets(source: Path, target: Path, container: str, seconds: Fraction, on_packet: Callable[[], None]) -> None:
+    """Copy a fragmented file into an ordinary one, the last packet of its sound cut to the picture's `seconds`."""
     options = {"movflags": "faststart+use_metadata_tags"}
     with (
         av.open(str(source)) as partial,
-        av.open(str(target), "w", format="mp4", container_options=options) as finished,
+        av.open(str(target), "w", format=container, container_options=options) as finished,
     ):
         finished.metadata.update({key: text for key, text in partial.metadata.items() if key not in CONTAINER_TAGS})
         streams = {stream.index: finished.add_stream_from_template(stream, opaque=True) for stream in partial.streams}

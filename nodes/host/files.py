@@ -15,6 +15,8 @@ from comfy.cli_args import args
 from PIL import Image
 
 from ...livetalk_core.errors import InputError
+from ...livetalk_core.media.coding import SUFFIXES, USUAL_CODING
+from ...livetalk_core.media.place import description_path
 from ..naming import filled_in
 
 PICTURE_SIDE = 512
@@ -24,12 +26,18 @@ PICTURE_SIDE = 512
 class OutputFile:
     """The next free name in ComfyUI's output folder, numbered after those of the same prefix: `name_00001_.mp4`.
 
-    The prefix may hold the time and, from `prompt`, widgets of other nodes. With `temporary`, in the folder that
-    ComfyUI empties.
+    Or with another `suffix`. The prefix may hold the time and, from `prompt`, widgets of other nodes. With `temporary`,
+    in the folder that ComfyUI empties.
     """
 
     def __init__(
-        self, prefix: str, width: int, height: int, prompt: Mapping[str, Any] | None, temporary: bool = False
+        self,
+        prefix: str,
+        width: int,
+        height: int,
+        prompt: Mapping[str, Any] | None,
+        temporary: bool = False,
+        suffix: str = USUAL_CODING.suffix,
     ) -> None:
         prefix = filled_in(prefix, prompt, datetime.now())
         if not prefix.strip() or Path(prefix).is_absolute() or ".." in Path(prefix).parts:
@@ -38,20 +46,27 @@ class OutputFile:
             )
         output = folder_paths.get_temp_directory() if temporary else folder_paths.get_output_directory()
         folder, name, counter, self.subfolder, _ = folder_paths.get_save_image_path(prefix, output, width, height)
-        self.path = Path(folder) / f"{name}_{counter:05}_.mp4"
+        self.path = Path(folder) / f"{name}_{counter:05}_{suffix}"
         self._numbered = f"{glob.escape(name)}_[0-9][0-9][0-9][0-9][0-9]_"
 
-    def unfinished(self, ending: str) -> "OutputFile | None":
-        """The latest file of this prefix with something beside it that ends in `ending`, if there is one."""
-        newest = max(self.path.parent.glob(self._numbered + ending), default=None)
-        return self.named(newest.name.removesuffix(ending)) if newest else None
+    def unfinished(self) -> "OutputFile | None":
+        """The latest video of this prefix that was begun and is not finished, if there is one, whatever its suffix."""
+        begun = []
+        for suffix in SUFFIXES:
+            ending = description_path(self.path.with_suffix(suffix)).name.removeprefix(self.path.stem)
+            paths = self.path.parent.glob(self._numbered + ending)
+            begun += [self.path.with_name(path.name.removesuffix(ending) + suffix) for path in paths]
+        return self._at(max(begun)) if begun else None
 
     def named(self, name: str) -> "OutputFile":
-        """The file of this folder with another name, without `.mp4`."""
+        """The file of this folder with another name, without its suffix."""
         if not name.strip() or Path(name).name != name:
             raise InputError(f"{name!r} is no file name; needs one like {self.path.stem}")
+        return self._at(self.path.with_name(f"{name}{self.path.suffix}"))
+
+    def _at(self, path: Path) -> "OutputFile":
         other = copy.copy(self)
-        other.path = self.path.with_name(f"{name}.mp4")
+        other.path = path
         return other
 
 

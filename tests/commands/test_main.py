@@ -151,6 +151,9 @@ BAD_INPUTS = {
     "no such device": (None, ["--device", "tpu9"], "device 'tpu9' cannot be used"),
     "a device without numbers": (None, ["--device", "meta"], "device 'meta' cannot be used"),
     "not an mp4": (None, ["--output", "talk.avi"], "ends in .mp4"),
+    "no such codec": (None, ["--codec", "vp6"], "codec 'vp6'; this PyAV can write h264"),
+    "a crf of another codec": (None, ["--crf", "60"], "h264 has 0 .best. to 51"),
+    "an editor's codec as mp4": (None, ["--codec", "prores"], "prores needs a name that ends in .mov"),
     "no such folder": (None, ["--output", "/nowhere/talk.mp4"], "is no folder"),
     "a prompt after the end": (None, ["--prompt-at", "9", "x"], "lasts 1.52 s"),
     "a prompt at no time": (None, ["--prompt-at", "nan", "x"], "a prompt at nan s; the speech lasts 1.52 s"),
@@ -232,6 +235,14 @@ def long_inputs(tmp_path):
     draw_face(tmp_path / "face.png")
     write_wav(tmp_path / "speech.wav", np.sin(np.arange(96_000) * 0.1) * 0.3)
     return generate(tmp_path, "face.png", "speech.wav")
+
+
+def test_a_film_for_editors_goes_where_nothing_was_said(inputs, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    place = inputs.index("--output")
+    assert main([*inputs[:place], *inputs[place + 2 :], "--codec", "prores"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "talk.mov"
+    assert frames_of(tmp_path / "talk.mov") == 38
 
 
 @pytest.mark.slow

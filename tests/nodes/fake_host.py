@@ -135,8 +135,8 @@ class FakeHost(types.ModuleType):
         assert frames.dtype == torch.uint8 and frames.ndim == 4
         self.shown.append(frames)
 
-    def OutputFile(self, prefix, width, height, prompt, temporary=False):
-        return OutputFile(self.output / "temp" if temporary else self.output, prefix)
+    def OutputFile(self, prefix, width, height, prompt, temporary=False, suffix=".mp4"):
+        return OutputFile(self.output / "temp" if temporary else self.output, prefix, suffix)
 
     def temporary_picture(self, pixels):
         return {"filename": "portrait.jpg", "width": str(pixels.shape[1]), "height": str(pixels.shape[0])}
@@ -203,19 +203,26 @@ class Progress:
 class OutputFile:
     """Numbers files as ComfyUI does."""
 
-    def __init__(self, output, prefix):
+    def __init__(self, output, prefix, suffix):
         self.subfolder, self.name = Path(prefix).parent.as_posix(), Path(prefix).name
         folder = output / self.subfolder
         folder.mkdir(parents=True, exist_ok=True)
         taken = {file.name.split("_")[1] for file in folder.glob(f"{self.name}_*")}
         counter = next(n for n in range(1, 1000) if f"{n:05}" not in taken)
-        self.path = folder / f"{self.name}_{counter:05}_.mp4"
+        self.path = folder / f"{self.name}_{counter:05}_{suffix}"
 
-    def unfinished(self, ending):
-        newest = max(self.path.parent.glob(f"{self.name}_*_{ending}"), default=None)
-        return self.named(newest.name.removesuffix(ending)) if newest else None
+    def unfinished(self):
+        endings = {".partial.json": ".mp4", ".partial.mov.json": ".mov"}
+        begun = [
+            path.with_name(path.name.removesuffix(ending) + suffix)
+            for ending, suffix in endings.items()
+            for path in self.path.parent.glob(f"{self.name}_*_{ending}")
+        ]
+        other = copy.copy(self)
+        other.path = max(begun, default=None)
+        return other if begun else None
 
     def named(self, name):
         other = copy.copy(self)
-        other.path = self.path.with_name(f"{name}.mp4")
+        other.path = self.path.with_name(f"{name}{self.path.suffix}")
         return other

@@ -1,8 +1,9 @@
 """A custom node pack for tests in a real ComfyUI.
 
 It stands in for the two loaders that cannot take small files (CLIPLoader, CLIPVisionLoader: their models' widths are
-fixed), compares images, makes what does not fit, presses Cancel at a given point, and shows the sockets of Start and
-End Loop where core is too old to have them. Not part of LiveTalk.
+fixed), by nodes of its own and, for graphs that are run as they are, in their own place. It compares images, makes what
+does not fit, presses Cancel at a given point, and shows the sockets of Start and End Loop where core is too old to have
+them. Not part of LiveTalk.
 """
 
 import dataclasses
@@ -64,18 +65,29 @@ class SmallClipVisionLoader(io.ComfyNode):
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
-        """ComfyUI's own vision encoder, with random weights at the embedded model's widths."""
-        torch.manual_seed(5)
-        clip = comfy.clip_vision.ClipVisionModel(
-            {
-                "num_hidden_layers": 3, "hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 256,
-                "image_size": 112, "patch_size": 14, "num_channels": 3, "hidden_act": "gelu", "projection_dim": 16,
-                "model_type": "clip_vision_model",
-            }
-        )  # fmt: skip
-        for parameter in clip.model.parameters():
-            torch.nn.init.normal_(parameter, std=0.05)
-        return io.NodeOutput(clip)
+        """The small vision encoder."""
+        return io.NodeOutput(small_clip_vision())
+
+
+def small_clip_vision() -> comfy.clip_vision.ClipVisionModel:
+    """ComfyUI's own vision encoder, with random weights at the embedded model's widths."""
+    torch.manual_seed(5)
+    clip = comfy.clip_vision.ClipVisionModel(
+        {
+            "num_hidden_layers": 3, "hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 256,
+            "image_size": 112, "patch_size": 14, "num_channels": 3, "hidden_act": "gelu", "projection_dim": 16,
+            "model_type": "clip_vision_model",
+        }
+    )  # fmt: skip
+    for parameter in clip.model.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    return clip
+
+
+def stand_in_for_core() -> None:
+    """Core's two loaders give the small ones, whatever file is chosen."""
+    core_nodes.CLIPLoader.load_clip = lambda *_, **__: (SmallClip(),)
+    core_nodes.CLIPVisionLoader.load_clip = lambda *_, **__: (small_clip_vision(),)
 
 
 class Apart(io.ComfyNode):
@@ -301,4 +313,5 @@ class StandIns(ComfyExtension):
 
 async def comfy_entrypoint() -> StandIns:
     """ComfyUI's way in."""
+    stand_in_for_core()
     return StandIns()

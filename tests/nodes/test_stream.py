@@ -288,7 +288,7 @@ class TestRender:
         output = render(nodes, parts)
         path = tmp_path / "video" / "talk_00001_.mp4"
         assert output.args[0].file == str(path)
-        saved = output.ui.values[0]
+        saved = output.ui["images"][0]
         assert (saved.filename, saved.subfolder, saved.type) == (path.name, "video", "output")
         assert sorted(file.name for file in path.parent.iterdir()) == [path.name]
         frames = frames_of(path)
@@ -336,7 +336,7 @@ class TestRender:
         with pytest.raises(errors.ResumeError, match=f"another.* {named}"):
             render(nodes, parts, resume=True, **change)
 
-    @pytest.mark.parametrize("change", [{"codec": "av1"}, {"crf": 30}])
+    @pytest.mark.parametrize("change", [{"codec": "av1"}, {"codec": "prores"}, {"crf": 30}])
     def test_resume_refuses_another_coding(self, nodes, parts, host, errors, change):
         host.cancel_after = 3
         with pytest.raises(Interrupted):
@@ -367,6 +367,18 @@ class TestRender:
         with av.open(str(other)) as video:
             assert video.streams.video[0].codec_context.codec_tag == "av01"
         assert len(frames_of(other)) == 70
+
+    def test_a_film_for_editors_is_named_and_not_played(self, nodes, parts, host):
+        host.cancel_after = 3
+        with pytest.raises(Interrupted):
+            render(nodes, parts, codec="prores")
+        assert not host.left
+        host.cancel_after = None
+        result = render(nodes, parts, codec="prores", resume=True)
+        path = Path(result.args[0].file)
+        assert path.name == "talk_00001_.mov" and [file.filename for file in result.ui["livetalk_video"]] == [path.name]
+        assert "images" not in result.ui and f"prores, which no browser plays: {path}" in host.said
+        assert len(frames_of(path)) == 70
 
     def test_resume_with_nothing_to_resume_starts_anew(self, nodes, parts, host):
         assert frames_of(render(nodes, parts, resume=True).args[0].file).shape[0] == 70

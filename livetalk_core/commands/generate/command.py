@@ -16,7 +16,16 @@ def add_options(command: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     command.add_argument("--image", type=Path, required=True, help="the portrait")
     command.add_argument("--audio", type=Path, required=True, help="the speech: any sound or video file")
-    command.add_argument("--output", type=Path, default=Path("talk.mp4"), help="the video (default: talk.mp4)")
+    command.add_argument("--output", type=Path, help="the video (default: talk.mp4; with --codec prores, talk.mov)")
+    command.add_argument(
+        "--codec", default="h264",
+        help="h264, which plays everywhere; h265 or av1: smaller files, made more slowly; prores: 422 HQ with "
+        "uncompressed sound in a .mov, for editors (default: h264)",
+    )  # fmt: skip
+    command.add_argument(
+        "--crf", type=int, default=18, metavar="N",
+        help="quality: a smaller number is better and larger; of no effect with prores (default: 18)",
+    )  # fmt: skip
     command.add_argument("--model", default="nano", help="'nano' (embedded) or a folder of weights (default: nano)")
     command.add_argument(
         "--patch", type=Path, metavar="PATH",

@@ -4,6 +4,7 @@ import argparse
 import sys
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -11,6 +12,7 @@ from ...config import DEFAULT_NEGATIVE_PROMPT, CorrectionConfig, Guidance
 from ...errors import Cancelled, InputError, ResumeError, TakenError
 from ...files import check_place
 from ...hardware.fit import explained
+from ...media.coding import Coding
 from ...media.crop import Crop
 from ...media.place import OutputPlace
 from ...parallel.fleet import Fleet
@@ -27,9 +29,11 @@ from .command import AUTO
 def generate(options: argparse.Namespace) -> int:
     """Render as the options say; the exit code."""
     device, dtype = device_and_dtype(options)
+    coding = Coding(options.codec, options.crf)
     with fleet_of(options, dtype) or nullcontext() as fleet:
         settings = Settings(
-            image=options.image, audio=options.audio, output=options.output, model=options.model,
+            image=options.image, audio=options.audio, model=options.model,
+            output=options.output or Path(f"talk{coding.suffix}"), coding=coding,
             prompt=options.prompt, prompts_at=tuple((_seconds(at), prompt) for at, prompt in options.prompt_at),
             seed=options.seed, negative_prompt=options.negative_prompt or DEFAULT_NEGATIVE_PROMPT, patch=options.patch,
             guidance=Guidance(*options.guidance) if options.guidance else None,
