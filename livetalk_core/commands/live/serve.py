@@ -17,6 +17,7 @@ from ...live.server.app import LiveServer
 from ...live.server.house import House
 from ...live.server.voice import SpeechServer, Voice, embedded_voice
 from ...live.session import Sink, no_poll
+from ...media.coding import USUAL_CODING
 from ...media.image import load_image, to_reference
 from ...media.place import OutputPlace
 from ...parallel.fleet import Fleet
@@ -29,6 +30,7 @@ from ..progress import show_stage
 def serve(options: argparse.Namespace) -> int:
     """Serve as the options say, until the user stops it; the exit code."""
     if options.record is not None:
+        USUAL_CODING.check_name(options.record)
         OutputPlace(options.record).check(resume=False, overwrite=False)
     device, dtype = device_and_dtype(options)
     with fleet_of(options, dtype) or nullcontext() as fleet:
