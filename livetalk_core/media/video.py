@@ -188,7 +188,7 @@ class VideoWriter:
         ):
             seconds = Fraction(self.checkpoint.frames, self._picture.rate)
             try:
-                _copy_packets(self.partial, temporary, self._picture.coding.container, seconds, on_packet)
+                _copy_packets(self.partial, temporary, seconds, on_packet)
             except FFmpegError as error:  # not all of them are of the system
                 raise OSError(error.errno, error.strerror) from error
         self._file.close()
@@ -238,12 +238,12 @@ def last_frames(path: Path, count: int) -> Tensor:
     return torch.from_numpy(np.stack(kept))
 
 
-def _copy_packets(source: Path, target: Path, container: str, seconds: Fraction, on_packet: Callable[[], None]) -> None:
+def _copy_packets(source: Path, target: Path, seconds: Fraction, on_packet: Callable[[], None]) -> None:
     """Copy a fragmented file into an ordinary one, the last packet of its sound cut to the picture's `seconds`."""
     options = {"movflags": "faststart+use_metadata_tags"}
     with (
         av.open(str(source)) as partial,
-        av.open(str(target), "w", format=container, container_options=options) as finished,
+        av.open(str(target), "w", format=source.suffix[1:], container_options=options) as finished,
     ):
         finished.metadata.update({key: text for key, text in partial.metadata.items() if key not in CONTAINER_TAGS})
         streams = {stream.index: finished.add_stream_from_template(stream, opaque=True) for stream in partial.streams}
