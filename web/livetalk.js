@@ -14,6 +14,9 @@ app.registerExtension({
             defaultValue: true,
         },
     ],
+    setup() {
+        api.addEventListener("b_preview_with_metadata", dropVideoForPreview);
+    },
     beforeRegisterNodeDef(nodeType, nodeData) {
         if (!nodeData.name.startsWith("LiveTalk")) return;
         if (nodeData.output_node) showVideoAlone(nodeType);
@@ -27,9 +30,24 @@ function showVideoAlone(nodeType) {
     const show = nodeType.prototype.onExecuted;
     nodeType.prototype.onExecuted = function (output) {
         this.imgs = undefined;
+        this.livetalkVideo = Boolean(output?.animated?.[0]);
         for (const later of [500, 1500, 4000]) setTimeout(() => grow(this), later);
         return show?.call(this, output);
     };
+}
+
+// Nodes 2.0 would take a run's preview for the video of the run before, and show an error: that video goes first.
+function dropVideoForPreview({ detail }) {
+    const id = String(detail.displayNodeId ?? detail.nodeId);
+    const node = nodeOf(id);
+    if (!LiteGraph.vueNodesMode || !node?.livetalkVideo) return;
+    api.dispatchCustomEvent("executed", { node: id, display_node: id, output: {}, prompt_id: detail.jobId });
+}
+
+// The node of an id like "7", or "12:7" within subgraphs.
+function nodeOf(id) {
+    const inside = (node, part) => (node?.subgraph ?? node)?.getNodeById?.(Number(part));
+    return id.split(":").reduce(inside, app.rootGraph ?? app.graph);
 }
 
 function grow(node) {

@@ -111,6 +111,7 @@ def test_a_cancelled_run_plays_what_is_done(server, frontend, new_nodes):
     with opened(f"http://127.0.0.1:{server.port}") as page:
         page.set_viewport_size(SMALL)
         report(page, load(named("livetalk_quick_start")))
+        page.evaluate(FIT)  # the canvas makes no widget that is out of view
         page.wait_for_function(CROP_VIEW)
         page.evaluate(QUEUE)
         page.wait_for_function(PREVIEW)  # of the first finished chunk: previews of latents are off
