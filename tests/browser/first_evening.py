@@ -61,9 +61,10 @@ RED = """() => {
     const nodes = app.graph.nodes.filter(n => n.has_errors).map(n => n.type);
     return [...seen, ...words, ...nodes].join('; ');
 }"""
-# Notes ends of prompts, everything red, and for each run the bytes of the previews that are shown, from now on.
+# Notes ends of prompts, everything red, and for each run what the previews show, as sums of small copies.
 WATCH = """() => {
     clearInterval(window.watching);
+    const small = new OffscreenCanvas(32, 32).getContext('2d', { willReadFrequently: true });
     const look = RED, evening = window.evening = { ends: [], red: '', previews: [new Set(), new Set()] };
     if (!window.heard) for (const kind of ['execution_success', 'execution_error', 'execution_interrupted'])
         app.api.addEventListener(kind, ({ detail }) =>
@@ -76,8 +77,12 @@ WATCH = """() => {
         const sources = LiteGraph.vueNodesMode ? images.filter(image => image.clientWidth > 50).map(image => image.src)
             : Object.values(app.nodePreviewImages).flat().filter(source => source.startsWith('blob:'));
         for (const source of new Set(sources)) try {
-            const bytes = new Uint8Array(await (await fetch(source)).arrayBuffer());
-            evening.previews[Math.min(run, 1)].add(bytes.reduce((sum, byte) => (31 * sum + byte) | 0, 7));
+            const image = new Image();
+            image.src = source;
+            await image.decode();
+            small.drawImage(image, 0, 0, 32, 32);
+            const { data } = small.getImageData(0, 0, 32, 32);
+            evening.previews[Math.min(run, 1)].add(data.reduce((sum, byte) => (31 * sum + byte) | 0, 7));
         } catch { /* replaced meanwhile */ }
     }, 40);
 }""".replace("RED", RED)
