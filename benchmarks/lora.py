@@ -30,8 +30,8 @@ def measure(entrant: Entrant, protocol: Protocol, person: int) -> Row:
     """All streams of one person."""
     own = protocol.of(entrant)
     jobs = [job for job in replace(own, faces=person + 1).jobs(entrant) if job.subject == person]
-    wanted = replace(own, faces=person + 1).wanted(texture_scale(own.cast.size))
-    return Row.of(str(entrant), list(run_all(jobs, own.workers)), [wanted[person]] * len(jobs))
+    target = replace(own, faces=person + 1).targets(texture_scale(own.cast.size))[person]
+    return Row.of(str(entrant), list(run_all(jobs, own.workers)), [target] * len(jobs))
 
 
 def distances(row: Row) -> dict[str, float]:
