@@ -143,4 +143,4 @@ def _floors(record: dict[str, Any], row: dict[str, Any]) -> Iterator[tuple[str, 
 
 
 def _operations(count: float) -> str:
-    return f"{count / 1e12:.2f} T"
+    return f"{count / 1e12:.2f} T" if count >= 1e11 else f"{count / 1e9:.2f} G"
