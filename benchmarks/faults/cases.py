@@ -2,7 +2,7 @@
 
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 STAGES = ("load", "denoise", "decode", "encode")
@@ -55,6 +55,11 @@ class Case(NamedTuple):
     ranks: int
     whole: bool
     seconds: float
+
+    def logged_by(self, warnings: Sequence[str]) -> bool:
+        """Whether the log says so: of a worker that was lost when the last job had ended, before the next one."""
+        says = WORKER.format(rank=self.rank) + "ended or stopped between two jobs"
+        return any(re.match(says, warning) for warning in warnings)
 
     def named_by(self, error: str, faults: Mapping[str, Fault]) -> bool:
         """Whether an error says what has happened, and to whom."""

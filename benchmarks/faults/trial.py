@@ -1,5 +1,6 @@
 """One fault in the middle of a render, and what became of the render, the next job and what might be left behind."""
 
+import logging
 import threading
 import time
 from collections import Counter
@@ -95,12 +96,26 @@ class Injector:
             self._undo = self._ground.inject(self._case)
 
 
+class Listener(logging.Handler):
+    """Notes what is logged."""
+
+    def __init__(self, messages: list[str]) -> None:
+        super().__init__(logging.WARNING)
+        self._messages = messages
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See `logging.Handler`."""
+        self._messages.append(record.getMessage())
+
+
 class Trial:
     """Renders on one ground, compared with one that nothing happened to."""
 
     def __init__(self, ground: Ground, folder: Path, temporary: Path) -> None:
         """`folder` takes the videos; `temporary` is where nothing may stay."""
         self._ground, self._folder, self._temporary = ground, folder, temporary
+        self._warnings: list[str] = []
+        logging.getLogger().addHandler(Listener(self._warnings))
         begun = time.monotonic()
         self._session = session_of(ground.fleet, SIDE, SIDE, CHUNKS)
         self.stage_seconds = {"load": time.monotonic() - begun}
@@ -132,6 +147,7 @@ class Trial:
     def run(self, case: Case) -> dict[str, Any]:
         """What was found; `problems` is empty where all was as it must be."""
         self._session.pixels = case.whole
+        self._warnings.clear()
         if case.stage == "load":
             self._ground.begin_load()
         old = [member.about["process"] for member in self._ground.fleet.members]
@@ -157,7 +173,8 @@ class Trial:
         if injector.at is None:
             return []  # the render was over before
         if not errors:
-            return [] if case.stage in self._ground.faults[case.fault].harmless else ["nothing was said"]
+            harmless = case.stage in self._ground.faults[case.fault].harmless
+            return [] if harmless or case.logged_by(self._warnings) else ["nothing was said"]
         error, problems = errors[0].error, []
         if not (isinstance(error, LiveTalkError) and case.named_by(str(error), self._ground.faults)):
             problems.append(f"wrongly named: {type(error).__name__}")
