@@ -89,6 +89,7 @@ PRESETS = {
         transformer=TransformerConfig(
             dim=192, ffn_dim=512, num_heads=6, num_layers=6, freq_dim=64, text_len=32, text_dim=32, clip_dim=64,
             audio_blocks=4, audio_channels=64, intermediate_dim=64, output_dim=64, context_tokens=8,
+            repeats_portrait=True,
         ),
         vae=VAEConfig(dim=8),
         audio=AudioEncoderConfig(

@@ -95,8 +95,8 @@ class Run:
     def transformer(self, trained: bool) -> Denoiser:
         """The transformer that the run begins with."""
         part = self.part("transformer", trained)
-        if self.settings.repeats_portrait:
-            part.config = replace(part.config, repeats_portrait=True)
+        if self.settings.repeats_portrait is not None:
+            part.config = replace(part.config, repeats_portrait=self.settings.repeats_portrait)
         transformer = Denoiser.of(part).requires_grad_(trained).train(trained)
         if self.settings.init is not None:
             # Several processes map the file; one alone may go on to train in what it has read.

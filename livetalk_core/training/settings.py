@@ -55,15 +55,15 @@ class Settings:
     what is computed in; weights are float32, but for those that a LoRA is trained on: with `fp8` their blocks' are FP8,
     the others as the file has them. `phases` are the VAE's; `task` has the task's own settings, such as `clips`,
     `guidance` or `chunks`. `blend` is the share of the trained weights in the exported ones, the rest is `init`'s:
-    between two stages of one training lie weights that have something of both (arXiv 2109.01903). With
-    `repeats_portrait` the transformer is trained as `TransformerConfig` says of it."""
+    between two stages of one training lie weights that have something of both (arXiv 2109.01903).
+    `repeats_portrait` is what `TransformerConfig` says of it; without it, as the model has it."""
 
     schedule: Schedule
     model: str = "nano"
     patch: Path | None = None
     init: Path | None = None
     fresh: bool = False
-    repeats_portrait: bool = False
+    repeats_portrait: bool | None = None
     dtype: str = "bfloat16"
     checkpointing: bool = False
     fp8: bool = False

@@ -48,9 +48,9 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("repeats", [False, True])
-def test_a_repeated_portrait_is_the_trained_transformers(repeats):
-    settings = Settings(Schedule(steps=1), repeats_portrait=repeats)
+@pytest.mark.parametrize(("setting", "repeats"), [(None, True), (False, False), (True, True)])
+def test_a_repeated_portrait_is_the_trained_transformers(setting, repeats):
+    settings = Settings(Schedule(steps=1), repeats_portrait=setting)
     assert commands.Run(settings).transformer(trained=True).config.repeats_portrait == repeats
 
 

@@ -39,8 +39,8 @@ class Entrant:
     student.
     color: strength of the colour step. correction: strength of retrospective correction, 0: off.
     disturbance: deviation of noise added to each chunk's latent. fp8: 1 for the blocks' linear layers in FP8.
-    revisions: of the latents that a chunk hands on. repeats_portrait: 1 for a transformer trained with it. lora: a file
-    of one, of full strength.
+    revisions: of the latents that a chunk hands on. repeats_portrait: 1 for a transformer trained with it, 0
+    for one trained without. lora: a file of one, of full strength.
     """
 
     model: str = "nano"
@@ -53,7 +53,7 @@ class Entrant:
     disturbance: float = 0.0
     fp8: int = 0
     revisions: int | None = None
-    repeats_portrait: int = 0
+    repeats_portrait: int | None = None
     lora: Path | None = None
 
     @classmethod
@@ -84,8 +84,8 @@ class Entrant:
         if self.model == DRAWN:
             return DrawnPerformer(model.load_vae(), stream)
         transformer = place(model.transformer, device, bool(self.fp8))
-        if self.repeats_portrait:
-            transformer.config = replace(transformer.config, repeats_portrait=True)
+        if self.repeats_portrait is not None:
+            transformer.config = replace(transformer.config, repeats_portrait=bool(self.repeats_portrait))
         engine = LocalEngine(transformer, model.vae, device, stream.shift, guidance=stream.guidance)
         return ModelPerformer(model, Disturbed(engine, self.disturbance) if self.disturbance else engine, stream)
 
