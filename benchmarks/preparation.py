@@ -1,14 +1,15 @@
 """What a long recording costs before its first frame, now and at an earlier commit, and how long nothing is shown.
 
-    python -m benchmarks.preparation [--hours 3] [--commit 410cab1] [--shown] [--json FILE]
+    python -m benchmarks.preparation [--hours 3] [--commit 410cab1] [--kinds mp3 wav] [--shown] [--json FILE]
 
-The demo's speech, repeated, as an MP3; each run is a process of its own. Counted is the processor
-time that the sound takes, imports left out; with `--shown` also the longest wait between two signs of life on the
-command line (on a machine with nothing else to do).
+The demo's speech, repeated, in stereo; each run is a process of its own. Counted is the processor time that the sound
+takes, imports left out; with `--shown` also the longest waits between two signs of life on the command line, before
+the first frame of the long recording and in a whole render of the demo (on a machine with nothing else to do).
 """
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -34,21 +35,25 @@ print(json.dumps(time.process_time() - begun))
 """What `generate` does with a recording before its first frame; opened a second time for the writer, once."""
 
 
-def recording(path: Path, hours: float) -> Path:
-    """The demo's speech over and over, as an MP3 in stereo at 44.1 kHz."""
-    command = [
-        "ffmpeg",
-        "-v",
-        "error",
-        "-stream_loop",
-        "-1",
-        "-i",
-        ROOT / "demo" / "speech.wav",
-        "-t",
-        str(hours * 3600),
-    ]
-    subprocess.run([*command, "-ac", "2", "-ar", "44100", "-b:a", "128k", path], check=True)
+SPEECH = ROOT / "demo" / "speech.wav"
+FRAMES = re.compile(rb"\| [1-9]\d*/\d+ \[")
+"""A progress bar that has counted frames."""
+KINDS = {"mp3": ["-b:a", "128k"], "wav": ["-c:a", "pcm_s16le", "-rf64", "auto"]}
+"""Files that are tried, and how ffmpeg writes them."""
+
+
+def recording(folder: Path, kind: str, hours: float) -> Path:
+    """The demo's speech over and over, in stereo at 44.1 kHz."""
+    path = folder / f"speech.{kind}"
+    source = ["-stream_loop", "-1", "-i", SPEECH, "-t", str(hours * 3600)]
+    subprocess.run(["ffmpeg", "-v", "error", *source, "-ac", "2", "-ar", "44100", *KINDS[kind], path], check=True)
     return path
+
+
+def compare(earlier: Path, sound: Path) -> dict[str, float]:
+    """Processor seconds of the code in `earlier`, and of ours."""
+    then, now = processor_seconds(earlier, sound, "twice"), processor_seconds(ROOT, sound)
+    return {"then": then, "now": now, "times_cheaper": then / now}
 
 
 def checkout(commit: str, folder: Path) -> None:
@@ -64,10 +69,10 @@ def processor_seconds(root: Path, sound: Path, *twice: str) -> float:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def longest_silence(sound: Path, output: Path) -> dict[str, float]:
+def longest_silence(sound: Path, output: Path, whole: bool) -> dict[str, float]:
     """Seconds of wall clock from the start until the first sign of life, and the longest between two from there on.
 
-    It ends with the first chunk: the render is stopped then.
+    Without `whole` it ends with the first chunk: the render is stopped then.
     """
     arguments = ["--image", ROOT / "demo" / "portrait.png", "--audio", sound, "--output", output]
     command = [sys.executable, "-u", "-m", "livetalk_core", "generate", *arguments]
@@ -75,13 +80,16 @@ def longest_silence(sound: Path, output: Path) -> dict[str, float]:
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, bufsize=0) as process:
         assert process.stderr
         last = time.monotonic()
-        while b"/s" not in shown and (text := process.stderr.read(4096)):
+        while (whole or not FRAMES.search(shown)) and (text := process.stderr.read(4096)):
             shown += text
             now = time.monotonic()
             waits.append(now - last)
             last = now
         process.terminate()
-    return {"first": waits[0], "longest": max(waits[1:])}
+    if whole and process.returncode:
+        raise RuntimeError(f"{sound} failed: {shown[-2000:].decode(errors='replace')}")
+    ending = [time.monotonic() - last] if whole else []
+    return {"first": waits[0], "longest": max([*waits[1:], *ending])}
 
 
 def main() -> None:
@@ -89,20 +97,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hours", type=float, default=3)
     parser.add_argument("--commit", default=BEFORE, help=f"the earlier one (default: {BEFORE})")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="of recordings (default: all)")
     parser.add_argument("--json", type=Path, help="keep the record in this file")
     parser.add_argument("--shown", action="store_true", help="also start a render and time what it shows")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        sound, earlier = recording(folder / "speech.mp3", options.hours), folder / "earlier"
+        earlier = folder / "earlier"
         earlier.mkdir()
         checkout(options.commit, earlier)
         record: dict[str, Any] = {"hours": options.hours, "commit": options.commit}
-        record["then"] = processor_seconds(earlier, sound, "twice")
-        record["now"] = processor_seconds(ROOT, sound)
+        for kind in options.kinds:
+            sound = recording(folder, kind, options.hours)
+            record[kind] = compare(earlier, sound)
+            if options.shown:
+                record[kind]["shown"] = longest_silence(sound, folder / f"{kind}.mp4", whole=False)
+            sound.unlink()
         if options.shown:
-            record["shown"] = longest_silence(sound, folder / "shown.mp4")
-    record |= {"times_cheaper": record["then"] / record["now"], "machine": describe()}
+            record["demo_shown"] = longest_silence(SPEECH, folder / "demo.mp4", whole=True)
+    record["machine"] = describe()
     text = json.dumps(record, indent=1)
     print(text)
     if options.json:

@@ -18,7 +18,7 @@ from ..errors import InputError
 from ..shapes import SAMPLE_RATE
 from .blocks import Blocks, batched, exactly, resampled
 from .channels import stereo_matrix, to_mono
-from .containers import checked
+from .containers import checked, reading
 from .decoding import Choice, choices, decoded, track
 from .survey import Moments, Progress, Statistics, Survey
 from .timeline import Report, Silence, Timeline, Trimmed
@@ -111,7 +111,7 @@ class AudioSource(ABC):
         """The mixed sound at another rate, its length rounded up."""
         blocks = batched(self._blocks(), self.sample_rate)
         matrix = stereo_matrix(self.channels, self.channel_names) / np.float32(self._peak)
-        mixed = (to_mono(block) if mono else matrix @ block for block in blocks)
+        mixed = (to_mono(block).sound if mono else matrix @ block for block in blocks)
         if sample_rate == self.sample_rate:
             return mixed
         total = -(-self.samples * sample_rate // self.sample_rate)
@@ -141,8 +141,9 @@ class FileAudio(AudioSource):
 
     def __init__(self, path: Path | str, progress: Progress | None = None) -> None:
         self._path = checked(Path(path))
-        self._parts = _parts(self._path)
-        choice, self._like = _first_decodable(self._path, self._parts[0])
+        with reading(self._path):
+            self._parts = _parts(self._path)
+            choice, self._like = _first_decodable(self._path, self._parts[0])
         self._index = choice.index
         self.sample_rate, self.channels = self._like.sample_rate, self._like.layout.nb_channels
         self.channel_names = [channel.name for channel in self._like.layout.channels]
@@ -171,7 +172,7 @@ class FileAudio(AudioSource):
     def _laid_out(self, report: Report) -> Iterator[av.AudioFrame | Silence | Trimmed]:
         for number, part in enumerate(self._parts):
             try:
-                with track(self._path, part, self._index) as opened:
+                with reading(self._path), track(self._path, part, self._index) as opened:
                     timeline = Timeline(opened, report)
                     yield from timeline.lay_out(decoded(self._path, opened))
             except InputError:

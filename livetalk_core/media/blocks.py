@@ -76,6 +76,16 @@ def as_array(frame: av.AudioFrame) -> np.ndarray:
     return ((data - half if data.dtype.kind == "u" else data) / half).astype(np.float32)
 
 
+def interleaved(block: np.ndarray) -> np.ndarray:
+    """float32 [samples, channels] of a block [channels, samples]; channel by channel, NumPy is five times faster."""
+    if block.T.flags.c_contiguous:
+        return block.T.astype("<f4", copy=False)
+    samples = np.empty(block.shape[::-1], "<f4")
+    for number, channel in enumerate(block):
+        samples[:, number] = channel
+    return samples
+
+
 def _zeros(channels: int, samples: int, size: int) -> Iterator[np.ndarray]:
     while samples:
         yield np.zeros((channels, min(samples, size)), np.float32)

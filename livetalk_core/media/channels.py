@@ -4,6 +4,7 @@ C channels, n samples.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,29 +20,26 @@ LOUDER = 2.0
 """Energy by which a later channel must exceed the first to be taken in its place."""
 
 
-def to_mono(sound_Cn: np.ndarray) -> np.ndarray:
-    """The mean of all channels, [1, n]; where they cancel each other (a wrong cable: right = -left), the loudest.
+class Mono(NamedTuple):
+    """One channel made of several, [1, n], and whether these cancel each other."""
 
-    `cancels` tells which. Apart from that the numbers are those of `mean_matrix(C) @ sound`.
+    sound: np.ndarray
+    cancelled: bool
+
+
+def to_mono(sound_Cn: np.ndarray) -> Mono:
+    """The mean of all channels; where they cancel each other (a wrong cable: right = -left), the loudest.
+
+    They do where their sum is far below the loudest of them. Elsewhere the numbers are those of
+    `mean_matrix(C) @ sound`.
     """
-    energies, of_sum = _energies(sound_Cn)
-    if of_sum < CANCELLED * energies.max():
+    products = sound_Cn @ sound_Cn.T
+    energies = np.diagonal(products)
+    if float(products.sum()) < CANCELLED * energies.max():
         loudest = int(np.argmax(energies))
         chosen = 0 if energies[loudest] < LOUDER * energies[0] else loudest
-        return sound_Cn[chosen : chosen + 1]
-    return mean_matrix(len(sound_Cn)) @ sound_Cn
-
-
-def cancels(sound_Cn: np.ndarray) -> bool:
-    """Whether the sum of the channels is far below the loudest of them."""
-    energies, of_sum = _energies(sound_Cn)
-    return bool(of_sum < CANCELLED * energies.max())
-
-
-def _energies(sound_Cn: np.ndarray) -> tuple[np.ndarray, float]:
-    """Energy of each channel, and of the sum of all."""
-    products = sound_Cn @ sound_Cn.T
-    return np.diagonal(products), float(products.sum())
+        return Mono(sound_Cn[chosen : chosen + 1], True)
+    return Mono(mean_matrix(len(sound_Cn)) @ sound_Cn, False)
 
 
 def mean_matrix(channels: int) -> np.ndarray:

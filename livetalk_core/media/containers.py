@@ -51,6 +51,18 @@ def opening(path: Path) -> Iterator[None]:
         raise unreadable(path, error) from error
 
 
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """What the system refuses of a file that was there a moment ago, as `InputError`."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"sound {path} cannot be read ({error.strerror or error}); it has to stay where it is, on a disk that can "
+            "be read: look whether it still does, or copy it elsewhere"
+        ) from error
+
+
 def text_start(path: Path) -> str:
     """How a text file in place of a recording begins: HTML, a playlist, a script."""
     first = head(path).split(b"\n")[0].decode("ascii", "replace").strip()

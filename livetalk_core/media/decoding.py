@@ -197,9 +197,11 @@ class _Good:
         """One more; the last of a file is empty."""
         if packet.size:
             self._size, self._count = self._size + packet.size, self._count + 1
-            if self._start != b"":
-                start = bytes(packet)[:SYNC_BYTES]
-                self._start = start if self._start is None else _common(self._start, start)
+            start = bytes(memoryview(packet)[:SYNC_BYTES])
+            if self._start is None:
+                self._start = start
+            elif not start.startswith(self._start):
+                self._start = _common(self._start, start)
 
     def worth(self, packet: av.Packet) -> float:
         """How many packets there were in a bad one, by its sync words or its bytes; 0 in a tag."""

@@ -9,8 +9,8 @@ import numpy as np
 
 from ..errors import InputError
 from ..shapes import SAMPLE_RATE, heard_samples
-from .blocks import Resampler, batched, exactly
-from .channels import cancels, stereo_matrix, to_mono
+from .blocks import Resampler, batched, exactly, interleaved
+from .channels import stereo_matrix, to_mono
 from .loudness import LoudnessMeter
 
 Progress = Callable[[float], None]
@@ -88,13 +88,12 @@ class Survey:
                 f"sound of {self._name} holds NaN or infinite samples after {self.samples / self._rate:.1f} s; finite "
                 "ones are needed: export it again, as 16-bit WAV for instance"
             )
-        self._digest.update(np.ascontiguousarray(block.T, "<f4").data)
+        self._digest.update(interleaved(block).data)
         self.samples += block.shape[1]
         if self._stereo is not None:
             self.peak = max(self.peak, float(np.abs(self._stereo @ block).max()))
-        if len(block) > 1 and cancels(block):
-            self.cancelled += block.shape[1] / self._rate
-        mono = to_mono(block)
+        mono, cancelled = to_mono(block)
+        self.cancelled += cancelled * block.shape[1] / self._rate
         self._measure(self._resampler.push(mono) if self._resampler else [mono])
 
     def _measure(self, parts: Iterable[np.ndarray]) -> None:

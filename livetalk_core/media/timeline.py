@@ -99,12 +99,12 @@ def clock(seconds: float) -> str:
     return f"{int(seconds) // 3600:02}:{int(seconds) // 60 % 60:02}:{int(seconds) % 60:02}"
 
 
-def _followed(items: Iterable[Item]) -> Iterator[tuple[Item, list[Item]]]:
-    """Each item with the next few."""
+def _followed(items: Iterable[Item], ahead: int) -> Iterator[tuple[Item, list[Item]]]:
+    """Each item with the next few, `ahead` at most."""
     held: deque[Item] = deque()
     for item in items:
         held.append(item)
-        if len(held) > AHEAD:
+        if len(held) > ahead:
             yield held.popleft(), list(held)
     while held:
         yield held.popleft(), list(held)
@@ -125,7 +125,7 @@ class Timeline:
 
     def lay_out(self, items: Iterable[av.AudioFrame | Fault]) -> Iterator[av.AudioFrame | Silence | Trimmed]:
         """The frames in their places, silence between them, and behind the last up to the promised length."""
-        for item, following in _followed(items):
+        for item, following in _followed(items, AHEAD if self._name == "ogg" else 0):
             if isinstance(item, Fault):
                 self._lost = (self._lost or 0.0) + item.packets
                 continue

@@ -423,3 +423,14 @@ def test_everything_is_known_after_one_pass(tmp_path, media, monkeypatch):
     assert twin.fingerprint == source.fingerprint and twin.statistics(90_000) == source.statistics(90_000)
     np.testing.assert_array_equal(twin.read(0, 9000, RATE, mono=False), source.read(0, 9000, RATE, mono=False))
     assert shares == sorted(shares) and len(shares) >= 4 and shares[-1] == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize("ending", ["wav", "flac"])
+def test_a_recording_that_goes_away_is_named(tmp_path, media, ending):
+    path = media.write_sound(
+        tmp_path / f"a.{ending}", media.speech(1, RATE), RATE, {"wav": "pcm_s16le"}.get(ending, ending)
+    )
+    source = open_audio(path)
+    path.unlink()
+    with pytest.raises(InputError, match=r"a.* cannot be read .*it has to stay where it is"):
+        source.read(0, 100, RATE, mono=True)
