@@ -29,9 +29,15 @@ NAMES = {dtype: name for name, dtype in DTYPES.items()}
 HEADER_ALIGNMENT = 8
 
 Transform = Callable[[str, Tensor], dict[str, Tensor]]
+Progress = Callable[[float], None]
+"""Told after each weight the share that is written, 0 to 1."""
 
 
-def convert(source: Path, output: Path, fp8: bool = False) -> Path:
+def unheard(_: float) -> None:
+    """The `Progress` of a caller that does not watch."""
+
+
+def convert(source: Path, output: Path, fp8: bool = False, progress: Progress = unheard) -> Path:
     """Write the weights of `source` (a pickle, a safetensors file, an index or a folder) as one safetensors file.
 
     A folder with an adapter, as LeapTalk is published, becomes one file for ComfyUI's LoRA loader.
@@ -47,11 +53,13 @@ def convert(source: Path, output: Path, fp8: bool = False) -> Path:
     weights, metadata = _read(source)
     transform = _scaler(weights, source) if fp8 else _unchanged
     extra = {keys.prefix_of(weights) + FP8_MARKER: torch.zeros(2).to(FP8)} if fp8 else {}
-    write_weights(output, weights, transform, extra, metadata | _config(weights, source))
+    write_weights(output, weights, transform, extra, metadata | _config(weights, source), progress)
     return output
 
 
 def _check_ending(output: Path) -> None:
+    if not output.name:
+        raise OutputError(f"{output} is a folder; needed is the name of a file that ends in {ENDING}")
     if output.suffix.lower() != ENDING:
         raise OutputError(
             f"{shown(output)} ends in {output.suffix or 'nothing'}; what is written is safetensors, and programs go by "
@@ -110,6 +118,7 @@ def write_weights(
     transform: Transform,
     extra: Mapping[str, Tensor] = MappingProxyType({}),
     metadata: Mapping[str, str] = MappingProxyType({}),
+    progress: Progress = unheard,
 ) -> None:
     """Stream `transform(name, weight)` of every weight, and `extra`, into a safetensors file; see `replacing`."""
     header, offsets, size = _layout({**_planned(weights, transform), **extra}, {**metadata, "format": "pt"})
@@ -118,8 +127,9 @@ def write_weights(
         _check_space(output.parent, size)
         with temporary.open("wb") as file:
             file.write(header)
-            for name in weights:
+            for number, name in enumerate(weights, 1):
                 _put(file, offsets, transform(name, weights[name]))
+                progress(number / len(weights))
             _put(file, offsets, extra)
 
 

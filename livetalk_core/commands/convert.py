@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from .options import stoppable
+from .progress import show_stage
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -15,8 +16,11 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Convert weights: .pth to safetensors, shards to one file, bfloat16 to scaled FP8."""
-    from ..checkpoints.convert import convert
+    with show_stage("starting"):
+        from ..checkpoints.convert import convert
 
     with stoppable():
-        print(convert(options.source, options.output, fp8=options.fp8))
+        with show_stage("converting") as share:
+            written = convert(options.source, options.output, fp8=options.fp8, progress=share)
+        print(written)
     return 0

@@ -4,9 +4,8 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from tqdm import tqdm
-
 from .options import device_and_dtype, machine_options, size, stoppable
+from .progress import show_stage, ticking
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -64,9 +63,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _judge(options: argparse.Namespace) -> int:
-    from ..training.detection import Face
-    from ..training.evaluation.renders import command
-    from ..training.evaluation.renders.judge import Judges
+    with show_stage("starting"):
+        from ..training.detection import Face
+        from ..training.evaluation.renders import command
+        from ..training.evaluation.renders.judge import Judges
 
     face = None if options.face is None else Face.parse(options.face)
     syncnet = None if options.syncnet is None else (options.syncnet[0], options.syncnet[1])
@@ -75,15 +75,16 @@ def _judge(options: argparse.Namespace) -> int:
         options.json, options.plots, options.sheet,
     )  # fmt: skip
     paths = command.paths_of(settings)
-    with stoppable(), tqdm(total=len(paths), unit="video", dynamic_ncols=True) as bar:
+    with stoppable(), ticking(total=len(paths), unit="video") as bar:
         report = command.run(settings, paths, bar.update)
     print(report)
     return 0
 
 
 def _measure(options: argparse.Namespace) -> int:
-    from ..training.evaluation import command, report
-    from ..training.evaluation.entrants import Entrant
+    with show_stage("starting"):
+        from ..training.evaluation import command, report
+        from ..training.evaluation.entrants import Entrant
 
     device, dtype = device_and_dtype(options)
     default = command.QUICK if options.quick else command.Settings(())
@@ -97,9 +98,11 @@ def _measure(options: argparse.Namespace) -> int:
     )  # fmt: skip
     if options.round_trips is not None:
         with stoppable():
-            print(command.round_trip_table(settings, options.round_trips))
+            with show_stage("round trips"):
+                table = command.round_trip_table(settings, options.round_trips)
+            print(table)
         return 0
-    with stoppable(), tqdm(total=settings.streams, unit="stream", dynamic_ncols=True) as bar:
+    with stoppable(), ticking(total=settings.streams, unit="stream") as bar:
         rows = command.run(settings, lambda _: bar.update())
     print(report.table(rows))
     return 0

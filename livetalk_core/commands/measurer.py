@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from .options import positive, stoppable
+from .progress import show_stage
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -16,7 +17,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Say how well the measurer of `evaluate` measures; with --train, make a new one first."""
-    from ..training.evaluation import command
+    with show_stage("starting"):
+        from ..training.evaluation import command
 
     with stoppable():
         if options.train:

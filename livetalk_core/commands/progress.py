@@ -1,14 +1,46 @@
 """What a user sees while something takes a while, before there are frames to count."""
 
+import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from tqdm import tqdm
 
 PATIENCE_SECONDS = 0.5
 """What is over within this time is not shown."""
 TICK_SECONDS = 1.0
+USUAL_COLUMNS = 80
+
+
+def bar_of(**options: Any) -> "tqdm[Any]":
+    """A bar as wide as the terminal; `USUAL_COLUMNS` where it tells no width, and tqdm would show nothing."""
+    try:
+        told = os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except (OSError, ValueError):  # no terminal: tqdm knows what to do
+        told = True
+    return tqdm(dynamic_ncols=told, ncols=None if told else USUAL_COLUMNS, **options)
+
+
+@contextmanager
+def ticking(**options: Any) -> Iterator["tqdm[Any]"]:
+    """A bar that is shown anew each second while nothing is added to it: a first chunk may take minutes."""
+    over = threading.Event()
+    with bar_of(**options) as bar:
+        ticker = threading.Thread(target=_tick, args=(bar, over), name="progress", daemon=True)
+        ticker.start()
+        try:
+            yield bar
+        finally:
+            over.set()
+            ticker.join()
+
+
+def _tick(bar: "tqdm[Any]", over: threading.Event) -> None:
+    while not over.wait(TICK_SECONDS):
+        bar.refresh()
 
 
 @contextmanager
@@ -31,7 +63,7 @@ def show_stage(name: str) -> Iterator[Callable[[float], None]]:
 def _watch(name: str, done: list[float], over: threading.Event) -> None:
     if over.wait(PATIENCE_SECONDS):
         return
-    with tqdm(leave=False, dynamic_ncols=True, bar_format="{desc}{elapsed}", desc=name) as bar:
+    with bar_of(leave=False, bar_format="{desc}{elapsed}", desc=name) as bar:
         while True:
             bar.set_description_str(f"{name} {done[0]:.0%}, " if done[0] else f"{name}, ")
             if over.wait(TICK_SECONDS):

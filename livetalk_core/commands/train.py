@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from .options import stoppable
+from .progress import show_stage
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -20,10 +21,11 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train a model: its speech data, its parts, stage 1 (adapt), stage 2 (distill), or one person's LoRA."""
-    from ..files import check_place
-    from ..hardware.machine import choose_device
-    from ..training import commands
-    from ..training.settings import read_settings
+    with show_stage("starting"):
+        from ..files import check_place
+        from ..hardware.machine import choose_device
+        from ..training import commands
+        from ..training.settings import read_settings
 
     if options.export:
         check_place(options.export)

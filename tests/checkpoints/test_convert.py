@@ -37,7 +37,9 @@ def test_pickle_to_safetensors(tmp_path, wrap, legacy):
         del tensors["q"]  # torch's older format does not know FP8
     source, output = tmp_path / "m.pth", tmp_path / "m.safetensors"
     torch.save({wrap: tensors, "step": 3} if wrap else tensors, source, _use_new_zipfile_serialization=not legacy)
-    assert convert(source, output) == output
+    shares = []
+    assert convert(source, output, progress=shares.append) == output
+    assert shares == sorted(shares) and shares[-1] == 1
     found = load_file(output)
     assert found.keys() == tensors.keys()
     for name, tensor in tensors.items():

@@ -13,6 +13,7 @@ from ..options import (
     speed_options,
     stoppable,
 )
+from ..progress import show_stage
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -39,7 +40,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Time each part of the model on this machine."""
-    from .measure import measure
+    with show_stage("starting"):
+        from .measure import measure
 
     with stoppable():
         return measure(options)

@@ -8,6 +8,7 @@ from ...errors import InputError
 from ...files import check_place, write_durably
 from ...presets import PRESETS
 from ..options import device_and_dtype, placement_of
+from ..progress import show_stage
 from . import counted, fleet, race
 from .parts import bench
 from .report import report, table, update_document
@@ -17,7 +18,8 @@ def measure(options: argparse.Namespace) -> int:
     """Measure, print the report and write the files that were asked for; the exit code."""
     for path in filter(None, (options.json, options.document)):
         check_place(path)
-    lines, section, record = _counted(options) if options.counted else _measured(options)
+    with show_stage("measuring"):
+        lines, section, record = _counted(options) if options.counted else _measured(options)
     print(lines)
     if options.json:
         write_durably(options.json, (json.dumps(record, indent=1) + "\n").encode())

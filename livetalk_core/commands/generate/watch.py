@@ -6,8 +6,6 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from tqdm import tqdm
-
 from ...config import DEFAULT_NEGATIVE_PROMPT, CorrectionConfig, Guidance
 from ...errors import Cancelled, InputError, ResumeError, TakenError
 from ...files import check_place
@@ -22,7 +20,7 @@ from ...streaming.session import Frames
 from ..fleet import fleet_of
 from ..options import device_and_dtype, placement_of
 from ..prepare import Settings, prepare
-from ..progress import show_stage
+from ..progress import show_stage, ticking
 from .command import AUTO
 
 
@@ -95,7 +93,8 @@ def _seconds(text: str) -> float:
 
 def _watch(render: Render) -> None:
     """Render with a progress bar: frames, frames per second, realtime factor, time left."""
-    with tqdm(total=render.session.plan.total_frames, unit="frame", smoothing=0.1, dynamic_ncols=True) as bar:
+    total = render.session.plan.total_frames
+    with ticking(total=total, unit="frame", smoothing=0.1) as bar:
         for event in render.run():
             if isinstance(event, Frames):
                 if bar.n == 0:

@@ -3,6 +3,7 @@
 import argparse
 
 from ..options import device_and_dtype, machine_options, placement_of, placement_options, size, stoppable
+from ..progress import show_stage
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -15,9 +16,12 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Say what a checkpoint holds, what this machine can run, and the memory that it needs."""
-    from .report import inspect
+    with show_stage("starting"):
+        from .report import inspect
 
     with stoppable():
-        device, dtype = device_and_dtype(options)
-        print("\n".join(inspect(options.model, device, dtype, options.size, placement_of(options))))
+        with show_stage("counting"):
+            device, dtype = device_and_dtype(options)
+            lines = inspect(options.model, device, dtype, options.size, placement_of(options))
+        print("\n".join(lines))
     return 0

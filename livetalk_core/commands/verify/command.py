@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import InputError
 from ..options import device_and_dtype, stoppable
+from ..progress import show_stage
 
 if TYPE_CHECKING:
     from .golden import Row
@@ -32,10 +33,11 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Check the models against golden files of the reference."""
-    from ...parallel.devices import parse_devices
-    from ...parallel.fleet import Limits, local_fleet
-    from .file import Compiled, Whole
-    from .golden import Where, verify, verify_split
+    with show_stage("starting"):
+        from ...parallel.devices import parse_devices
+        from ...parallel.fleet import Limits, local_fleet
+        from .file import Compiled, Whole
+        from .golden import Where, verify, verify_split
 
     if options.ranks is None:
         where = Where(*device_and_dtype(options))
