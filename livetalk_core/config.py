@@ -15,6 +15,9 @@ DEFAULT_NEGATIVE_PROMPT = "blurred, overexposed, low quality, deformed face, sub
 AUDIO_MODES = ("window", "stream", "whole")
 """How speech is encoded: see `streaming.features`."""
 
+LARGEST_SEED = 2**64 - 1
+"""Of the noise, either way from 0."""
+
 SECRET_VARIABLE = "LIVETALK_SECRET"
 """Where a worker looks in the environment for its fleet's secret."""
 

@@ -17,6 +17,8 @@ from .errors import LiveTalkError, OutputError
 T = TypeVar("T")
 
 MISSING = "does not exist"
+LONGEST_SECRET = 65_536
+"""Bytes of a secret, a key or a token."""
 NAME_SHOWN = 200
 """Characters of a path that a message shows at most."""
 
@@ -44,6 +46,24 @@ def fault_of(path: Path, folders: bool = False) -> str | None:
         return f"cannot be opened ({getattr(error, 'strerror', None) or error})"
 
 
+def read_secret_file(path: Path, error: type[LiveTalkError]) -> bytes:
+    """What a file, or a pipe, holds that has no more than `LONGEST_SECRET` bytes, without the space around it.
+
+    Raises `error` for any other.
+    """
+    try:
+        with path.open("rb") as file:
+            secret = file.read(LONGEST_SECRET + 1).strip()
+    except (OSError, ValueError) as fault:
+        reason = getattr(fault, "strerror", None) or fault
+        raise error(f"{shown(path)} cannot be read ({reason}); a file with one line is needed") from None
+    if len(secret) > LONGEST_SECRET:
+        raise error(
+            f"{shown(path)} has more than {LONGEST_SECRET} bytes; a file with one line is needed: check the path"
+        )
+    return secret
+
+
 def shown(path: Path) -> str:
     """A path as a message shows it: of a very long one, the beginning and the end."""
     text = str(path)
@@ -64,6 +84,8 @@ ADVICE = {
     errno.ENOENT: "create the folder first",
     errno.ELOOP: "it is a symbolic link, which is not followed: remove it or choose another name",
     errno.EFBIG: "use a disk that takes larger files",
+    errno.EISDIR: "it is a folder: remove it or choose another name",
+    errno.ENOTDIR: "what is above it is no folder: choose another place",
 }
 """What to do about an error of the disk."""
 NO_SPACE = "free some space or choose another folder"
@@ -71,14 +93,26 @@ NO_SPACE = "free some space or choose another folder"
 
 def check_place(path: Path) -> None:
     """Raise `OutputError` where no file could be written at `path`: before the work that ends in it."""
+    if "\0" in str(path):
+        raise OutputError(f"{str(path)!r} holds a null character, which no name may have: choose another one")
     with writing(path):
         if not path.parent.is_dir():
             raise OutputError(f"{path.parent} is no folder; {path.name} is written there: create it first")
         if path.is_dir():
             raise OutputError(f"{path} is a folder; needed is the name of a file: choose another one")
-        if is_there(path) and not os.access(path, os.W_OK):
+        if is_there(path) and not path.is_symlink() and not os.access(path, os.W_OK):
             raise OutputError(f"{path} is write-protected; it is to be replaced: choose another name")
         with new_file(path):
+            pass
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, where there is none; `OutputError` where no file could be put into it."""
+    with writing(path):
+        if is_there(path) and not path.is_dir():
+            raise OutputError(f"{shown(path)} is a file; needed is a folder: choose another one")
+        path.mkdir(parents=True, exist_ok=True)
+        with new_file(path / "file"):
             pass
 
 

@@ -4,9 +4,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..livetalk_core.config import LARGEST_SEED
 from ..livetalk_core.media.coding import CODECS, USUAL_CODING
-
-LARGEST_SEED = 2**64 - 1
 
 
 def seed_input() -> io.Int.Input:

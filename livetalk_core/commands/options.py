@@ -2,11 +2,13 @@
 
 import argparse
 import math
+import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from ..config import LARGEST_SEED
 from ..errors import Cancelled
 
 if TYPE_CHECKING:  # these take seconds to import: `--help` does without
@@ -17,16 +19,17 @@ if TYPE_CHECKING:  # these take seconds to import: `--help` does without
 ATTENTION = ("auto", "sdpa", "cudnn", "flash2", "flash3", "xformers", "sage")
 """`auto`, and the names of `hardware.kernels.KERNELS`."""
 DTYPES = ("float32", "bfloat16", "float16")
+MOST_PORT = 65535
 UNITS = {"M": 2**20, "G": 2**30}
 STOPPED_BY = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 def size(text: str) -> tuple[int, int]:
     """`WIDTHxHEIGHT` -> (height, width)."""
-    width, _, height = text.lower().partition("x")
-    if not (width.isdigit() and height.isdigit()):
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; write WIDTHxHEIGHT, such as 448x768")
-    return int(height), int(width)
+    sides = re.fullmatch(r"(\d{1,6})x(\d{1,6})", text.lower())
+    if sides is None:
+        raise argparse.ArgumentTypeError(f"{text[:20]!r} is no size; write WIDTHxHEIGHT, such as 448x768")
+    return int(sides[2]), int(sides[1])
 
 
 def memory(text: str) -> int:
@@ -43,8 +46,40 @@ def memory(text: str) -> int:
 
 def positive(text: str) -> int:
     """A whole number from 1 on."""
-    if not text.isdigit() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r}; a whole number of at least 1 is needed")
+    if not re.fullmatch(r"\d{1,9}", text) or not int(text):
+        raise argparse.ArgumentTypeError(f"{text[:20]!r}; a whole number of at least 1 is needed")
+    return int(text)
+
+
+def count(text: str) -> int:
+    """A whole number from 0 on."""
+    if not re.fullmatch(r"\d{1,9}", text):
+        raise argparse.ArgumentTypeError(f"{text[:20]!r}; a whole number of at least 0 is needed")
+    return int(text)
+
+
+def port(text: str) -> int:
+    """A TCP port; 0: any that is free."""
+    if not re.fullmatch(r"\d{1,5}", text) or int(text) > MOST_PORT:
+        raise argparse.ArgumentTypeError(f"{text[:20]!r} is no port; a number up to {MOST_PORT} is needed")
+    return int(text)
+
+
+def minutes(text: str) -> float:
+    """More than none, and not for ever."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text[:20]!r} is no time; a number of minutes above 0 is needed")
+    return value
+
+
+def seed(text: str) -> int:
+    """A whole number of at most 64 bits."""
+    if not re.fullmatch(r"-?\d{1,20}", text) or not abs(int(text)) <= LARGEST_SEED:
+        raise argparse.ArgumentTypeError(f"{text[:30]!r} is no seed; a whole number up to {LARGEST_SEED} is needed")
     return int(text)
 
 

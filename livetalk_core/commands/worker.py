@@ -16,6 +16,7 @@ import psutil
 
 from ..config import SECRET_VARIABLE
 from ..errors import LiveTalkError
+from .options import positive
 
 if TYPE_CHECKING:
     from ..parallel.worker import Job
@@ -67,7 +68,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--ranks", type=int, help="how many workers there are (default: torchrun's)")
     command.add_argument("--plain", action="store_true", help="no TLS: for a controller of this host, which says so")
-    command.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's own choice)")
+    command.add_argument("--threads", type=positive, help="CPU threads (default: PyTorch's own choice)")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -23,7 +23,7 @@ from zlib import crc32
 from filelock import FileLock, Timeout
 
 from ..errors import InputError, ResumeError, TakenError
-from ..files import CREATE, check_place, is_there, new_file, orphans, patiently, sync, write_durably, writing
+from ..files import CREATE, check_place, is_there, new_file, orphans, patiently, shown, sync, write_durably, writing
 from .coding import SUFFIXES
 
 logger = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class OutputPlace:
         names = (self.video, self.partial, self.description, self.tensors)
         try:
             same = source.exists() and any(is_there(name) and name.samefile(source) for name in names)
-        except OSError:  # no such names: `check` says more
+        except (OSError, ValueError):  # no such names: `check` says more
             return
         if same:
             raise InputError(f"{what} {source} is where the output is written; choose another --output")
@@ -225,7 +225,8 @@ def partial_path(path: Path | str) -> Path:
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(
-            f"output {path}; a name that ends in .mp4 is needed, or with the codec prores in .mov: change its ending"
+            f"output {shown(path)}; a name that ends in .mp4 is needed, or with the codec prores in .mov: change its "
+            "ending"
         )
     return path.with_suffix(f".partial{path.suffix.lower()}")
 

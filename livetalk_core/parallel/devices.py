@@ -13,6 +13,10 @@ from ..errors import InputError
 MOST_PORT = 65535
 HAS_BFLOAT16 = 8
 """The first major compute capability that multiplies bfloat16."""
+NAMED = 8
+"""Devices that a message names at most."""
+MOST_ON_A_CORE = 16
+"""CPU workers that one core can have: for trying out, and each takes some 400 MB."""
 FORMS = "write auto, cuda:0,cuda:1, cuda x2 or cpu x2"
 
 
@@ -30,7 +34,7 @@ def parse_devices(text: str) -> list[str]:
 def _devices(part: str) -> list[str]:
     if part == "auto":
         return [f"cuda:{index}" for index in fastest_together(torch.cuda.device_count())] or ["cpu"]
-    match = re.fullmatch(r"(cpu|cuda)(?::(\d+))?(?:\s*x\s*(\d+))?", part)
+    match = re.fullmatch(r"(cpu|cuda)(?::(\d{1,4}))?(?:\s*x\s*(\d{1,4}))?", part)
     if match is None or (match[2] and (match[1] == "cpu" or match[3])):
         raise InputError(f"devices {part!r}; {FORMS}")
     kind, index, count = match[1], match[2], int(match[3] or 1)
@@ -69,7 +73,7 @@ def _check(devices: Sequence[str], gpus: int) -> None:
     missing = [device for device in cuda if int(device.split(":")[1]) >= gpus]
     if missing:
         raise InputError(
-            f"devices {', '.join(missing)}: this machine has {gpus} GPU(s); "
+            f"devices {', '.join(missing[:NAMED])}{', ...' * (len(missing) > NAMED)}: this machine has {gpus} GPU(s); "
             + (f"the most that can work is cuda x{gpus}" if gpus else "cpu, or cpu x2 for trying out, can work")
         )
     twice = sorted({device for device in cuda if cuda.count(device) > 1})
@@ -78,6 +82,11 @@ def _check(devices: Sequence[str], gpus: int) -> None:
     if cuda and len(cuda) < len(devices):
         raise InputError("devices of both kinds; the workers of a fleet are all GPUs or all CPUs: leave one kind out")
     cores = os.cpu_count() or 1
+    if len(devices) - len(cuda) > MOST_ON_A_CORE * cores:
+        raise InputError(
+            f"devices cpu x{len(devices)}: this machine has {cores} core(s); the most that can work is "
+            f"cpu x{MOST_ON_A_CORE * cores}"
+        )
     if len(devices) - len(cuda) > cores:
         logging.warning("%d CPU workers on %d cores: they take turns, so this is slower", len(devices), cores)
 
@@ -86,8 +95,9 @@ def parse_mesh(text: str | None) -> tuple[int, int] | None:
     """`ulysses=2,ring=2` -> (2, 2); either alone is that and 1 of the other. None without a text: the default."""
     if text is None:
         return None
-    match = re.fullmatch(r"(?:ulysses=(\d+))?,?(?:ring=(\d+))?", text.replace(" ", ""))
-    if match is None or not (match[1] or match[2]) or "0" in match.groups():
+    match = re.fullmatch(r"(?:ulysses=(\d{1,4}))?,?(?:ring=(\d{1,4}))?", text.replace(" ", ""))
+    degrees = [] if match is None else [int(number) for number in match.groups() if number]
+    if match is None or not degrees or 0 in degrees:
         raise InputError(f"mesh {text!r}; write ulysses=2,ring=2: their product is the number of devices")
     return int(match[1] or 1), int(match[2] or 1)
 
@@ -105,6 +115,6 @@ def parse_hosts(text: str) -> tuple[tuple[str, int], int] | None:
 def address(text: str) -> tuple[str, int]:
     """`HOST:PORT` -> (host, port)."""
     host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or int(port) > MOST_PORT:
+    if not host or not re.fullmatch(r"\d{1,5}", port) or int(port) > MOST_PORT:
         raise InputError(f"address {text!r}; write HOST:PORT, such as 192.168.1.5:29700")
     return host.strip("[]"), int(port)

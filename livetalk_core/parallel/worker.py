@@ -32,6 +32,7 @@ from torch import Tensor
 from .. import __version__
 from ..config import SECRET_VARIABLE
 from ..errors import Cancelled, InputError, LiveTalkError, WorkerError
+from ..files import read_secret_file
 from ..hardware.machine import available_memory, choose_device
 from . import collectives
 from .devices import address
@@ -264,13 +265,8 @@ def read_secret(file: str | None) -> bytes:
     """A fleet's secret: from a file, from standard input (`-`), or from the environment."""
     if file == "-":
         return end_with_parent()
-    try:
-        secret = Path(file).read_bytes() if file else os.environ.get(SECRET_VARIABLE, "").encode()
-    except OSError as error:
-        raise InputError(
-            f"cannot read the secret in {file}: {error.strerror}; give a file that this user may read"
-        ) from None
-    secret = secret.strip()
+    from_environment = os.fsencode(os.environ.get(SECRET_VARIABLE, "")).strip()
+    secret = read_secret_file(Path(file), InputError) if file else from_environment
     if len(secret) < SECRET_BYTES:
         raise InputError(
             f"a secret of {len(secret)} bytes; needs at least {SECRET_BYTES}, from --secret-file or {SECRET_VARIABLE}"

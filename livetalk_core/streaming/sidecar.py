@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from ..config import LARGEST_SEED
 from ..errors import ResumeError
 from ..files import write_durably
 from ..media.place import OutputPlace, unreadable
@@ -24,7 +25,7 @@ from .state import StreamState
 logger = logging.getLogger(__name__)
 
 MOST = 2**63
-"""No count and no seed is as large."""
+"""No count is larger."""
 
 
 class Sidecar:
@@ -61,7 +62,7 @@ class Sidecar:
         """The saved state; `ResumeError` if it is damaged or of other inputs."""
         said = self.place.read_description()
         try:
-            chunk, seed = _integer(said["next_chunk"]), _integer(said["seed"], -MOST)
+            chunk, seed = _integer(said["next_chunk"]), _integer(said["seed"], -LARGEST_SEED, LARGEST_SEED)
             checkpoint = Checkpoint(**{name: _integer(value) for name, value in dict(said["video"]).items()})
             inputs, means = dict(said["inputs"]), dict(said["means"])
             _need(0 < chunk == checkpoint.chunks <= checkpoint.frames, "its counts contradict one another")
@@ -127,8 +128,8 @@ def _need(truth: bool, fault: str) -> None:
         raise ValueError(fault)
 
 
-def _integer(value: Any, least: int = 0) -> int:
-    _need(type(value) is int and least <= value < MOST, f"{str(value)[:40]!r} is no count")
+def _integer(value: Any, least: int = 0, most: int = MOST) -> int:
+    _need(type(value) is int and least <= value <= most, f"{str(value)[:40]!r} is no count")
     return value
 
 

@@ -22,6 +22,7 @@ from ..checkpoints.lora import write_lora
 from ..checkpoints.model import Model
 from ..config import DEFAULT_PROMPT
 from ..errors import InputError
+from ..files import make_folder
 from ..models.fp8 import quantize
 from ..models.vae import VAE
 from ..presets import PRESETS
@@ -232,7 +233,7 @@ def fill_pool(settings: Settings, device: torch.device) -> Iterator[Path | str]:
     prompted = run.model.preset.transformer.prompted
     image = run.part("image_encoder", False) if prompted else None
     encoders = Encoders(run.vae(), run.part("audio_encoder", False), image).to(device)
-    data.pool.mkdir(parents=True, exist_ok=True)
+    make_folder(data.pool)
     if rank == 0:
         none = [torch.zeros(1, 1)]
         save_texts(data.pool, run.model.encode_texts(DEFAULT_PROMPT, *data.prompts) if prompted else none)

@@ -16,6 +16,7 @@ from scipy.io import wavfile
 from scipy.signal import resample_poly
 
 from ..errors import InputError
+from ..files import make_folder
 from ..shapes import SAMPLE_RATE
 from .words import WORDS
 
@@ -65,7 +66,7 @@ def check_espeak() -> None:
 def make_corpus(folder: Path, minutes: float, seed: int) -> int:
     """Fill a folder with `minutes` of speech (about 1.9 MB each); returns the number of files."""
     check_espeak()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     parts = {"train": (TRAIN_VARIANTS, 1 - HELD_SHARE), "held": (HELD_VARIANTS, HELD_SHARE)}
     return sum(_fill(folder, name, variants, share * minutes * 60, seed) for name, (variants, share) in parts.items())
 

@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import InputError
+from ..files import make_folder
 from ..models.audio_encoder import AudioEncoder
 from ..models.image_encoder import ImageEncoder
 from ..models.vae import VAE
@@ -154,7 +155,7 @@ class Preparation:
         `scene` gives a take by its number, in a size; its caption is kept as its number in `captions`.
         `turn` is the number of this process, and how many share the shards out.
         """
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         for number, start in enumerate(range(first, first + self.takes, self.shard), first // self.shard):
             if number % turn[1] != turn[0]:
                 continue

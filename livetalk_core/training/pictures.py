@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import InputError
+from ..files import make_folder
 from .canvas import box, column, ellipse
 from .chance import generator_of, spread, uniform
 
@@ -71,7 +72,7 @@ def collect_photographs(folder: Path) -> list[Path]:
         place = Path(str(import_module("skimage").__file__)).parent / "data"
     except ModuleNotFoundError:
         raise InputError("photographs come with scikit-image; install it: pip install scikit-image") from None
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     files: list[Path] = []
     for name in PHOTOGRAPHS:
         files.append(folder / f"{Path(name).stem}.png")

@@ -1,11 +1,12 @@
 """A training run's configuration: a TOML file read into frozen dataclasses, every key checked."""
 
 import sys
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
 from ..errors import InputError
+from ..files import check_readable
 from .trainer import Schedule
 from .vae import Phase
 
@@ -81,22 +82,38 @@ class Settings:
 
 def read_settings(path: Path) -> Settings:
     """The settings in a TOML file; `InputError` names what is missing, unknown or of another kind."""
+    check_readable(path, "the settings", "a TOML file", InputError)
     try:
-        return parse(Settings, tomllib.loads(path.read_text()), str(path))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return parse(Settings, tomllib.loads(path.read_text(encoding="utf-8")), str(path))
+    except InputError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:  # damaged, of another kind, or nested without end
         raise InputError(f"{path} cannot be read ({error}); a TOML file of settings is needed") from error
 
 
 def parse(kind: type[T], values: dict[str, Any], where: str) -> T:
     """A dataclass from a table of TOML."""
-    known = {each.name: each.type for each in fields(kind)}  # pyright: ignore[reportArgumentType]
+    every = fields(kind)  # pyright: ignore[reportArgumentType]
+    known = {each.name: each.type for each in every}
     unknown = sorted(set(values) - set(known))
     if unknown:
         raise InputError(f"{where} has the unknown {', '.join(unknown)}; known are {', '.join(known)}")
+    missing = [each.name for each in every if needed(each) and each.name not in values]
+    if missing:
+        raise InputError(f"{where} lacks {', '.join(missing)}: give it")
     try:
         return kind(**{name: _value(known[name], value, f"{where}: {name}") for name, value in values.items()})
+    except InputError as error:
+        if str(error).startswith(where):  # of a table within
+            raise
+        raise InputError(f"{where}: {error}") from error
     except (TypeError, ValueError) as error:
         raise InputError(f"{where}: {error}") from error
+
+
+def needed(each: Field[Any]) -> bool:
+    """Whether a field of a dataclass has no value of its own."""
+    return each.default is MISSING and each.default_factory is MISSING
 
 
 def _value(kind: Any, value: Any, where: str) -> Any:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import InputError, LiveTalkError
+from ..files import make_folder
 from .chance import generator_of
 from .keeping import Keeper, Learner, newest
 from .muon import Muon
@@ -149,7 +150,7 @@ class Trainer:
 
     def run(self) -> None:
         """Train to the last step, from the newest checkpoint if there is one."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         self.resume()
         started, done = time.monotonic(), self.step
         for batches in self._batches():

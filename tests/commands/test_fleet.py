@@ -55,8 +55,11 @@ def test_a_secret_is_needed_from_a_file_or_the_environment(monkeypatch, tmp_path
     listen = ["--listen", "127.0.0.1:5", "--ranks", "2"]
     with pytest.raises(InputError, match="a secret of 0 bytes; needs at least 16"):
         fleet(*listen)
-    with pytest.raises(InputError, match=r"cannot read the secret in .*nowhere"):
+    with pytest.raises(InputError, match=r"nowhere cannot be read \(No such file"):
         fleet(*listen, "--secret-file", str(tmp_path / "nowhere"))
+    for file, fault in (("/dev/zero", "more than 65536 bytes"), (str(tmp_path), "Is a directory"), ("a\0b", "null")):
+        with pytest.raises(InputError, match=fault):
+            fleet(*listen, "--secret-file", file)
     (tmp_path / "secret").write_text("a secret of this fleet\n")
     assert str(fleet(*listen, "--secret-file", str(tmp_path / "secret"))) == "2 workers"
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -12,7 +13,7 @@ import pytest
 from aiohttp import ClientSession, WSServerHandshakeError, web
 from casts import timed_cast
 
-from livetalk_core.errors import WorkerError
+from livetalk_core.errors import OutputError, WorkerError
 from livetalk_core.live.server.access import Access
 from livetalk_core.live.server.app import LiveServer
 from livetalk_core.live.server.house import House
@@ -325,3 +326,20 @@ def test_a_speech_server_of_any_kind(answer, monkeypatch):
         await runner.cleanup()
 
     talking(call)
+
+
+def test_what_keeps_a_server_from_starting_is_raised(monkeypatch):
+    def fail(_):
+        raise OutputError("no virtual camera")
+
+    house = House(timed_cast(0.2))
+    monkeypatch.setattr(house, "start", fail)
+    with pytest.raises(OutputError, match="no virtual camera"), LiveServer(house, Access()):
+        pass
+
+
+def test_a_port_that_is_taken_is_named():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OutputError, match=f"cannot listen at 127.0.0.1:{port} "):
+            LiveServer(House(timed_cast(0.2)), Access(), port=port).__enter__()

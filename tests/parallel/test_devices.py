@@ -1,5 +1,6 @@
 """What users write for devices, on machines with and without GPUs."""
 
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -47,6 +48,7 @@ def test_auto_without_a_gpu_is_the_cpu(gpus):
         ("", "devices ''; write auto"),
         ("cpu:1", "write auto"),
         ("cuda:1 x2", "write auto"),
+        ("cuda x9999", r"cuda:9, ...: this machine has 2 GPU"),
     ],
 )
 def test_what_cannot_work_is_refused(text, message):
@@ -55,14 +57,21 @@ def test_what_cannot_work_is_refused(text, message):
 
 
 def test_more_cpu_workers_than_cores_is_worth_a_warning(caplog):
-    parse_devices("cpu x1000")
-    assert "1000 CPU workers" in caplog.text
+    workers = (os.cpu_count() or 1) + 1
+    parse_devices(f"cpu x{workers}")
+    assert f"{workers} CPU workers" in caplog.text
+
+
+@pytest.mark.parametrize("workers", ["9999", "99999999999", "9" * 5000])
+def test_more_cpu_workers_than_a_machine_can_start_are_refused(workers):
+    with pytest.raises(InputError, match=r"the most that can work is cpu x|write auto"):
+        parse_devices(f"cpu x{workers}")
 
 
 def test_addresses():
     assert address("10.0.0.1:29700") == ("10.0.0.1", 29700)
     assert address("[::1]:5") == ("::1", 5)
-    for text in ("10.0.0.1", "host:", ":5", "host:x", "host:70000"):
+    for text in ("10.0.0.1", "host:", ":5", "host:x", "host:70000", "host:²", "host:" + "9" * 5000):
         with pytest.raises(InputError, match="write HOST:PORT"):
             address(text)
 

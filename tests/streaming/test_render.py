@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from livetalk_core.config import CorrectionConfig
+from livetalk_core.config import LARGEST_SEED, CorrectionConfig
 from livetalk_core.errors import OutputError, ResumeError, TakenError
 from livetalk_core.media.audio import TensorAudio
 from livetalk_core.media.video import VideoWriter
@@ -200,6 +200,15 @@ def test_a_finished_video_is_not_overwritten_unasked(render):
 
 def test_resume_with_nothing_to_resume_starts_anew(render):
     list(replace(render, resume=True).run())
+    assert len(decoded(render.output)) == 14
+
+
+@pytest.mark.parametrize("seed", [LARGEST_SEED, -LARGEST_SEED])
+def test_every_seed_can_be_resumed(render, seed):
+    render = replace(render, seed=seed)
+    run_until_chunk(render, 0)
+    events = list(replace(render, resume=True).run())
+    assert isinstance(events[0], Frames) and events[0].chunk.index == 1
     assert len(decoded(render.output)) == 14
 
 

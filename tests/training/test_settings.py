@@ -35,8 +35,8 @@ def test_14b_learns_from_real_people_from_where_the_literature_starts():
     [
         ("[schedule]\nsteps = 5\nspeed = 2", "unknown speed; known are steps"),
         ("[schedule]\nsteps = 0", "at least 1"),
-        ("[schedule]\nsteps = 'many'", "steps is 'many'; int is needed"),
-        ("model = 'nano'", "schedule"),
+        ("[schedule]\nsteps = 'many'", r"^[^:]*bad.toml: schedule: steps is 'many'; int is needed$"),
+        ("model = 'nano'", "lacks schedule"),
         ("steps = [", "cannot be read"),
         ("dtype = 'int4'\n[schedule]\nsteps = 5", "dtype 'int4'; there are float32"),
     ],
@@ -56,3 +56,17 @@ def test_a_plot_shows_a_record(tmp_path):
     (tmp_path / "record.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.0, "rate": 0.1}\n')
     with Image.open(plot_record(tmp_path)) as picture:
         assert picture.size == (810, 414), "two charts below each other: loss and rate"
+
+
+@pytest.mark.parametrize("name", ["nowhere.toml", "", "/dev/zero", "a\0b"])
+def test_what_is_no_file_is_named(name):
+    with pytest.raises(InputError, match="a TOML file is needed"):
+        read_settings(Path(name))
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"[a", b"x = " + b"[" * 100_000, b'init = "a\0b"'])
+def test_what_is_no_toml_is_named(tmp_path, content):
+    path = tmp_path / "a.toml"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="a TOML file of settings is needed"):
+        read_settings(path)

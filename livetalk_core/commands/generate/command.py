@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ...config import AUDIO_MODES, DEFAULT_PROMPT
 from ..fleet import fleet_options
-from ..options import join_option, machine_options, placement_options, size, speed_options, stoppable
+from ..options import join_option, machine_options, placement_options, seed, size, speed_options, stoppable
 from ..progress import show_stage
 
 AUTO = "auto"
@@ -37,7 +37,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
         "--prompt-at", nargs=2, action="append", default=[], metavar=("SECONDS", "PROMPT"),
         help="another prompt from the chunk at this time on; may be given several times",
     )  # fmt: skip
-    command.add_argument("--seed", type=int, default=0, help="of the noise (default: 0)")
+    command.add_argument("--seed", type=seed, default=0, help="of the noise (default: 0)")
     command.add_argument(
         "--audio-mode", choices=AUDIO_MODES, default="window", help="how speech is encoded (default: window)"
     )

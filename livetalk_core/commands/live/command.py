@@ -5,7 +5,19 @@ from pathlib import Path
 
 from ...config import DEFAULT_PROMPT, CorrectionConfig
 from ..fleet import fleet_options
-from ..options import join_option, machine_options, placement_options, positive, size, speed_options, stoppable
+from ..options import (
+    count,
+    join_option,
+    machine_options,
+    minutes,
+    placement_options,
+    port,
+    positive,
+    seed,
+    size,
+    speed_options,
+    stoppable,
+)
 from ..progress import show_stage
 
 PORT = 8190
@@ -20,7 +32,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
         help="LeapTalk's folder, for FlashHead Pro: 1 step a chunk; or an InfiniteTalk patch, as for generate",
     )  # fmt: skip
     command.add_argument("--prompt", default=DEFAULT_PROMPT, help="what is seen")
-    command.add_argument("--seed", type=int, default=0, help="of the noise (default: 0)")
+    command.add_argument("--seed", type=seed, default=0, help="of the noise (default: 0)")
     command.add_argument("--size", type=size, help="WIDTHxHEIGHT in pixels (default: the model's)")
     command.add_argument("--steps", type=int, help="sampling steps (default: the model's)")
     command.add_argument("--color-correction", type=float, help="0 (off) to 1 (default: 1)")
@@ -62,7 +74,7 @@ def _output_options(command: argparse.ArgumentParser) -> None:
 
 
 def _server_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--port", type=int, default=PORT, help=f"of the page (default: {PORT})")
+    command.add_argument("--port", type=port, default=PORT, help=f"of the page (default: {PORT})")
     command.add_argument(
         "--listen", dest="page_listen", metavar="ADDRESS",
         help="for other machines too, such as 0.0.0.0: asks for a token (default: this machine alone)",
@@ -70,9 +82,9 @@ def _server_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--token-file", type=Path, help="with --listen: a file with the token (default: a new one)")
     command.add_argument("--origin", action="append", default=[], help="of a proxy in front: https://example.org")
     command.add_argument(
-        "--waiting", type=int, default=16, help="callers that may wait for their turn; 0 refuses them (default: 16)"
+        "--waiting", type=count, default=16, help="callers that may wait for their turn; 0 refuses them (default: 16)"
     )
-    command.add_argument("--idle-minutes", type=float, default=30, help="of silence that end a session (default: 30)")
+    command.add_argument("--idle-minutes", type=minutes, default=30, help="of silence that end a session (default: 30)")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ import torch
 
 from ...config import CorrectionConfig
 from ...errors import InputError
+from ...files import read_secret_file
 from ...live.mux import Encoded, Target
 from ...live.performer import Cast, check_chunk
 from ...live.server.access import Access, new_token
@@ -34,18 +35,18 @@ def serve(options: argparse.Namespace) -> int:
         OutputPlace(options.record).check(resume=False, overwrite=False)
     device, dtype = device_and_dtype(options)
     with fleet_of(options, dtype) or nullcontext() as fleet:
+        access, voice = access_of(options), voice_of(options)  # refused before a model is loaded
         cast = cast_of(options, settings_of(options, device, dtype, fleet))
         house = House(
-            cast, voice_of(options), partial(outputs_of, options, cast),
+            cast, voice, partial(outputs_of, options, cast),
             lasting=bool(options.rtmp or options.virtual_camera), record=options.record, waiting=options.waiting,
             idle_seconds=60 * options.idle_minutes,
         )  # fmt: skip
-        _serve(options, house, fleet)
+        _serve(options, house, access, fleet)
     return 0
 
 
-def _serve(options: argparse.Namespace, house: House, fleet: Fleet | None) -> None:
-    access = access_of(options)
+def _serve(options: argparse.Namespace, house: House, access: Access, fleet: Fleet | None) -> None:
     with LiveServer(house, access, options.page_listen or "127.0.0.1", options.port) as server:
         token = f"#token={access.token}" if access.token else ""
         print(f"model {options.model} on {fleet or options.device}; the page: {server.url}{token}", flush=True)
@@ -116,9 +117,9 @@ def access_of(options: argparse.Namespace) -> Access:
 
 def _secret(file: Path) -> str:
     try:
-        text = file.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise InputError(f"{file} cannot be read ({error.strerror}); a file with one line is needed") from error
+        text = read_secret_file(file, InputError).decode().strip()
+    except UnicodeDecodeError:
+        raise InputError(f"{file} is no text; a file with one line is needed: check the path") from None
     if not text:
         raise InputError(f"{file} is empty; a file with one line is needed")
     return text

@@ -42,15 +42,17 @@ class LiveServer:
         self._streams: dict[str, list[Sink]] = {}
         self._sockets: set[web.WebSocketResponse] = set()
         self._started, self._stopping = threading.Event(), asyncio.Event()
-        self._failure: OSError | None = None
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="LiveTalk server", daemon=True)
+        self._failure: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="LiveTalk server", daemon=True)
 
     def __enter__(self) -> "LiveServer":
         self._thread.start()
         self._started.wait()
-        if self._failure is not None:
+        if isinstance(self._failure, OSError):
             place = f"{self._host}:{self._port}"
             raise OutputError(f"cannot listen at {place} ({self._failure.strerror}); choose another port")
+        if self._failure is not None:
+            raise self._failure
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -80,19 +82,25 @@ class LiveServer:
         )
         return app
 
+    def _run(self) -> None:
+        """The thread; what fails before it listens is for the caller, who waits."""
+        try:
+            asyncio.run(self._serve())
+        except Exception as error:
+            if self._started.is_set():
+                raise
+            self._failure = error
+        finally:
+            self._started.set()
+
     async def _serve(self) -> None:
         runner = web.AppRunner(self.application(), access_log=None, handler_cancellation=True, shutdown_timeout=1)
         await runner.setup()
         self.house.start(asyncio.get_running_loop())
-        try:
-            site = web.TCPSite(runner, self._host, self._port)
-            await site.start()
-            self._port = runner.addresses[0][1]
-        except OSError as error:
-            self._failure = error
-            return
-        finally:
-            self._started.set()
+        site = web.TCPSite(runner, self._host, self._port)
+        await site.start()
+        self._port = runner.addresses[0][1]
+        self._started.set()
         while not self._stopping.is_set():
             self.house.check_idle()
             await _wait(self._stopping, 1)

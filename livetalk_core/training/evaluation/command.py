@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 
 from ...checkpoints.nano import NAME
 from ...errors import InputError, OutputError
-from ...files import check_place, write_durably
+from ...files import check_place, make_folder, write_durably
 from ...hardware.machine import describe
 from ...presets import PRESETS
 from ...shapes import FRAMES_PER_SECOND, WAN
@@ -28,6 +27,8 @@ from .subjects import Cast, held_out_speech
 
 LEAST_SECONDS = 2.0
 """Shorter streams say nothing of lip sync."""
+MOST_SECONDS = 24 * 3600
+"""The speech of a stream is made before its first frame."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,10 @@ class Settings:
     sheet: Path | None = None
 
     def __post_init__(self) -> None:
-        if not LEAST_SECONDS <= self.seconds < inf:
-            raise InputError(f"{self.seconds} s to evaluate; at least {LEAST_SECONDS:.0f} s are needed")
+        if not LEAST_SECONDS <= self.seconds <= MOST_SECONDS:
+            raise InputError(
+                f"{self.seconds:g} s to evaluate; at least {LEAST_SECONDS:.0f} s are needed, and at most {MOST_SECONDS}"
+            )
         WAN.check_size(*self.size)
         if min(self.faces, self.seeds, self.workers) < 1:
             raise InputError(f"{self.faces} faces, {self.seeds} seeds, {self.workers} workers; at least 1 of each")
@@ -112,6 +115,7 @@ def _check_files(settings: Settings) -> None:
         raise OutputError(f"sheet {settings.sheet}; a name that ends in .png is needed")
     if settings.plots:
         import_module("matplotlib")
+        make_folder(settings.plots)
 
 
 def _record(settings: Settings, rows: list[Row]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -120,13 +121,22 @@ class Entrant:
         return model
 
 
+def _weights(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"weights {path} cannot be read ({error}); a safetensors file of the part's own keys is needed"
+        ) from None
+
+
 def _other(path: Path, load: Callable[[], Any]) -> Callable[[], Any]:
     """Builds a part as `load` does, then gives it the weights of `path`."""
 
     def loaded() -> nn.Module:
         if not path.is_file():
             raise InputError(f"weights {path} do not exist; a safetensors file of the part's own keys is needed")
-        part, weights = load(), load_file(path)
+        part, weights = load(), _weights(path)
         check(part.state_dict(), weights, str(path))
         part.load_state_dict(weights)
         return part

@@ -80,13 +80,23 @@ def test_what_cannot_be_evaluated_is_refused(cast):
         Settings((NANO,), seconds=1)
     with pytest.raises(InputError, match="0 faces"):
         Settings((NANO,), faces=0)
+    for seconds in (float("nan"), float("inf"), 1e12):
+        with pytest.raises(InputError, match="at most 86400"):
+            Settings((NANO,), seconds=seconds)
 
 
 @pytest.mark.parametrize(
     ("option", "name", "message"),
-    [("--json", "none/a.json", "is no folder"), ("--sheet", "none/a.png", "is no folder"), ("--sheet", "a.jp", "png")],
+    [
+        ("--json", "none/a.json", "is no folder"),
+        ("--sheet", "none/a.png", "is no folder"),
+        ("--sheet", "a.jp", "png"),
+        ("--plots", "file", "is a file"),
+        ("--plots", "file/charts", "is no folder"),
+    ],
 )
 def test_files_that_cannot_be_written_are_named_before_anything_is_made(tmp_path, capsys, option, name, message):
+    (tmp_path / "file").touch()
     options = ["--quick", "--seconds", "1000", "--speech", str(SPEECH), option, str(tmp_path / name)]
     assert main(["evaluate", *options]) == 1
     assert message in capsys.readouterr().err
@@ -108,3 +118,9 @@ def test_command(tmp_path, capsys):
     assert [row["name"] for row in record["rows"]] == ["nano,steps=1", "drawn", "mismatched"]
     assert record["speech"] == SPEECH.name and len(record["rows"][0]["streams"]) == 1
     assert main(["evaluate", "--speech", str(tmp_path / "none.wav")]) == 1
+
+
+def test_weights_of_another_kind_are_named(tmp_path):
+    (tmp_path / "a.safetensors").write_bytes(b"PNG" * 100)
+    with pytest.raises(InputError, match=r"cannot be read .* a safetensors file of the part's own keys is needed"):
+        Entrant("nano", vae=tmp_path / "a.safetensors").codec()

@@ -1,0 +1,57 @@
+"""What users write for options that several commands share."""
+
+import argparse
+
+import pytest
+
+from livetalk_core.commands.live.serve import _secret
+from livetalk_core.commands.options import count, memory, minutes, port, positive, seed, size
+from livetalk_core.config import LARGEST_SEED
+from livetalk_core.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("read", "text", "value"),
+    [
+        (size, "448x768", (768, 448)),
+        (size, "64X64", (64, 64)),
+        (positive, "7", 7),
+        (memory, "22.5G", int(22.5 * 2**30)),
+        (memory, "512m", 512 * 2**20),
+        (count, "0", 0),
+        (port, "65535", 65535),
+        (minutes, "0.5", 0.5),
+        (seed, "-3", -3),
+        (seed, str(LARGEST_SEED), LARGEST_SEED),
+    ],
+)
+def test_values(read, text, value):
+    assert read(text) == value
+
+
+@pytest.mark.parametrize(
+    ("read", "words"),
+    [
+        (size, ["", "x", "64", "64x", "-64x64", "²x²", "9" * 5000 + "x64", "64 x 64", "64x64x64"]),
+        (count, ["", "-1", "x", "²"]),
+        (port, ["", "-1", "65536", "99999", "x", "9" * 5000]),
+        (minutes, ["", "0", "-1", "nan", "inf", "x"]),
+        (positive, ["", "0", "-1", "²", "1.5", "9" * 5000]),
+        (memory, ["", "G", "0G", "nanG", "infG", "-5G", "1K"]),
+        (seed, ["", "x", "1.5", "²", str(LARGEST_SEED + 1), "9" * 5000]),
+    ],
+)
+def test_what_makes_no_sense_is_named(read, words):
+    for text in words:
+        with pytest.raises(argparse.ArgumentTypeError, match=r"write|needed"):
+            read(text)
+
+
+def test_a_token_is_one_line_of_text(tmp_path):
+    file = tmp_path / "token"
+    file.write_bytes(b" secret\n")
+    assert _secret(file) == "secret"
+    for content, fault in ((b"\xff\xfe", "no text"), (b" \n", "empty"), (bytes(70_000), "more than 65536 bytes")):
+        file.write_bytes(content)
+        with pytest.raises(InputError, match=fault):
+            _secret(file)
