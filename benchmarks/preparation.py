@@ -69,10 +69,10 @@ def processor_seconds(root: Path, sound: Path, *twice: str) -> float:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def longest_silence(sound: Path, output: Path, whole: bool) -> dict[str, float]:
+def longest_silence(sound: Path, output: Path, to_end: bool) -> dict[str, float]:
     """Seconds of wall clock from the start until the first sign of life, and the longest between two from there on.
 
-    Without `whole` it ends with the first chunk: the render is stopped then.
+    Without `to_end` it ends with the first chunk: the render is stopped then.
     """
     arguments = ["--image", ROOT / "demo" / "portrait.png", "--audio", sound, "--output", output]
     command = [sys.executable, "-u", "-m", "livetalk_core", "generate", *arguments]
@@ -80,15 +80,15 @@ def longest_silence(sound: Path, output: Path, whole: bool) -> dict[str, float]:
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, bufsize=0) as process:
         assert process.stderr
         last = time.monotonic()
-        while (whole or not FRAMES.search(shown)) and (text := process.stderr.read(4096)):
+        while (to_end or not FRAMES.search(shown)) and (text := process.stderr.read(4096)):
             shown += text
             now = time.monotonic()
             waits.append(now - last)
             last = now
         process.terminate()
-    if whole and process.returncode:
+    if to_end and process.returncode:
         raise RuntimeError(f"{sound} failed: {shown[-2000:].decode(errors='replace')}")
-    ending = [time.monotonic() - last] if whole else []
+    ending = [time.monotonic() - last] if to_end else []
     return {"first": waits[0], "longest": max([*waits[1:], *ending])}
 
 
@@ -111,10 +111,10 @@ def main() -> None:
             sound = recording(folder, kind, options.hours)
             record[kind] = compare(earlier, sound)
             if options.shown:
-                record[kind]["shown"] = longest_silence(sound, folder / f"{kind}.mp4", whole=False)
+                record[kind]["shown"] = longest_silence(sound, folder / f"{kind}.mp4", to_end=False)
             sound.unlink()
         if options.shown:
-            record["demo_shown"] = longest_silence(SPEECH, folder / "demo.mp4", whole=True)
+            record["demo_shown"] = longest_silence(SPEECH, folder / "demo.mp4", to_end=True)
     record["machine"] = describe()
     text = json.dumps(record, indent=1)
     print(text)

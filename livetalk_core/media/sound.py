@@ -122,8 +122,8 @@ class PCMSound(Sound):
         edges = [index * self.rate // rate for index in range(first, last + 1)]
         for start, stop in pairwise(edges):
             samples = self._source.read(start, stop - start, self.rate, mono=False).clip(-1, 1)
-            whole = (samples.astype(np.float64) * LARGEST_INT32).round().astype(np.int32)
-            yield from stream.encode(self._frame(whole, start))
+            integers = (samples.astype(np.float64) * LARGEST_INT32).round().astype(np.int32)
+            yield from stream.encode(self._frame(integers, start))
         yield from stream.encode(None)
 
 

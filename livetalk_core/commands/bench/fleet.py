@@ -41,7 +41,7 @@ def bench_fleet(preset: Preset, fleet: Fleet, options: argparse.Namespace, dtype
         models = Models(engine, randomize(AudioEncoder(preset.audio)))
         works = works_of(preset, models, CPU)
         parts = {part: time_work(works[part], CPU, options.repeats) for part in PARTS}
-        chunks = iteration(preset, models, CPU, options.repeats, whole=True)
+        chunks = iteration(preset, models, CPU, options.repeats, whole_chunks=True)
         list(fleet.run_on("count"))  # which reports nothing
         works["transformer step"]()
         (counts,) = fleet.run_on("counts")

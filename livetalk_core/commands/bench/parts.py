@@ -226,19 +226,19 @@ class Noise:
 
 
 def iteration(
-    preset: Preset, models: Models, device: torch.device, repeats: int, whole: bool = False
+    preset: Preset, models: Models, device: torch.device, repeats: int, whole_chunks: bool = False
 ) -> dict[str, Any]:
     """Whole chunks, from sound to a video file, as `generate` makes them; one more is made before, to warm up.
 
     Of each: its seconds, those until its first new frame is handed on, and those outside transformer and VAE; not the
-    last where the engine computes chunks as a `whole`.
+    last where the engine computes `whole_chunks`.
     """
     stream, watch = preset.stream, Stopwatch(device)
     plan = ChunkPlan.of((1 + repeats) * stream.new_frames, stream, live=True)
     avatar = random_avatar(preset, VideoShape(stream.frame_num, stream.height, stream.width))
     features = LiveFeatures(Noise(), models.encoder, plan)  # pyright: ignore[reportArgumentType]
-    engine = models.engine if whole else TimedEngine(models.engine, watch)
-    session = Session(engine, avatar, features, plan, stream, ahead=device.type != "cpu", pixels=whole)
+    engine = models.engine if whole_chunks else TimedEngine(models.engine, watch)
+    session = Session(engine, avatar, features, plan, stream, ahead=device.type != "cpu", pixels=whole_chunks)
     rows: list[tuple[float, float, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         begun, inside, first = watch.now(), 0.0, None
@@ -250,4 +250,4 @@ def iteration(
             elif first is None:
                 first = watch.now() - begun
     seconds, firsts, outside = (list(column) for column in zip(*rows[1:], strict=True))
-    return {"seconds": seconds, "first_frame_seconds": firsts} | ({} if whole else {"outside_seconds": outside})
+    return {"seconds": seconds, "first_frame_seconds": firsts} | ({} if whole_chunks else {"outside_seconds": outside})
