@@ -12,16 +12,17 @@ from tqdm import tqdm
 PATIENCE_SECONDS = 0.5
 """What is over within this time is not shown."""
 TICK_SECONDS = 1.0
-USUAL_COLUMNS = 80
+USUAL_SIZE = {"ncols": 80, "nrows": 24}
 
 
 def bar_of(**options: Any) -> "tqdm[Any]":
-    """A bar as wide as the terminal; `USUAL_COLUMNS` where it tells no width, and tqdm would show nothing."""
+    """A bar as wide as the terminal; of a usual one where it tells no size, and tqdm would show nothing."""
     try:
-        told = os.get_terminal_size(sys.stderr.fileno()).columns > 0
+        told = all(os.get_terminal_size(sys.stderr.fileno()))
     except (OSError, ValueError):  # no terminal: tqdm knows what to do
         told = True
-    return tqdm(dynamic_ncols=told, ncols=None if told else USUAL_COLUMNS, **options)
+    size = {"dynamic_ncols": True} if told else USUAL_SIZE
+    return tqdm(**size, **options)
 
 
 @contextmanager

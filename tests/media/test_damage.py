@@ -427,9 +427,8 @@ def test_everything_is_known_after_one_pass(tmp_path, media, monkeypatch):
 
 @pytest.mark.parametrize("ending", ["wav", "flac"])
 def test_a_recording_that_goes_away_is_named(tmp_path, media, ending):
-    path = media.write_sound(
-        tmp_path / f"a.{ending}", media.speech(1, RATE), RATE, {"wav": "pcm_s16le"}.get(ending, ending)
-    )
+    codec = {"wav": "pcm_s16le"}.get(ending, ending)
+    path = media.write_sound(tmp_path / f"a.{ending}", media.speech(1, RATE), RATE, codec, "mono")
     source = open_audio(path)
     path.unlink()
     with pytest.raises(InputError, match=r"a.* cannot be read .*it has to stay where it is"):
