@@ -12,7 +12,7 @@ from tqdm import tqdm
 PATIENCE_SECONDS = 0.5
 """What is over within this time is not shown."""
 TICK_SECONDS = 1.0
-USUAL_SIZE = {"ncols": 80, "nrows": 24}
+USUAL_SIZE: dict[str, Any] = {"ncols": 80, "nrows": 24}
 
 
 def bar_of(**options: Any) -> "tqdm[Any]":
@@ -21,7 +21,7 @@ def bar_of(**options: Any) -> "tqdm[Any]":
         told = all(os.get_terminal_size(sys.stderr.fileno()))
     except (OSError, ValueError):  # no terminal: tqdm knows what to do
         told = True
-    size = {"dynamic_ncols": True} if told else USUAL_SIZE
+    size: dict[str, Any] = {"dynamic_ncols": True} if told else USUAL_SIZE
     return tqdm(**size, **options)
 
 
