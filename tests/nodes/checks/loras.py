@@ -21,7 +21,7 @@ def pairs_for(weights):
     generator = torch.Generator().manual_seed(9)
 
     def draw(*shape):
-        return torch.randn(shape, generator=generator) * 0.05
+        return torch.randn(shape, generator=generator) * 0.1
 
     return {
         name.removesuffix(".weight"): (draw(RANK, tensor.shape[1]), draw(tensor.shape[0], RANK))
