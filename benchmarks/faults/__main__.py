@@ -16,6 +16,7 @@ killed or stopped, the second host is cut off, or a tenth of its packets is lost
 import argparse
 import json
 import os
+import signal
 import statistics
 import sys
 import tempfile
@@ -137,6 +138,7 @@ def main() -> int:
     parser.add_argument("--hosts", action="store_true", help="between two network namespaces of this machine, as root")
     parser.add_argument("--json", type=Path, help="also keep the figures in this file, beside what else it holds")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is ended
     if options.hosts and (code := in_two_hosts(sys.argv[1:])) is not None:
         return code
     numbers = range(options.first, options.first + options.faults)

@@ -66,7 +66,12 @@ def in_two_hosts(arguments: Sequence[str]) -> int | None:
         return None
     with two_hosts():
         command = on_host(0, [sys.executable, "-m", "benchmarks.faults", *arguments])
-        return subprocess.run(command, env={**os.environ, INSIDE: "0"}, check=False).returncode
+        inside = subprocess.Popen(command, env={**os.environ, INSIDE: "0"})
+        try:
+            return inside.wait()
+        finally:
+            inside.send_signal(signal.SIGINT)  # where this process is ended, that one ends its workers
+            inside.wait()
 
 
 class RemoteGround:
