@@ -46,7 +46,7 @@ def session_of(member: str, size=(64, 32), frames=29, **changes) -> Session:
     """A stream of a member's build with random weights; Lite's chunks are shorter here, to be quick."""
     lite = member == "flashhead-lite"
     chunks = {"frame_num": 17, "motion_frames": 9} if lite else {"frame_num": 13, "motion_frames": 5}
-    stream = replace(PRESETS[member].stream, height=size[0], width=size[1], **chunks, **changes)
+    stream = replace(PRESETS[member].stream, height=size[0], width=size[1], **{**chunks, **changes})
     config = replace(WIDTHS, in_dim=256, out_dim=128, geometry=LTX) if lite else WIDTHS
     vae = randomized(build_vae(LTX_WIDTHS if lite else VAEConfig(dim=4), operations, None, torch.float32), 2)
     if lite:
@@ -117,6 +117,19 @@ def test_retrospective_correction_reaches_every_member(member):
     corrected = frames_of(session_of(member, correction=correction))
     first = 13 if member != "flashhead-lite" else 17
     assert torch.equal(plain[:first], corrected[:first]) and not torch.equal(plain[first:], corrected[first:])
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+@pytest.mark.parametrize(
+    "size", [(576, 320), *(pytest.param(size, marks=pytest.mark.slow) for size in ((512, 512), (768, 448), (448, 768)))]
+)
+def test_the_sizes_that_are_asked_for(member, size):
+    """In full, by models of test widths: two of the shortest chunks of one step."""
+    stride = PRESETS[member].geometry.temporal_stride
+    session = session_of(member, size, frames=1 + 2 * stride, frame_num=1 + stride, motion_frames=1, steps=1)
+    frames = frames_of(session)
+    assert frames.shape == (1 + 2 * stride, *size, 3) and session.plan.count == 2
+    assert frames.float().std() > 0
 
 
 @pytest.mark.parametrize(
