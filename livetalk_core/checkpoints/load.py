@@ -253,6 +253,7 @@ def open_model(
     check_vae(transformer, vae)
     preset = _preset(files[TRANSFORMER].resolve().parent.name, transformer, vae, audio, text, image)
     check_widths(preset)
+    audio.config = preset.audio  # its loudness is the member's: no file says it
     parts = [part for part in (transformer, vae, text, audio, image) if part is not None]
     return Model(
         name=preset.name,

@@ -45,6 +45,7 @@ def test_a_published_folder_opens(family, member, vae, widths, named):
     wanted = flashhead.transformer_weights(widths)
     state = model.transformer.state_dict()
     assert state.keys() < wanted.keys() and all(torch.equal(state[name], wanted[name]) for name in state)
+    assert model.audio_encoder.lufs is None, "its sound is left as loud as it is"
     assert model.audio_encoder.config.hidden_size == 64 and len(model.fingerprint()) == 64
 
 
