@@ -13,7 +13,7 @@ from livetalk_core.checkpoints import nano
 
 TRANSFORMER_CONFIG = {
     "_class_name": "WanModel", "dim": 192, "num_heads": 6, "num_layers": 6, "text_len": 32,
-    "audio_blocks": 4, "audio_channels": 64,
+    "audio_blocks": 4, "audio_channels": 64, "repeats_portrait": True,
 }  # fmt: skip
 
 

@@ -221,10 +221,12 @@ def test_published_files_are_told_apart_by_their_headers(manifest, family):
 # --- layouts of the transformer ---
 
 
-def test_a_repeated_portrait_is_told_by_the_config(tmp_path):
-    config = json.loads(CONFIG["config"]) | {"repeats_portrait": True}
+@pytest.mark.parametrize("told", [{"repeats_portrait": True}, {"repeats_portrait": False}, {}])
+def test_a_repeated_portrait_is_told_by_the_config(tmp_path, told):
+    config = {name: value for name, value in TRANSFORMER_CONFIG.items() if name != "repeats_portrait"} | told
     save_file(weights("transformer"), tmp_path / "m.safetensors", {"config": json.dumps(config)})
-    assert load_transformer(tmp_path / "m.safetensors", CPU, F32).config.repeats_portrait
+    loaded = load_transformer(tmp_path / "m.safetensors", CPU, F32)
+    assert loaded.config.repeats_portrait == told.get("repeats_portrait", False)
 
 
 @pytest.mark.parametrize("prefix", ["", "diffusion_model.", "model.diffusion_model."])

@@ -21,8 +21,8 @@ from ...hardware.memory import readable, text_encoder_bytes
 from ...hardware.placement import Placement, Residence, residence
 from ...presets import PRESETS, Preset, member_of
 
-UNTOLD = ("num_heads", "text_len", "eps", "audio_blocks", "audio_channels")
-"""Widths that no weight's shape tells."""
+UNTOLD = ("num_heads", "text_len", "eps", "audio_blocks", "audio_channels", "repeats_portrait")
+"""What of a config no weight's shape tells."""
 
 
 def inspect(
