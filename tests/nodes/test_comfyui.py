@@ -194,7 +194,7 @@ def test_a_stock_lora_changes_what_merging_it_changes_and_bypassed_nothing(serve
     [
         ("LiveTalkAvatar", {"image": ["99", 0]}, "a batch of 2; one portrait"),
         ("LiveTalkAvatar", {"crop": "box", "crop_box": "0,0,9,9"}, "needed is a part of it"),
-        ("LiveTalkAvatar", {"vae": ["98", 0]}, "not Wan 2.1's"),
+        ("LiveTalkAvatar", {"vae": ["98", 0]}, "neither Wan 2.1's nor FlashHead Lite's"),
         ("LiveTalkAvatar", {"mask_2": ["96", 0]}, "mask_2 is connected, but not mask_1"),
         ("LiveTalkAvatar", {"clip_vision": ["94", 0], "conditioning": ["93", 0]}, "and 64 wide; this model needs 32"),
         ("LiveTalkEncodeSpeech", {"audio_encoder": ["92", 0]}, "2 layers of 64 features; this model needs 4"),
