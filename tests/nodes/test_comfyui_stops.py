@@ -1,6 +1,7 @@
 """Cancel, crash and restart in a real ComfyUI: where work stops, what is left, and how it goes on."""
 
 import itertools
+import json
 
 import psutil
 import pytest
@@ -110,7 +111,7 @@ def test_what_was_queued_goes_on_after_a_crash_where_asked_to(comfyui, base):
     job = prompt_of(server, "livetalk_job", filename_prefix="video/second", resume=True)
     folder = base / "output" / "video"
 
-    queue_and_kill(server, render, job, lambda: (folder / "first_00001_.partial.json").exists())
+    queue_and_kill(server, render, job, lambda: chunks_kept(folder / "first_00001_.partial.json"))
     server = ComfyServer(comfyui, base)
     assert server.get("queue") == {"queue_running": [], "queue_pending": []}
     assert not list(folder.glob("second*"))
@@ -120,7 +121,7 @@ def test_what_was_queued_goes_on_after_a_crash_where_asked_to(comfyui, base):
     assert 1 < begun[0][1] <= CHUNKS, "chunks that were done are not made again"
     assert described(folder / "first_00001_.mp4") == (FRAMES, 25, 64, 6.1)
 
-    queue_and_kill(server, job, render, lambda: (folder / "second_00001_.partial.json").exists())
+    queue_and_kill(server, job, render, lambda: chunks_kept(folder / "second_00001_.partial.json"))
     server = ComfyServer(comfyui, base)
     try:
         outcomes = list(server.follow(job))
@@ -133,6 +134,11 @@ def test_what_was_queued_goes_on_after_a_crash_where_asked_to(comfyui, base):
         assert not list(folder.glob("first*.partial*")) and not list(folder.glob("second*.partial*"))
     finally:
         server.close()
+
+
+def chunks_kept(description):
+    """How many chunks an unfinished video holds; it is described from before the first one on."""
+    return json.loads(description.read_text())["next_chunk"] if description.exists() else 0
 
 
 def queue_and_kill(server, first, second, when):
