@@ -114,10 +114,6 @@ def offsets(marks: Marks, before: float) -> dict[str, Any]:
     pairs = [pair for pair in pairs if pair[0] < before]
     if len(pairs) < 3:
         return {"marks": len(pairs)}
-    if any(abs(v) > 0.2 for _, v in pairs):
-        print(
-            "ODD", [(round(w, 2), round(v, 3)) for w, v in pairs], [round(t, 2) for t in marks.tones], file=sys.stderr
-        )
     times, values = (np.array(column) for column in zip(*pairs, strict=True))
     return {
         "marks": len(pairs),

@@ -66,7 +66,7 @@ class Call:
         self._resampler = av.AudioResampler("s16", "mono", SOUND_RATE, frame_size=OPUS_FRAME)
         self._resampler.resample(_sound_frame(np.zeros(RESAMPLER_DELAY, np.float32)))
         self._clock, self._packets, self._late_packets = FrameClock(), 0, deque[av.AudioFrame]()
-        self._lost, self._open = "", False
+        self._lost, self._open, self._stopped = "", False, 0.0
         for track in (self._video, self._audio):
             # One stream's name for both: then browsers play them in step.
             self._peer.addTrack(track)._stream_id = "livetalk"
@@ -101,7 +101,7 @@ class Call:
         shown = self._clock.frames / FRAMES_PER_SECOND
         self._clock.sent(now)
         stopped = round(self._clock.stopped / PACKET_SECONDS) * PACKET_SECONDS
-        packets = [*self._late_packets, *self._sound(moment.sound, stopped)]
+        packets = [*self._late_packets, *self._bridge(stopped), *self._sound(moment.sound, stopped)]
         self._late_packets = deque(packets[-1:])
         self._loop.call_later(PACKET_SECONDS, self._put_late_packet)
         fits = self._video.put(self._picture(moment.pixels, shown + stopped))
@@ -111,6 +111,16 @@ class Call:
     def _put_late_packet(self) -> None:
         if self._late_packets:
             self._audio.put(self._late_packets.popleft())
+
+    def _bridge(self, stopped: float) -> list[av.AudioFrame]:
+        """Silence at the end of a stop: the encoder gives the first packet after one the stamp from before it."""
+        if stopped == self._stopped:
+            return []
+        self._stopped = stopped
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, OPUS_FRAME), np.int16), format="s16", layout="mono")
+        silence.sample_rate, silence.time_base = SOUND_RATE, Fraction(1, SOUND_RATE)
+        silence.pts = (self._packets - 1) * OPUS_FRAME + round(stopped * SOUND_RATE)
+        return [silence]
 
     def _picture(self, pixels: np.ndarray, at: float) -> av.VideoFrame:
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24").reformat(format="yuv420p")

@@ -69,6 +69,34 @@ def test_a_frames_sound_leaves_with_it():
         assert np.abs(second.to_ndarray()).max() < 300
 
 
+def test_sound_after_a_stop_has_the_stamp_from_after_it():
+    """As aiortc encodes it: a tone begins at the first moment after a stop of half a second."""
+    from aiortc.codecs.opus import OpusEncoder
+
+    from livetalk_core.live.reel import Moment
+    from livetalk_core.live.webrtc import OPUS_FRAME, Call
+
+    async def encoded():
+        call, sent = Call(lambda _: None), []
+        call._open, call._audio.put = True, lambda packet: sent.append(packet) or True
+        pixels = np.zeros((32, 32, 3), np.uint8)
+        for frame, (now, level) in enumerate([(0.0, 0), (0.04, 0), (0.58, 1), (0.62, 1)]):
+            sound = level * np.sin(np.arange(640) * 0.4).astype(np.float32) / 2
+            call._put(Moment(frame, pixels, sound), now)
+            await asyncio.sleep(0.03)
+        call.close()
+        return sent
+
+    encoder, stamps = OpusEncoder(), {}
+    for packet in filter(None, asyncio.run(encoded())):
+        payloads, stamp = encoder.encode(packet)
+        if payloads and np.abs(packet.to_ndarray()).max() > 3000:
+            stamps[packet.pts] = stamp
+    first = min(stamps)
+    assert first == 4 * OPUS_FRAME + 0.5 * 48_000
+    assert abs(stamps[first] - first) < OPUS_FRAME
+
+
 def test_what_is_no_offer_is_refused():
     async def call(server, client, talk):
         await talk.until("ready")
