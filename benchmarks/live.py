@@ -147,7 +147,7 @@ def client(url: str, transport: str, seconds: float) -> dict[str, Any]:
     latencies = [min((white - at for white in came.white if white > at), default=np.nan) for at in said]
     latencies = [latency for latency in latencies if latency < PAUSE_SECONDS]
     heard = shown if transport == "webrtc" else came
-    silent = [max((loud - at for loud in heard.loud if at < loud < at + 2), default=0.0) for at in cuts]
+    silent = [max((loud - at for loud in heard.loud if at < loud < at + 1.5), default=0.0) for at in cuts]
     return {
         "transport": transport,
         "frames": len(came.frames),
