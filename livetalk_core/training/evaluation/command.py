@@ -3,15 +3,14 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ...checkpoints.nano import NAME
-from ...errors import InputError, OutputError
-from ...files import check_place, make_folder, write_durably
+from ...errors import InputError
+from ...files import write_durably
 from ...hardware.machine import describe
 from ...presets import PRESETS
 from ...shapes import FRAMES_PER_SECOND, WAN
@@ -19,6 +18,7 @@ from .accuracy import CONDITIONS, SECONDS, accuracy, report
 from .entrants import DRAWN, Entrant
 from .evaluate import Protocol, Row, evaluate
 from .measurer import WEIGHTS, Measurer, load_measurer
+from .outputs import check_outputs
 from .photographs import PORTRAITS
 from .report import save_plots, save_sheet
 from .rollout import Outcome
@@ -109,13 +109,7 @@ def _check_files(settings: Settings) -> None:
     for entrant in settings.entrants:
         if entrant.model not in (NAME, DRAWN) and not Path(entrant.model).exists():
             raise InputError(f"no model at {entrant.model}; needed is {NAME!r}, {DRAWN!r}, or a folder of weights")
-    for path in filter(None, (settings.json, settings.sheet)):
-        check_place(path)
-    if settings.sheet and settings.sheet.suffix.lower() != ".png":
-        raise OutputError(f"sheet {settings.sheet}; a name that ends in .png is needed")
-    if settings.plots:
-        import_module("matplotlib")
-        make_folder(settings.plots)
+    check_outputs(settings.json, settings.sheet, settings.plots)
 
 
 def _record(settings: Settings, rows: list[Row]) -> dict[str, Any]:

@@ -3,13 +3,13 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ....errors import InputError, OutputError
-from ....files import check_place, fault_of, write_durably
+from ....errors import InputError
+from ....files import fault_of, write_durably
 from ....hardware.machine import describe
+from ..outputs import check_outputs
 from .judge import Judges, Verdict, judge, judge_all, videos_of
 from .measure import as_record
 from .report import save_plots, save_sheet, table
@@ -44,12 +44,7 @@ def paths_of(settings: Settings) -> list[Path]:
         fault = None if path is None else fault_of(path)
         if fault is not None:
             raise InputError(f"no file at {path}, which {fault}; needed is a video or its sound")
-    for path in filter(None, (settings.json, settings.sheet)):
-        check_place(path)
-    if settings.sheet and settings.sheet.suffix.lower() != ".png":
-        raise OutputError(f"sheet {settings.sheet}; a name that ends in .png is needed")
-    if settings.plots:
-        import_module("matplotlib")
+    check_outputs(settings.json, settings.sheet, settings.plots)
     return [settings.video] if settings.video is not None else videos_of(Path(settings.clips or ""))
 
 
