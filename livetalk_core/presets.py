@@ -62,27 +62,42 @@ _FLASHHEAD = Preset(
     text=None,
     stream=StreamConfig(height=512, width=512, holds_portrait=True),
 )
+_LITE = replace(
+    _FLASHHEAD,
+    name="flashhead-lite",
+    transformer=replace(_FLASHHEAD.transformer, in_dim=256, out_dim=128, geometry=LTX),
+    vae=LTXVAEConfig(),
+    stream=replace(_FLASHHEAD.stream, motion_frames=9, draws_latents=True, geometry=LTX),
+)
+_SMALL_HEAD = {"dim": 768, "output_dim": 768, "ffn_dim": 2048, "num_heads": 6, "num_layers": 8}
 
 PRESETS = {
     "14b": Preset("14b"),
     "flashhead-pro": _FLASHHEAD,
-    "flashhead-lite": replace(
-        _FLASHHEAD,
-        name="flashhead-lite",
-        transformer=replace(_FLASHHEAD.transformer, in_dim=256, out_dim=128, geometry=LTX),
-        vae=LTXVAEConfig(),
-        stream=replace(_FLASHHEAD.stream, motion_frames=9, draws_latents=True, geometry=LTX),
-    ),
+    "flashhead-lite": _LITE,
     # An adapter on FlashHead Pro.
     "leaptalk": replace(
         _FLASHHEAD, name="leaptalk", stream=replace(_FLASHHEAD.stream, steps=1, bridge=True)
     ),
-    # Of the 14B model's build, for measurements on CPUs; there are no weights of it.
+    # Of the builds of 14B, Pro and Lite, for measurements on CPUs; there are no weights of them.
     "small": Preset(
         "small",
         transformer=TransformerConfig(dim=1024, ffn_dim=2752, num_heads=8, num_layers=16),
         vae=VAEConfig(dim=32),
         stream=StreamConfig(height=256, width=448),
+    ),
+    "small-pro": replace(
+        _FLASHHEAD,
+        name="small-pro",
+        transformer=replace(_FLASHHEAD.transformer, **_SMALL_HEAD),
+        vae=VAEConfig(dim=32),
+        stream=replace(_FLASHHEAD.stream, height=256, width=256),
+    ),
+    "small-lite": replace(
+        _LITE,
+        name="small-lite",
+        transformer=replace(_LITE.transformer, **_SMALL_HEAD),
+        vae=LTXVAEConfig((32, 64, 128, 128)),
     ),
     "nano": Preset(
         "nano",

@@ -35,7 +35,8 @@ def comfyui() -> Path:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip, with the reason, what this machine cannot run."""
     _skip(items, "comfyui", "COMFYUI_PATH names no ComfyUI checkout", lambda: bool(os.environ.get("COMFYUI_PATH")))
-    _skip(items, "reference", "REFERENCE_PATH names no checkout", lambda: bool(os.environ.get("REFERENCE_PATH")))
+    paths = ("REFERENCE_PATH", "FLASHHEAD_PATH")
+    _skip(items, "reference", f"none of {paths} names a checkout", lambda: any(map(os.environ.get, paths)))
     _skip(items, "gpu", "no CUDA device", _has_gpu)
 
 

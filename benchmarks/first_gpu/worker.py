@@ -11,7 +11,7 @@ import threading
 from contextlib import ExitStack
 from typing import Any, TextIO
 
-from livetalk_core.commands.bench.reference import standing_in
+from livetalk_core.commands.bench.stand_ins import standing_in
 
 from .plan import MEASURED, Needs
 

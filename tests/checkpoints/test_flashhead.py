@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from livetalk_core.models.vae import VAE
 from livetalk_core.presets import PRESETS
 
 from . import flashhead
+from .test_load import sparse
 
 CPU, F32 = "cpu", torch.float32
 
@@ -164,8 +166,6 @@ def test_an_adapter_on_fp8_weights_is_refused(family, leaptalk):
 
 def test_the_published_adapter_fits_the_published_pro(golden, tmp_path):
     """All 480 tensors and the 10 of the projection, by shape, at full size; nothing of it is read."""
-    from .test_load import sparse
-
     facts = json.loads((golden / "flashhead_keys.json").read_text())
     sparse(tmp_path / "pro.safetensors", facts["head_pro"], dtype=F32)
     (tmp_path / "leaptalk" / "lora").mkdir(parents=True)
@@ -176,3 +176,40 @@ def test_the_published_adapter_fits_the_published_pro(golden, tmp_path):
     assert len(part.checkpoint.files) == 3 and not part.config.prompted
     changed = part.checkpoint["blocks.29.cross_attn.o.weight"]
     assert changed.shape == (1536, 1536) and changed.dtype == F32
+
+
+def published_at_full_size(folder: Path, golden: Path) -> Path:
+    """All files of the family in their places, with the bytes that are published; their weights are holes."""
+    facts = json.loads((golden / "flashhead_keys.json").read_text())
+    for name in ("head_pro", "head_lite", "vae_ltx", "wav2vec2_base_960h", "leaptalk_lora"):
+        path = folder / facts["files"][name]["path"]
+        path.parent.mkdir(parents=True)
+        sparse(path, facts[name], dtype=F32)
+        assert abs(path.stat().st_size - facts["files"][name]["bytes"]) < HEADER_BYTES
+        config = "adapter_config.json" if name == "leaptalk_lora" else "config.json"
+        (path.parent / config).write_text(json.dumps(facts["configs"].get(name, {})))
+    sparse(folder / "leaptalk" / "audio_proj.safetensors", facts["leaptalk_audio_proj"])
+    vae = (folder / facts["files"]["vae_wan"]["path"]).with_suffix(".safetensors")
+    vae.parent.mkdir()
+    sparse(vae, json.loads((golden / "checkpoint_keys.json").read_text())["vae"], dtype=F32)
+    return folder / "SoulX-FlashHead-1_3B"
+
+
+HEADER_BYTES = 200_000
+"""More than a published header and ours, of other metadata and padding, differ by."""
+
+
+@pytest.mark.parametrize(
+    "member", ["flashhead-pro", "flashhead-lite", pytest.param("leaptalk", marks=pytest.mark.slow)]
+)
+def test_a_published_folder_loads_at_full_size(golden, tmp_path, member):
+    """Every part from its file, at the widths of the member's preset, no weight left out; mapped, so little is read."""
+    root = published_at_full_size(tmp_path, golden)
+    patch = tmp_path / "leaptalk" if member == "leaptalk" else None
+    model, preset = open_model(root / flashhead.MEMBERS[member], CPU, None, patch=patch), PRESETS[member]
+    assert model.preset == replace(preset, name=model.preset.name)
+    assert (model.load_text_encoder, model.load_image_encoder, model.tokenizer) == (None, None, None)
+    parts = (model.transformer, model.vae, model.audio_encoder)
+    assert [part.config for part in parts] == [preset.transformer, preset.vae, preset.audio]
+    assert [len(part.state_dict()) for part in parts] == [831, 190 if member == "flashhead-lite" else 194, 210]
+    assert not any(tensor.is_meta for part in parts for tensor in part.state_dict().values())

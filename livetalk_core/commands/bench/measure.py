@@ -9,7 +9,7 @@ from ...files import check_place, write_durably
 from ...presets import PRESETS
 from ..options import device_and_dtype, placement_of
 from ..progress import show_stage
-from . import counted, fleet, race
+from . import counted, fleet, race, race_report
 from .parts import bench
 from .report import report, table, update_document
 
@@ -56,6 +56,6 @@ def _measured(options: argparse.Namespace) -> tuple[str, str, dict[str, Any]]:
         return fleet.report(record), fleet.table(record), record
     if options.against:
         record = race.race(options.against, preset, device, dtype, options.repeats, *speed)
-        return race.report(record), race.table(record), record
+        return race_report.report(record), race_report.table(record), record
     record = bench(preset, device, dtype, options.repeats, *speed, placement_of(options))
     return report(record), table(record), record

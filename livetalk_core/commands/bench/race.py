@@ -4,10 +4,9 @@ Both run the whole loop; the parts are timed inside it. What both give is compar
 results says nothing.
 """
 
-import math
 import os
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,38 +16,38 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ...config import VAEConfig
 from ...errors import InputError
 from ...hardware.kernels import Shape, choose_attention, name_of
 from ...hardware.machine import commit, describe
 from ...hardware.memory import meta_models
 from ...hardware.placement import Placement, residence
 from ...media.image import to_reference
+from ...models import operations
 from ...models.attention import AttentionFunction, attend
+from ...models.codec import build_vae
 from ...models.transformer import Transformer
-from ...models.vae import VAE
 from ...presets import Preset
-from ...shapes import LatentShape, VideoShape
+from ...shapes import VideoShape
 from ...streaming.avatar import Avatar
 from ...streaming.engine import LocalEngine
 from ...streaming.plan import Chunk, ChunkPlan
 from ...streaming.session import ChunkEnd, Session, ignore_step
+from .flashhead import FlashHead
+from .flashtalk import IMAGE_TOKENS, TEXT_TOKENS, FlashTalk
 from .parts import check_fit, random_avatar
-from .reference import COMMIT, Reference, compile_as_published, quiet, same_noise
+from .reference import Inputs, MetaInputs, Reference, same_noise
+from .stand_ins import quiet
 from .stopwatch import DECODE, ENCODE, STEP, Stopwatch, TimedEngine
 
 CHUNK = "chunk"
 PARTS = (STEP, DECODE, ENCODE, CHUNK)
-IMAGE_TOKENS = 257
-"""The reference's own number, whatever the preset's image encoder gives."""
-TEXT_TOKENS = 16
 SEED = 0
 TOLERANCE = 1e-2
 """Largest difference in float32, of the greatest value."""
 
 
 class Outcome(NamedTuple):
-    """What a chunk gives: its new frames [3,n,H,W], and the clean latents [16,k,h,w] that the next one starts from."""
+    """What a chunk gives: its new frames [3,n,H,W], and the clean latents [C,k,h,w] that the next one starts from."""
 
     frames: Tensor
     motion: Tensor
@@ -88,10 +87,10 @@ def race(
     """
     if device.type == "cpu" and dtype != torch.float32:
         raise InputError(f"the reference runs on a CPU in float32 alone, not in {dtype}: leave --dtype out")
-    needed = residence(preset, dtype, Placement())
+    published, needed = _reference_of(preset), residence(preset, dtype, Placement())
     check_fit(preset, device, Placement().dtype_name(dtype), needed.total)
     kernel = choose_attention(attention, Shape.of(preset, device, dtype))
-    reference = Reference(path, kernel)
+    reference = published(path, kernel)
     compiled, untimed = compiled or device.type == "cuda", int(device.type == "cuda")
     sides = _sides(reference, preset, device, dtype, kernel, compiled, untimed + repeats)
     errors = _run(sides, untimed, repeats, exact=dtype == torch.float32)
@@ -106,7 +105,11 @@ def race(
         "dtype": str(dtype).removeprefix("torch."),
         "attention": name_of(kernel, attention),
         "compiled": compiled,
-        "reference": {"commit": commit(path), "stand_ins": reference.stand_ins},
+        "reference": {
+            "repository": reference.repository,
+            "commit": commit(path),
+            "stand_ins": reference.stand_ins,
+        },
         "errors": errors,
         "parts": _parts(sides, _operations(reference, preset, dtype), stream.steps),
         "load": os.getloadavg(),
@@ -137,34 +140,38 @@ def _sides(
     chunks: int,
 ) -> dict[str, Side]:
     """Both at the beginning of the same stream, on the same memory for their weights."""
-    stream = preset.stream
-    theirs, vae = (
-        reference.transformer(preset.transformer, device, dtype),
-        reference.vae(_wan(preset).dim, device, dtype),
-    )
-    fill(theirs, 1)
-    fill(vae.model, 2)
+    stream, networks = preset.stream, reference.networks(preset, device, dtype)
+    fill(networks.transformer, 1)
+    fill(networks.vae.model, 2)
     with torch.device("meta"):
-        ours, our_vae = Transformer(preset.transformer, dtype=dtype), VAE(_wan(preset), dtype=dtype)
-    ours.load_state_dict(theirs.state_dict(), assign=True)
-    our_vae.load_state_dict(vae.model.state_dict(), assign=True)
-    generator = torch.Generator().manual_seed(SEED)
-    pixels = torch.randint(0, 256, (stream.height, stream.width, 3), generator=generator, dtype=torch.uint8)
-    image = Image.fromarray(pixels.numpy())
-    text = torch.randn(TEXT_TOKENS, preset.transformer.text_dim, generator=generator).to(device, dtype)
-    clip = torch.randn(1, IMAGE_TOKENS, preset.transformer.clip_dim, generator=generator).to(device, dtype)
-    widths = preset.transformer
-    shape = (1, stream.frame_num, widths.audio_window, widths.audio_blocks, widths.audio_channels)
-    windows = torch.randn(shape, generator=generator).to(device, dtype)
-    pipeline = reference.pipeline(preset, theirs, vae, image, (text, clip), SEED)
+        ours, our_vae = Transformer(preset.transformer, dtype=dtype), build_vae(preset.vae, operations, None, dtype)
+    weights = reference.weights(networks)
+    ours.load_state_dict(weights.transformer, assign=True)
+    our_vae.load_state_dict(weights.vae, assign=True)
+    inputs, windows = _inputs(preset, device, dtype)
+    pipeline = reference.pipeline(preset, networks, inputs, SEED)
     if compiled:
-        compile_as_published(pipeline)
-    avatar = Avatar(to_reference(image, stream.height, stream.width), pipeline.arg_c["y"][0], clip, text)
+        reference.compile(pipeline)
+    portrait = to_reference(inputs.image, stream.height, stream.width)
+    avatar = Avatar(portrait, reference.condition(pipeline), inputs.clip, inputs.text)
     engine = LocalEngine(ours.eval(), our_vae.eval(), device, stream.shift, attention, compiled)
     return {
         "reference": _their_side(pipeline, windows, device, stream.motion_frames),
         "ours": _our_side(engine, avatar, windows, preset, dtype, chunks),
     }
+
+
+def _inputs(preset: Preset, device: torch.device, dtype: torch.dtype) -> tuple[Inputs, Tensor]:
+    """A portrait and tokens, and the audio windows of every chunk, all random."""
+    stream, widths, generator = preset.stream, preset.transformer, torch.Generator().manual_seed(SEED)
+    pixels = torch.randint(0, 256, (stream.height, stream.width, 3), generator=generator, dtype=torch.uint8)
+    text, clip = None, None
+    if widths.prompted:
+        text = torch.randn(TEXT_TOKENS, widths.text_dim, generator=generator).to(device, dtype)
+        clip = torch.randn(1, IMAGE_TOKENS, widths.clip_dim, generator=generator).to(device, dtype)
+    shape = (1, stream.frame_num, widths.audio_window, widths.audio_blocks, widths.audio_channels)
+    windows = torch.randn(shape, generator=generator).to(device, dtype)
+    return Inputs(Image.fromarray(pixels.numpy()), text, clip), windows
 
 
 def _their_side(pipeline: Any, windows: Tensor, device: torch.device, repeated: int) -> Side:
@@ -224,7 +231,8 @@ def _run(sides: dict[str, Side], untimed: int, repeats: int, exact: bool) -> lis
             if exact and not error["error"] <= TOLERANCE * error["of"]:
                 raise InputError(
                     f"{name} of chunk {index} differ by {error['error']:.1e} (values up to {error['of']:.1f}): the two "
-                    f"do not compute the same, so their times are not compared; the reference at {COMMIT} is needed"
+                    "do not compute the same, so their times are not compared; a checkout of the commit that "
+                    "docs/performance.md names is needed"
                 )
     return errors
 
@@ -268,106 +276,34 @@ def _counted(work: Callable[[], Any]) -> int:
     return counter.get_total_flops()
 
 
-def _meta_inputs(preset: Preset) -> tuple[Tensor, Tensor, Tensor]:
-    """Latent, last frames and audio windows of a chunk."""
-    stream, widths = preset.stream, preset.transformer
-    windows = (1, stream.frame_num, widths.audio_window, widths.audio_blocks, widths.audio_channels)
-    latent = torch.empty(widths.out_dim, *_latent(preset), device="meta")
-    tail = torch.empty(3, stream.motion_frames, stream.height, stream.width, device="meta")
-    return latent, tail, torch.empty(windows, device="meta")
-
-
 def _their_meta_works(reference: Reference, preset: Preset, dtype: torch.dtype) -> dict[str, Callable[[], Any]]:
-    meta, widths = torch.device("meta"), preset.transformer
-    model, vae = reference.transformer(widths, meta, dtype), reference.vae(_wan(preset).dim, meta, dtype)
-    latent, tail, windows = (tensor.to(dtype) for tensor in _meta_inputs(preset))
-    settings = {
-        "context": [torch.empty(TEXT_TOKENS, widths.text_dim, device=meta, dtype=dtype)],
-        "clip_fea": torch.empty(1, IMAGE_TOKENS, widths.clip_dim, device=meta, dtype=dtype),
-        "y": torch.empty(1, widths.in_dim - widths.out_dim, *latent.shape[1:], device=meta, dtype=dtype),
-        "seq_len": _latent(preset).tokens(preset.geometry), "audio": windows, "ref_target_masks": None,
-    }  # fmt: skip
+    networks, inputs = reference.networks(preset, torch.device("meta"), dtype), MetaInputs.of(preset, dtype)
     return {
-        STEP: lambda: model([latent], t=torch.empty(1, device=meta), **settings),
-        DECODE: lambda: vae.decode(latent),
-        ENCODE: lambda: vae.encode(tail[None]),
+        STEP: lambda: reference.step(preset, networks.transformer, inputs),
+        DECODE: lambda: networks.vae.decode(inputs.latent),
+        ENCODE: lambda: networks.vae.encode(inputs.tail),
     }
 
 
 def _our_meta_works(preset: Preset, dtype: torch.dtype) -> dict[str, Callable[[], Any]]:
     """A step includes its sound, as the first of a chunk does; what an avatar contributes has been computed before."""
-    latent, tail, windows = _meta_inputs(preset)
+    latent, tail, windows = MetaInputs.of(preset, torch.float32)
+    stream = preset.stream
     engine = LocalEngine(*meta_models(preset, dtype), "meta")
-    avatar = random_avatar(preset, _video(preset))
+    avatar = random_avatar(preset, VideoShape(stream.frame_num, stream.height, stream.width))
 
     def step() -> Tensor:
         return engine.denoise(avatar, windows, avatar.first_motion(preset.geometry), latent[None], ignore_step)
 
     step()
-    return {STEP: step, DECODE: lambda: list(engine.decode(latent)), ENCODE: lambda: engine.encode(tail)}
+    return {STEP: step, DECODE: lambda: list(engine.decode(latent)), ENCODE: lambda: engine.encode(tail[0])}
 
 
-def _wan(preset: Preset) -> VAEConfig:
-    """The VAE's widths; `InputError` for members of the family that the reference has not."""
-    if not isinstance(preset.vae, VAEConfig) or not preset.transformer.prompted:
-        raise InputError(f"preset {preset.name}; the reference is of the 14B model's build: use 14b, small or nano")
-    return preset.vae
-
-
-def _video(preset: Preset) -> VideoShape:
-    return VideoShape(preset.stream.frame_num, preset.stream.height, preset.stream.width)
-
-
-def _latent(preset: Preset) -> LatentShape:
-    return _video(preset).latent(preset.geometry)
-
-
-def title(record: dict[str, Any]) -> str:
-    """What was measured."""
-    width, height = record["size"]
-    compiled = ", both compiled" if record["compiled"] else ""
-    shape = f"{record['preset']} at {width}x{height}, {record['dtype']}"
-    return f"Against the reference: {shape}, on {record['device']}{compiled}"
-
-
-def report(record: dict[str, Any]) -> str:
-    """The record as lines for a terminal."""
-    lines = [title(record), f"  {'':<18}{'reference':>12}{'ours':>12}   times faster (least .. most)   by operations"]
-    for part, theirs, ours, faster, spread, expected in _rows(record):
-        lines.append(f"  {part:<18}{theirs:>12}{ours:>12}   {f'{faster} ({spread})':<28}   {expected}")
-    return "\n".join([*lines, *(f"  {line}" for line in _comparison(record))])
-
-
-def table(record: dict[str, Any]) -> str:
-    """The record as a section in Markdown."""
-    machine = record["machine"]
-    lines = [
-        f"### {title(record)}",
-        "",
-        f"{machine['processor']}, {machine['threads']} thread(s), torch {machine['torch']}, commit "
-        f"{machine['commit'][:12]}; the reference at {record['reference']['commit'][:7]}. Whole chunks of "
-        f"{record['frames']} frames and {record['steps']} steps in turn, the parts timed inside; same weights, inputs, "
-        f"noise and attention. {' '.join(_comparison(record))}",
-        "",
-        "| part | reference | ours | times faster | least .. most | by counted operations |",
-        "|---|---|---|---|---|---|",
-    ]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in _rows(record))])
-
-
-def _rows(record: dict[str, Any]) -> Iterator[tuple[str, ...]]:
-    for part, figures in record["parts"].items():
-        faster = figures["faster"]
-        medians = (f"{statistics.median(figures[side]):.3f} s" for side in ("reference", "ours"))
-        spread = f"{faster['least']:.2f} .. {faster['most']:.2f}, {len(figures['ours'])} runs"
-        yield part, *medians, f"{faster['median']:.2f}", spread, f"{figures['faster_by_operations']:.2f}"
-
-
-def _comparison(record: dict[str, Any]) -> Iterator[str]:
-    for name in Outcome._fields:
-        worst = max((errors[name] for errors in record["errors"]), key=lambda error: _sortable(error["error"]))
-        yield f"Largest difference of {name}: {worst['error']:.1e} (values up to {worst['of']:.1f})."
-
-
-def _sortable(error: float) -> float:
-    return math.inf if math.isnan(error) else error
+def _reference_of(preset: Preset) -> type[Reference]:
+    """The published implementation of the preset's build."""
+    if preset.stream.bridge:
+        raise InputError(
+            f"preset {preset.name}; LeapTalk's own pipeline is not run here, but its model and VAE are FlashHead "
+            "Pro's: use flashhead-pro or small-pro"
+        )
+    return FlashTalk if preset.transformer.prompted else FlashHead

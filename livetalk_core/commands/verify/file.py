@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from ...checkpoints import keys
 from ...errors import CheckpointError
 from ...files import check_readable
 from ...hardware.compiling import compile_vae, compiled_block
@@ -182,4 +183,4 @@ def loaded(model: nn.Module, weights: dict[str, Tensor]) -> Any:
 
 def spoken(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Without what FlashHead's files hold and its model never reads."""
-    return {name: tensor for name, tensor in weights.items() if not name.startswith(("text_embedding.", "audio_emb."))}
+    return {name: tensor for name, tensor in weights.items() if not name.startswith(keys.UNREAD)}

@@ -11,9 +11,14 @@ import torch
 from torch import nn
 
 from livetalk_core.commands.bench import race as bench_against
-from livetalk_core.commands.bench.reference import PARTS, same_noise, standing_in
+from livetalk_core.commands.bench.flashhead import FlashHead
+from livetalk_core.commands.bench.flashtalk import FlashTalk
+from livetalk_core.commands.bench.race_report import table
+from livetalk_core.commands.bench.reference import same_noise
+from livetalk_core.commands.bench.stand_ins import standing_in
 from livetalk_core.commands.bench.stopwatch import DECODE, STEP, Stopwatch
 from livetalk_core.commands.main import main
+from livetalk_core.config import LTXVAEConfig, VAEConfig
 from livetalk_core.errors import InputError
 from livetalk_core.models.vae import VAE
 from livetalk_core.presets import PRESETS
@@ -21,23 +26,50 @@ from livetalk_core.presets import PRESETS
 CPU = torch.device("cpu")
 NANO = PRESETS["nano"].sized((32, 32))
 TINY = replace(NANO, transformer=replace(NANO.transformer, num_layers=1), vae=replace(NANO.vae, dim=4))
+HEAD = {"dim": 96, "output_dim": 96, "ffn_dim": 128, "num_heads": 4, "num_layers": 1, "audio_channels": 32}
+
+
+def tiny_head(member: str):
+    """Pro or Lite, as narrow as its reference can be built."""
+    preset = PRESETS[member].sized((64, 64))
+    vae = LTXVAEConfig((4, 8, 16, 16)) if member == "flashhead-lite" else VAEConfig(4)
+    return replace(preset, transformer=replace(preset.transformer, **HEAD), vae=vae)
+
+
+def checkout(variable: str) -> Path:
+    """Where a reference lies, by the environment."""
+    if variable not in os.environ:
+        pytest.skip(f"{variable} names no checkout")
+    return Path(os.environ[variable])
 
 
 @pytest.mark.reference
 def test_race_with_the_reference():
     """The whole loop of both, two chunks; in float32 they agree, and ours takes fewer operations."""
-    record = bench_against.race(Path(os.environ["REFERENCE_PATH"]), TINY, CPU, torch.float32, 2)
+    record = bench_against.race(checkout("REFERENCE_PATH"), TINY, CPU, torch.float32, 2)
     assert all(errors["frames"]["error"] < 1e-3 for errors in record["errors"])
     assert [len(record["parts"][part]["ours"]) for part in bench_against.PARTS] == [8, 2, 2, 2]
     assert all(found["faster_by_operations"] >= 1 for found in record["parts"].values())
-    assert "| transformer step |" in bench_against.table(record)
+    assert "| transformer step |" in table(record)
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("member", ["flashhead-pro", "flashhead-lite"])
+def test_race_with_the_reference_of_flashhead(member):
+    """Three chunks: the draws of Lite's latents are the same, too, and what a chunk computes once is counted once."""
+    path = checkout("FLASHHEAD_PATH")
+    record = bench_against.race(path, tiny_head(member), CPU, torch.float32, 3)
+    assert all(error["error"] < 5e-3 * error["of"] for errors in record["errors"] for error in errors.values())
+    assert all(found["faster_by_operations"] >= 1 for found in record["parts"].values())
+    assert record["parts"][STEP]["faster_by_operations"] > 1
+    assert "SoulX-FlashHead at " in table(record)
 
 
 @pytest.mark.reference
 def test_different_results_are_no_race(monkeypatch):
     monkeypatch.setattr(VAE, "encode", lambda self, video: torch.zeros(1, 16, 2, 4, 4))
     with pytest.raises(InputError, match="motion of chunk 0 differ"):
-        bench_against.race(Path(os.environ["REFERENCE_PATH"]), TINY, CPU, torch.float32, 1)
+        bench_against.race(checkout("REFERENCE_PATH"), TINY, CPU, torch.float32, 1)
 
 
 def test_a_folder_that_is_no_checkout_is_refused(tmp_path, capsys):
@@ -46,13 +78,23 @@ def test_a_folder_that_is_no_checkout_is_refused(tmp_path, capsys):
     assert "is no checkout of the reference: it has no flash_talk/" in error and "SoulX-FlashTalk at df95a36" in error
 
 
-def test_a_checkout_that_cannot_be_imported_is_refused(tmp_path):
-    for name in PARTS.values():
+def test_each_build_has_its_own_reference(tmp_path, capsys):
+    options = ["--device", "cpu", "--size", "64x64", "--against", str(tmp_path)]
+    assert main(["bench", "--preset", "small-lite", *options]) == 1
+    error = capsys.readouterr().err
+    assert "has no flash_head/src/modules/" in error and "a clone of SoulX-FlashHead at 12467ce" in error
+    assert main(["bench", "--preset", "leaptalk", *options]) == 1
+    assert "LeapTalk's own pipeline is not run here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("reference", "preset"), [(FlashTalk, TINY), (FlashHead, tiny_head("flashhead-pro"))])
+def test_a_checkout_that_cannot_be_imported_is_refused(tmp_path, reference, preset):
+    for name in reference.modules.values():
         file = tmp_path / f"{name.replace('.', '/')}.py"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("import a_package_that_nobody_has\n")
     with pytest.raises(InputError, match="No module named 'a_package_that_nobody_has'; install"):
-        bench_against.race(tmp_path, TINY, CPU, torch.float32, 1)
+        bench_against.race(tmp_path, preset, CPU, torch.float32, 1)
 
 
 def test_bfloat16_on_a_cpu_is_refused(tmp_path):
