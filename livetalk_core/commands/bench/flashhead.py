@@ -48,8 +48,10 @@ class FlashHead(Reference):
 
     def networks(self, preset: Preset, device: torch.device, dtype: torch.dtype) -> Networks:
         """See `Reference.networks`."""
-        build = self._ltx_vae if isinstance(preset.vae, LTXVAEConfig) else self._wan_vae
-        return Networks(self._transformer(preset, device, dtype), build(preset.vae, device, dtype))
+        transformer, widths = self._transformer(preset, device, dtype), preset.vae
+        if isinstance(widths, LTXVAEConfig):
+            return Networks(transformer, self._ltx_vae(widths, device, dtype))
+        return Networks(transformer, self._wan_vae(widths, device, dtype))
 
     def _transformer(self, preset: Preset, device: torch.device, dtype: torch.dtype) -> Any:
         module, config, geometry = self._modules["transformer"], preset.transformer, preset.geometry
@@ -66,7 +68,7 @@ class FlashHead(Reference):
                 intermediate_dim=config.intermediate_dim, output_dim=config.output_dim,
                 context_tokens=config.context_tokens,
             )  # fmt: skip
-        model: Any = placed(model, device, dtype)
+        model = placed(model, device, dtype)
         model.freqs = module.precompute_freqs_cis_3d(config.head_dim)
         return model.eval().requires_grad_(False)
 

@@ -8,6 +8,7 @@ import os
 import statistics
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -265,9 +266,13 @@ def _count(operations: dict[str, int], part: str, steps: int) -> int:
 
 
 def _operations(reference: Reference, preset: Preset, dtype: torch.dtype) -> dict[str, dict[str, int]]:
-    """Operations of each part on both sides, counted on the meta device."""
+    """Operations of each part on both sides, counted on the meta device: of a step, the mean of a chunk's."""
     works = {"reference": _their_meta_works(reference, preset, dtype), "ours": _our_meta_works(preset, dtype)}
-    return {side: {part: _counted(work) for part, work in parts.items()} for side, parts in works.items()}
+    runs = {STEP: preset.stream.steps}
+    return {
+        side: {part: _counted(work) // runs.get(part, 1) for part, work in parts.items()}
+        for side, parts in works.items()
+    }
 
 
 def _counted(work: Callable[[], Any]) -> int:
@@ -278,25 +283,27 @@ def _counted(work: Callable[[], Any]) -> int:
 
 def _their_meta_works(reference: Reference, preset: Preset, dtype: torch.dtype) -> dict[str, Callable[[], Any]]:
     networks, inputs = reference.networks(preset, torch.device("meta"), dtype), MetaInputs.of(preset, dtype)
+    step = partial(reference.step, preset, networks.transformer, inputs)
     return {
-        STEP: lambda: reference.step(preset, networks.transformer, inputs),
+        STEP: lambda: [step() for _ in range(preset.stream.steps)],
         DECODE: lambda: networks.vae.decode(inputs.latent),
         ENCODE: lambda: networks.vae.encode(inputs.tail),
     }
 
 
 def _our_meta_works(preset: Preset, dtype: torch.dtype) -> dict[str, Callable[[], Any]]:
-    """A step includes its sound, as the first of a chunk does; what an avatar contributes has been computed before."""
+    """Ours; what an avatar and the schedule contribute has been computed before."""
     latent, tail, windows = MetaInputs.of(preset, torch.float32)
     stream = preset.stream
-    engine = LocalEngine(*meta_models(preset, dtype), "meta")
+    engine = LocalEngine(*meta_models(preset, dtype), "meta", stream.shift)
     avatar = random_avatar(preset, VideoShape(stream.frame_num, stream.height, stream.width))
+    noise, motion = latent.expand(stream.steps, *latent.shape), avatar.first_motion(preset.geometry)
 
-    def step() -> Tensor:
-        return engine.denoise(avatar, windows, avatar.first_motion(preset.geometry), latent[None], ignore_step)
+    def denoise() -> Tensor:
+        return engine.denoise(avatar, windows, motion, noise, ignore_step)
 
-    step()
-    return {STEP: step, DECODE: lambda: list(engine.decode(latent)), ENCODE: lambda: engine.encode(tail[0])}
+    denoise()
+    return {STEP: denoise, DECODE: lambda: list(engine.decode(latent)), ENCODE: lambda: engine.encode(tail[0])}
 
 
 def _reference_of(preset: Preset) -> type[Reference]:

@@ -139,7 +139,7 @@ class Reference(ABC):
             return module.WanVAE(dtype=dtype, device=device)
 
 
-def placed(model: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+def placed(model: nn.Module, device: torch.device, dtype: torch.dtype) -> Any:
     """A model that was built on the meta device, on its own; the values of its weights are undefined."""
     model = model.to(dtype)
     return model if device.type == "meta" else model.to_empty(device=device)
