@@ -12,26 +12,24 @@ values, result), of which all leave the rank but its own heads' part; and its ke
 import argparse
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
-from unittest.mock import patch
+from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks import overlap
 from livetalk_core.commands.options import size
 from livetalk_core.config import TransformerConfig
+from livetalk_core.errors import InputError
 from livetalk_core.hardware.memory import weight_bytes
-from livetalk_core.models.attention import attend
+from livetalk_core.hardware.placement import Placement, residence
 from livetalk_core.models.transformer import Transformer
-from livetalk_core.parallel import sequence
+from livetalk_core.parallel.imagined import imagined_mesh, imagining
 from livetalk_core.parallel.mesh import Mesh, degrees
 from livetalk_core.parallel.sequence import Share, split_sequence
-from livetalk_core.parallel.traffic import counted
 from livetalk_core.parallel.weights import sharded_bytes
 from livetalk_core.presets import PRESETS
 from livetalk_core.shapes import LatentShape, VideoShape
@@ -60,58 +58,38 @@ SHARDED = (
     "|---|---|---|---|---|---|---|---|",
 )
 
-
-class Ranks(NamedTuple):
-    """Stands in for a process group."""
-
-    count: int
-    rank: int
-
-
-class Nowhere:
-    """Stands in for torch.distributed: moves nothing."""
-
-    def get_world_size(self, group: Ranks) -> int:
-        return group.count
-
-    def get_rank(self, group: Ranks) -> int:
-        return group.rank
-
-    def all_to_all_single(self, *_: Any, **__: Any) -> "Nowhere":
-        return self
-
-    def all_gather(self, *_: Any, **__: Any) -> None:
-        """Nothing is received."""
-
-    def wait(self) -> None:
-        """Nothing is under way."""
-
-
-def counted_part(q_BLND: Tensor, k_BSND: Tensor, v_BSND: Tensor) -> tuple[Tensor, Tensor]:
-    """`attend_partly` for the count: a kernel gives the log of sums on the way."""
-    return attend(q_BLND, k_BSND, v_BSND), q_BLND.new_empty(q_BLND.shape[:3], dtype=torch.float32)
-
-
-@contextmanager
-def recording() -> Iterator[Counter[str]]:
-    """Collectives are noted instead of run."""
-    nowhere = Nowhere()
-    with counted(nowhere, nowhere.all_gather) as sent, patch.object(sequence, "attend_partly", counted_part):
-        yield sent
-
-
-def place(ranks: int, ulysses: int, rank: int) -> Mesh:
-    """A rank's mesh without processes."""
-    ring = ranks // ulysses
-    groups: list[Any] = [Ranks(ranks, rank), Ranks(ulysses, rank % ulysses), Ranks(ring, rank // ulysses)]
-    return Mesh(ulysses, ring, rank, *groups)
+MEMORY = (
+    "",
+    "## Memory of a rank",
+    "",
+    "What each rank of the 14B model holds at that size in bfloat16 with whole weights, counted on the meta device as "
+    "`info` counts one device: each part's working memory beside the weights, the largest of them at once. With "
+    "`--memory`, so many of the 40 blocks stay on each device, and the others are streamed from main memory.",
+    "",
+    "| ulysses x ring | weights, GB | context | step | VAE decode | VAE encode | margin | at once | --memory 12G | 16G "
+    "| 22G |",
+    "|---|---|---|---|---|---|---|---|---|---|---|",
+)
+BUDGETS = (12, 16, 22)
+"""GiB of `--memory`."""
+OVERLAP = (
+    "",
+    "## Exchange beside attention",
+    "",
+    "A ring passes its keys and values on while it attends to those it has. Ulysses does so with `--overlap PIECES`: a "
+    "piece of the heads is exchanged while another one is attended. Two CPU processes of one thread each, the embedded "
+    "model's widths, 33 frames of 384x384, between two network namespaces with a link of 1 Gbit/s, and over the "
+    "loopback, where the cores that attend also move the bytes. Medians of both ranks' steps, traced by "
+    "`python -m benchmarks.overlap` ([overlap.json](figures/overlap.json)): in flight, while at least one exchange "
+    "was begun and had not ended; waited, while a rank did nothing but wait for one.",
+)
 
 
 def step(
     config: TransformerConfig, shape: LatentShape, mesh: Mesh | None, send_fp8: bool = False
 ) -> tuple[int, Counter[str]]:
     """Floating-point operations and bytes sent of one rank's forward; of the whole model without a mesh."""
-    with recording() as sent, torch.device("meta"), torch.inference_mode():
+    with imagining() as sent, torch.device("meta"), torch.inference_mode():
         model = Transformer(config, dtype=torch.bfloat16)
         context = model.embed_context(torch.empty(1, 1, config.text_dim), torch.empty(1, 257, config.clip_dim))
         frames = shape.video(config.geometry).frames
@@ -128,7 +106,7 @@ def step(
 
 def count(config: TransformerConfig, shape: LatentShape, ranks: int, ulysses: int, single: int) -> dict[str, Any]:
     """The busiest rank's work and bytes of one mesh."""
-    meshes = [place(ranks, ulysses, rank) for rank in range(ranks)]
+    meshes = [imagined_mesh(ulysses, ranks // ulysses, rank) for rank in range(ranks)]
     flops, sent = zip(*(step(config, shape, mesh) for mesh in meshes), strict=True)
     sent_fp8 = [step(config, shape, mesh, send_fp8=True)[1] for mesh in meshes]
     tokens = Share(shape.grid(config.geometry), meshes[0]).size
@@ -182,6 +160,7 @@ def record(counts: Sequence[int], height: int, width: int) -> dict[str, Any]:
         "blocks": BLOCKS,
         "whole_flops": single,
         "meshes": rows,
+        "memory": [memory(*degrees(ranks, config.num_heads)[0], (height, width)) for ranks in counts],
         "sharded": [sharded(name, ranks) for name in ("14b", "nano") for ranks in counts if ranks > 1],
     }
 
@@ -193,6 +172,19 @@ def sharded(preset: str, ranks: int) -> dict[str, Any]:
     at_rest, gathered = sharded_bytes(model, ranks)
     weights = {"whole": weight_bytes(model), "block": weight_bytes(model.blocks[0])}
     return {"preset": preset, "ranks": ranks, "at_rest": at_rest, "gathered": gathered, **weights}
+
+
+def memory(ulysses: int, ring: int, size: tuple[int, int]) -> dict[str, Any]:
+    """What a rank of the 14B model needs with whole weights, and how many blocks stay with how much memory."""
+    preset, dtype = PRESETS["14b"].sized(size), torch.bfloat16
+    plain = residence(preset, dtype, Placement(), (ulysses, ring))
+    kept = []
+    for budget in BUDGETS:
+        try:
+            kept.append(residence(preset, dtype, Placement(memory=budget * 2**30), (ulysses, ring)).blocks)
+        except InputError:
+            kept.append(None)
+    return {"ulysses": ulysses, "ring": ring, "needed": plain.needed, "total": plain.total, "kept": kept}
 
 
 def table(counts: dict[str, Any]) -> str:
@@ -227,7 +219,31 @@ def table(counts: dict[str, Any]) -> str:
             f"| {row['ranks']} | {row['ulysses']} x {row['ring']} | {row['work']:.4f} | {to_all} | {ring} | {lowest} "
             f"| {ratio} | {gathered} | {fp8} | {join / 1e6:.1f} | {total:.2f} |"
         )
-    return "\n".join([*lines, *FP8, *sharded_table(counts["sharded"])]) + "\n"
+    parts = (FP8, overlap_table(), sharded_table(counts["sharded"]), memory_table(counts["memory"]))
+    return "\n".join([*lines, *(line for part in parts for line in part)]) + "\n"
+
+
+def overlap_table() -> list[str]:
+    """What `benchmarks.overlap` has measured, as Markdown."""
+    figures = json.loads((DOCS / "figures" / "overlap.json").read_text())
+    lines = [*OVERLAP]
+    for link, measured in figures.items():
+        lines += ["", f"### {link}", "", *overlap.table(measured["ranks"]).splitlines()]
+    return lines
+
+
+def memory_table(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """What ranks need with whole weights, as Markdown."""
+    lines = [*MEMORY]
+    for row in rows:
+        needed = row["needed"]
+        parts = ("context", "transformer step", "VAE decode", "VAE encode", "margin")
+        weights = needed["transformer weights"] + needed["VAE weights"]
+        sizes = [f"{size / 1e9:.2f}" for size in (weights, *(needed[part] for part in parts), row["total"])]
+        kept = ["too little" if blocks is None else str(blocks) for blocks in row["kept"]]
+        mesh = f"{row['ulysses']} x {row['ring']}"
+        lines.append(f"| {' | '.join([mesh, *sizes, *kept])} |")
+    return lines
 
 
 def sharded_table(rows: Sequence[dict[str, Any]]) -> list[str]:

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import SECRET_VARIABLE
 from ..errors import InputError
+from .options import positive
 
 if TYPE_CHECKING:  # these take seconds to import: `--help` does without
     import torch
 
     from ..parallel.fleet import Fleet
+    from ..streaming.fleet_engine import Ways
 
 
 def fleet_options(command: argparse.ArgumentParser, listen: str = "--listen") -> None:
@@ -31,14 +33,18 @@ def fleet_options(command: argparse.ArgumentParser, listen: str = "--listen") ->
         action="store_true",
         help="workers send each other FP8, half the bytes: for GPUs without NVLink; costs exactness",
     )
+    command.add_argument(
+        "--overlap", type=positive, metavar="PIECES",
+        help="Ulysses exchanges heads in so many pieces, each while another is attended (default: 4 on GPUs, 1 on "
+        "CPUs)",
+    )  # fmt: skip
 
 
 def fleet_of(options: argparse.Namespace, dtype: "torch.dtype") -> "Fleet | None":
     """The workers that the options ask for, if any."""
-    from ..parallel.devices import parse_mesh
-    from ..streaming.fleet_engine import Ways, engine_setup
+    from ..streaming.fleet_engine import engine_setup
 
-    ways = Ways(options.attention, options.compile, options.fp8, parse_mesh(options.mesh))
+    ways = ways_of(options)
     setup = engine_setup(
         options.model, dtype, options.shard_weights, patch=options.patch, send_fp8=options.send_fp8, ways=ways
     )
@@ -46,6 +52,15 @@ def fleet_of(options: argparse.Namespace, dtype: "torch.dtype") -> "Fleet | None
     if fleet is not None and options.send_fp8:
         fleet.name += ", which send FP8"
     return fleet
+
+
+def ways_of(options: argparse.Namespace) -> "Ways":
+    """How the options have workers compute."""
+    from ..parallel.devices import parse_mesh
+    from ..streaming.fleet_engine import Ways
+
+    mesh = parse_mesh(options.mesh)
+    return Ways(options.attention, options.compile, options.fp8, mesh, options.overlap, options.memory)
 
 
 def workers_of(options: argparse.Namespace, setup: Mapping[str, Any], runner: str = "engine") -> "Fleet | None":

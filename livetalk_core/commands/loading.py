@@ -68,8 +68,9 @@ class Talker:
 def open_model(settings: ModelSettings) -> tuple[Model, StreamConfig]:
     """The model, its files' headers checked and none of its weights read yet, and its stream with the settings."""
     _check_speed_options(settings)
+    placement = settings.placement if settings.fleet is None else replace(settings.placement, memory=None)
     model = open_placed(
-        settings.model, settings.device, settings.dtype, settings.placement, settings.size, settings.patch,
+        settings.model, settings.device, settings.dtype, placement, settings.size, settings.patch,
         resident=settings.compiled and settings.fleet is None,
     )  # fmt: skip
     return model, stream_of(model.preset.stream, settings)
@@ -131,6 +132,7 @@ def _read(
 def engine_of(settings: ModelSettings, model: Model, stream: StreamConfig, negative: Tensor | None) -> Engine:
     """The engine: workers where there are some, else this process. `negative`: tokens of the negative prompt."""
     if settings.fleet is not None:
+        settings.fleet.set_up(size=[stream.height, stream.width])
         return FleetEngine(
             settings.fleet, stream.shift, guidance=stream.guidance, negative=negative, bridge=stream.bridge
         )
@@ -152,7 +154,5 @@ def stream_of(default: StreamConfig, settings: ModelSettings) -> StreamConfig:
 
 def _check_speed_options(settings: ModelSettings) -> None:
     """Raise `InputError` for options that do not go together."""
-    if settings.fleet is not None and settings.placement.memory is not None:
-        raise InputError("--memory is for one device; leave it out, or --devices: --shard-weights needs less on each")
     if settings.compiled and settings.placement.memory is not None:
         raise InputError("--compile makes one graph of a step, and --memory streams weights into it: leave one out")

@@ -17,7 +17,7 @@ from ..models import fp8 as fp8_layers
 from ..models import operations
 from ..models.attention import AttentionFunction, attend
 from ..models.audio_encoder import AudioEncoder
-from ..models.codec import build_vae, decode_streamed
+from ..models.codec import Codec, build_vae, decode_streamed
 from ..models.ltx_vae import LTXVAE
 from ..models.text_encoder import TextEncoder
 from ..models.transformer import AudioContext, Context, Transformer
@@ -84,7 +84,7 @@ class _MetaConv3d(operations.Conv3d):
         return self._conv_forward(x, self.weight, self.bias)
 
 
-def _meta_attend(q: Tensor, _k: Tensor, _v: Tensor) -> Tensor:
+def meta_attend(q: Tensor, _k: Tensor, _v: Tensor) -> Tensor:
     """A fused kernel's memory: its result alone."""
     return torch.empty_like(q)
 
@@ -104,21 +104,24 @@ def memory_of(preset: Preset, height: int, width: int, dtype: torch.dtype, fp8: 
     margin (`MARGIN`) for what is not counted. The text encoder, alone on the device and then freed, is not among it.
     """
     transformer, vae = models = meta_models(preset, dtype, fp8)
-    works = meta_works(preset, height, width, dtype, _meta_attend, models)
+    works = meta_works(preset, height, width, dtype, meta_attend, models)
     working = {
         "transformer step": peak_bytes(works["transformer step"]),
         **_vae_memory(with_layers(preset, 1), height, width, dtype),
     }
     with torch.device("meta"):
         sound = weight_bytes(AudioEncoder(preset.audio), torch.float32)
-    return {
+    weights = {
         "transformer weights": weight_bytes(transformer),
         "VAE weights": weight_bytes(vae),
         "audio encoder weights": sound,
-        "context": peak_bytes(lambda: _meta_kept(transformer, preset, height, width)),
-        **working,
-        "margin": int(MARGIN * max(working.values())),
     }
+    return as_needed(weights, peak_bytes(lambda: meta_kept(transformer, preset, height, width)), working)
+
+
+def as_needed(weights: dict[str, int], context: int, working: dict[str, int]) -> dict[str, int]:
+    """What is needed of each part's weights, the kept context and each part's working memory, with the margin."""
+    return {**weights, "context": context, **working, "margin": int(MARGIN * max(working.values()))}
 
 
 @cache
@@ -150,7 +153,7 @@ def meta_works(
     width: int,
     dtype: torch.dtype,
     attention: AttentionFunction = attend,
-    models: "tuple[Transformer, VAE | LTXVAE] | None" = None,
+    models: "tuple[Transformer, Codec] | None" = None,
 ) -> dict[str, Callable[[], Any]]:
     """Each part's work on one chunk, on the meta device: shapes pass through it, and nothing is computed.
 
@@ -199,7 +202,7 @@ def resident(needed: dict[str, int]) -> int:
     return sum(needed[part] for part in kept) + max(needed[part] for part in needed.keys() - kept)
 
 
-def _meta_kept(transformer: Transformer, preset: Preset, height: int, width: int) -> Any:
+def meta_kept(transformer: Transformer, preset: Preset, height: int, width: int) -> Any:
     """All that is kept from step to step: contexts, the scene, each timestep's modulation, and the chunk's noise."""
     config, stream = preset.transformer, preset.stream
     shape = VideoShape(stream.frame_num, height, width).latent(preset.geometry)

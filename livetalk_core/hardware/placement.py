@@ -14,6 +14,7 @@ from ..errors import InputError
 from ..models import operations
 from ..models.fp8 import quantize
 from ..models.transformer import Transformer
+from ..parallel.imagined import rank_memory
 from ..parallel.offload import staging_bytes, stream_weights, streamed_layers
 from ..presets import Preset
 from .kernels import fp8_operations
@@ -57,10 +58,18 @@ class Residence(NamedTuple):
         return [index for index in range(self.of) if (index + 1) * count // self.of > index * count // self.of]
 
 
-def residence(preset: Preset, dtype: torch.dtype, placement: Placement) -> Residence:
-    """What `placement` means for a preset, at the size of its stream; an `InputError` where it is not enough."""
+def residence(
+    preset: Preset, dtype: torch.dtype, placement: Placement, mesh: tuple[int, int] | None = None
+) -> Residence:
+    """What `placement` means for a preset, at the size of its stream; an `InputError` where it is not enough.
+
+    On one device, or on each of a mesh of (ulysses, ring).
+    """
     height, width, count = preset.stream.height, preset.stream.width, preset.transformer.num_layers
-    needed = memory_of(preset, height, width, dtype, placement.fp8)
+    if mesh is None:
+        needed = memory_of(preset, height, width, dtype, placement.fp8)
+    else:
+        needed = rank_memory(preset, height, width, dtype, *mesh, placement.fp8)
     unstreamed = resident(needed)
     if placement.memory is None or unstreamed <= placement.memory:
         return Residence(count, count, needed, unstreamed)
@@ -70,9 +79,10 @@ def residence(preset: Preset, dtype: torch.dtype, placement: Placement) -> Resid
     kept = (placement.memory - least) // block
     if kept < 0:
         less = "a smaller --size" if placement.fp8 else "--fp8, or a smaller --size"
+        each = "" if mesh in (None, (1, 1)) else f" on each of {mesh[0] * mesh[1]} devices"
         raise InputError(
             f"--memory {readable(placement.memory)} (or what is free); {preset.name} at {width}x{height} needs at "
-            f"least {readable(least)}, with all blocks streamed: give more, or {less}"
+            f"least {readable(least)}{each}, with all blocks streamed: give more, or {less}"
         )
     return Residence(kept, count, needed, least + kept * block)
 

@@ -24,6 +24,22 @@ def exchange(x: Tensor, group: Group) -> Tensor:
     return received
 
 
+def exchange_soon(x: Tensor, group: Group) -> Callable[[], Tensor]:
+    """Begin an `exchange`; the function that is returned waits for its result."""
+    if torch.compiler.is_compiling():
+        received = exchange(x, group)
+        return lambda: received
+    received, sent = torch.empty_like(x, memory_format=torch.contiguous_format), x.contiguous()
+    work = dist.all_to_all_single(received, sent, group=group, async_op=True)
+
+    def wait() -> Tensor:
+        assert work is not None
+        work.wait()
+        return received
+
+    return wait
+
+
 def pass_on(x: Tensor, group: Group) -> Callable[[], Tensor]:
     """Send `x` to the next rank of the ring; the function that is returned waits for the one before's, same shape."""
     ranks, rank = dist.get_world_size(group), dist.get_rank(group)

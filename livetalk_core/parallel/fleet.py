@@ -111,6 +111,11 @@ class Fleet:
     def __exit__(self, *_: Any) -> None:
         self.close()
 
+    def set_up(self, **fields: Any) -> None:
+        """Set these fields of what workers are made from; those that are running are not."""
+        before, tensors = self._setup
+        self._setup = {**before, **fields}, tensors
+
     @property
     def members(self) -> Sequence[Member]:
         """The workers that are running."""

@@ -5,9 +5,14 @@ tokens for heads within a Ulysses group (arXiv 2309.14509), passes keys and valu
 merges by log-sum-exp (arXiv 2310.01889); cross-attention stays local, since text, image and audio keys are whole on
 every rank. The shares are equal: the last ones are padded, and keys of padding are cut off before they are read.
 
+Ulysses' exchange can go in pieces, some heads each: the next one's tokens come, and the last one's result leaves, while
+this one's heads are attended. What is sent, and what is computed of each head, are the same.
+
 B batch, L tokens of one share, M tokens of a Ulysses group's shares, N heads, H heads of one rank, D channels a head,
 S tokens of a latent frame, F latent frames, U ranks of a Ulysses group.
 """
+
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from einops import rearrange
@@ -18,27 +23,28 @@ from ..models.attention import AttentionFunction, attend_partly, merge
 from ..models.speakers import counted_heads, speaker_attention, speaker_positions
 from ..models.tokens import Grid, Tokens
 from ..models.transformer import Transformer
-from .collectives import exchange, gather, least, pass_on, total
+from .collectives import exchange_soon, gather, least, pass_on, total
 from .fp8 import expand, squeeze
 from .mesh import Mesh
 
 
-def split_sequence(transformer: Transformer, mesh: Mesh, send_fp8: bool = False) -> Transformer:
+def split_sequence(transformer: Transformer, mesh: Mesh, send_fp8: bool = False, pieces: int = 1) -> Transformer:
     """Make a built transformer hold one share of its tokens; every rank of `mesh` must call it alike.
 
     All ranks are given whole inputs and get the whole output. With `send_fp8`, what self-attention exchanges is sent
     as FP8, half of bfloat16's bytes: for links slower than NVLink. The output then differs (docs/parallel_work.md).
+    Ulysses exchanges in so many `pieces`, as far as a rank has heads; compiled graphs, which cannot wait, in one.
     """
-    transformer.tokens = lambda grid: Share(grid, mesh, send_fp8)
+    transformer.tokens = lambda grid: Share(grid, mesh, send_fp8, pieces)
     return transformer
 
 
 class Share(Tokens):
     """One rank's tokens of a grid."""
 
-    def __init__(self, grid: Grid, mesh: Mesh, send_fp8: bool = False) -> None:
+    def __init__(self, grid: Grid, mesh: Mesh, send_fp8: bool = False, pieces: int = 1) -> None:
         super().__init__(grid)
-        self.mesh, self.send_fp8 = mesh, send_fp8
+        self.mesh, self.send_fp8, self.pieces = mesh, send_fp8, pieces
         self.size = -(-self.count // mesh.ranks)
         self.start = mesh.rank * self.size
 
@@ -56,13 +62,17 @@ class Share(Tokens):
         self, q_BLND: Tensor, k_BLND: Tensor, v_BLND: Tensor, masks_3S: Tensor | None, attention: AttentionFunction
     ) -> tuple[Tensor, Tensor | None]:
         """See `Tokens.attend`."""
-        q_BMHD, k_BMHD, v_BMHD = self._to_heads(q_BLND, k_BLND, v_BLND)
-        if self.mesh.ring == 1:
-            out_BMHD = attention(q_BMHD, k_BMHD[:, : self.count], v_BMHD[:, : self.count])
-        else:
-            out_BMHD = self._attend_ring(q_BMHD, k_BMHD, v_BMHD)
-        out_BLND = self._to_tokens(out_BMHD)
-        return out_BLND, None if masks_3S is None else self._speakers(q_BMHD, k_BMHD, masks_3S, attention)
+        returning: list[Callable[[], Tensor]] = []
+        seen: list[tuple[Tensor, Tensor]] = []
+        for q_BMHD, k_BMHD, v_BMHD in self._head_pieces(q_BLND, k_BLND, v_BLND):
+            returning.append(self._to_tokens(self._attend_heads(q_BMHD, k_BMHD, v_BMHD, attention)))
+            if masks_3S is not None:
+                seen.append((q_BMHD, k_BMHD))
+        out_BLND = joined([arrival() for arrival in returning], 3).flatten(2, 3)
+        if masks_3S is None:
+            return out_BLND, None
+        q_BMHD, k_BMHD = (joined(parts, 2) for parts in zip(*seen, strict=True))
+        return out_BLND, self._speakers(q_BMHD, k_BMHD, masks_3S, attention)
 
     def attend_frames(self, q_BLND: Tensor, k_FSND: Tensor, v_FSND: Tensor, attention: AttentionFunction) -> Tensor:
         """See `Tokens.attend_frames`: the share is padded to the whole frames that it touches."""
@@ -85,21 +95,47 @@ class Share(Tokens):
         size = self.mesh.ulysses * self.size
         return min(size, max(0, self.count - group * size))
 
-    def _to_heads(self, *parts_BLND: Tensor) -> tuple[Tensor, ...]:
-        """Some heads of all tokens of the Ulysses group for all heads of this share: [B,L,N,D] -> [B,M,H,D]."""
+    def _head_pieces(self, *parts_BLND: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """Queries, keys and values [B,M,H,D] piece by piece, the next ones on their way meanwhile."""
+        first, *others = self._own_heads(parts_BLND[0].shape[2] // self.mesh.ulysses)
+        coming = self._to_heads(parts_BLND, first)
+        for following in others:
+            arrived = coming()
+            coming = self._to_heads(parts_BLND, following)
+            yield arrived
+        yield coming()
+
+    def _own_heads(self, count: int) -> list[slice]:
+        """Which of a rank's own heads are exchanged together."""
+        pieces = 1 if self.mesh.ulysses == 1 or torch.compiler.is_compiling() else min(self.pieces, count)
+        return [slice(count * piece // pieces, count * (piece + 1) // pieces) for piece in range(pieces)]
+
+    def _to_heads(self, parts_BLND: tuple[Tensor, ...], own: slice) -> Callable[[], tuple[Tensor, ...]]:
+        """Ask for some heads of all tokens of the Ulysses group, for all ranks' such heads of this share's.
+
+        [B,L,N,D] -> [B,M,H,D], `own` of each rank's heads.
+        """
         u = self.mesh.ulysses
-        sent = torch.stack([rearrange(x, "b l (u h) d -> u b l h d", u=u) for x in parts_BLND], dim=1)
-        return rearrange(self._exchange(sent), "u p b l h d -> p b (u l) h d").unbind(0)
+        sent = [rearrange(x, "b l (u h) d -> u b l h d", u=u)[:, :, :, own] for x in parts_BLND]
+        arrival = self._exchange(torch.stack(sent, dim=1))
+        return lambda: rearrange(arrival(), "u p b l h d -> p b (u l) h d").unbind(0)
 
-    def _to_tokens(self, x_BMHD: Tensor) -> Tensor:
-        """The way back: [B,M,H,D] -> [B,L,N,D]."""
-        sent = rearrange(x_BMHD, "b (u l) h d -> u b l h d", u=self.mesh.ulysses)
-        return rearrange(self._exchange(sent), "u b l h d -> b l (u h) d")
+    def _to_tokens(self, x_BMHD: Tensor) -> Callable[[], Tensor]:
+        """Begin the way back: [B,M,H,D] -> [B,L,U,H,D]."""
+        arrival = self._exchange(rearrange(x_BMHD, "b (u l) h d -> u b l h d", u=self.mesh.ulysses))
+        return lambda: rearrange(arrival(), "u b l h d -> b l u h d")
 
-    def _exchange(self, x: Tensor) -> Tensor:
+    def _exchange(self, x: Tensor) -> Callable[[], Tensor]:
         if not self.send_fp8 or self.mesh.ulysses == 1:
-            return exchange(x, self.mesh.ulysses_group)
-        return expand(exchange(squeeze(x), self.mesh.ulysses_group), x.dtype)
+            return exchange_soon(x, self.mesh.ulysses_group)
+        arrival = exchange_soon(squeeze(x), self.mesh.ulysses_group)
+        return lambda: expand(arrival(), x.dtype)
+
+    def _attend_heads(self, q_BMHD: Tensor, k_BMHD: Tensor, v_BMHD: Tensor, attention: AttentionFunction) -> Tensor:
+        """Attention of some heads to the tokens of all ranks."""
+        if self.mesh.ring > 1:
+            return self._attend_ring(q_BMHD, k_BMHD, v_BMHD)
+        return attention(q_BMHD, k_BMHD[:, : self.count], v_BMHD[:, : self.count])
 
     def _attend_ring(self, q_BMHD: Tensor, k_BMHD: Tensor, v_BMHD: Tensor) -> Tensor:
         """Attention to every group's keys as they come by, the next ones on their way meanwhile."""
@@ -142,3 +178,8 @@ class Share(Tokens):
         signed = torch.stack([strength_BM3, -strength_BM3]).where(real_M1, torch.inf)
         low, negative_high = least(signed.amin(2, keepdim=True), self.mesh.ring_group).unbind(0)
         return low, -negative_high
+
+
+def joined(parts: Sequence[Tensor], dim: int) -> Tensor:
+    """Parts put together along `dim`; one alone is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim)

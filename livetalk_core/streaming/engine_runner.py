@@ -12,12 +12,12 @@ from torch import Tensor
 
 from ..checkpoints import nano
 from ..checkpoints.folder import TRANSFORMER, find, find_vae
-from ..checkpoints.load import transformer_part, vae_part
+from ..checkpoints.load import open_model, transformer_part, vae_part
 from ..config import Guidance, LTXVAEConfig, TransformerConfig, VAEConfig
 from ..errors import InputError
 from ..hardware.kernels import Call, Shape, choose_attention
 from ..hardware.machine import available_memory, give_back_memory
-from ..hardware.placement import Placement, layers_of, place
+from ..hardware.placement import Placement, layers_of, place, residence
 from ..models import operations
 from ..models.codec import build_vae
 from ..models.ltx_vae import LTXVAE
@@ -29,6 +29,7 @@ from ..parallel.sequence import split_sequence
 from ..parallel.vae import split_vae
 from ..parallel.weights import place_weights, shard_weights, sharded_bytes, whole_bytes
 from ..parallel.worker import Job
+from ..presets import Preset
 from .avatar import Avatar
 from .engine import LocalEngine, OnStep
 from .fleet_engine import AVATAR, Ways
@@ -37,6 +38,9 @@ from .session import ChunkEnd
 from .whole_chunks import session_of, state_tensors
 
 PROBED = (Call(1, 8192, 8192), Call(1, 4096, 512), Call(9, 512, 32))
+GPU_PIECES = 4
+"""Of Ulysses' exchange, if no other number is asked for: a quarter of it is waited for. On CPUs one, since what moves
+the bytes there are the same cores that attend."""
 NO_VAE: Any = None
 """Until one is sent."""
 
@@ -75,8 +79,11 @@ class EngineRunner:
             del kept
             give_back_memory()
         model, sharded, patch = (setup.fields[name] for name in ("model", "sharded", "patch"))
-        fp8 = Ways(*setup.fields["ways"]).fp8
-        return load_transformer(model, dtype_of(setup), setup.device, sharded, patch, fp8)
+        ways, streamed = Ways(*setup.fields["ways"]), list[int]()
+        if ways.memory is not None:
+            opened = open_model(model, "cpu", None, None if patch is None else Path(patch))
+            streamed = streamed_blocks(setup, opened.preset)
+        return load_transformer(model, dtype_of(setup), setup.device, sharded, patch, ways.fp8, streamed)
 
     @classmethod
     def splitting(cls, transformer: Transformer, setup: Job) -> "EngineRunner":
@@ -84,8 +91,9 @@ class EngineRunner:
         fields, device, dtype = setup.fields, setup.device, dtype_of(setup)
         ways = Ways(*fields["ways"])
         with setup.meeting():
-            mesh = mesh_of(transformer.config.num_heads, ways.mesh, [host for host, _ in fields["crew"]], device)
-        split = split_sequence(transformer, mesh, fields["send_fp8"])
+            mesh = Mesh.of(transformer.config.num_heads, ulysses_of(transformer.config.num_heads, setup), device)
+        pieces = ways.pieces or (1 if device.type == "cpu" else GPU_PIECES)
+        split = split_sequence(transformer, mesh, fields["send_fp8"], pieces)
         attention = choose_attention(ways.attention, shape_of(transformer.config, mesh, device, dtype))
         return cls(LocalEngine(split, NO_VAE, device, attention=attention, compiled=ways.compiled), dtype, mesh)
 
@@ -182,14 +190,26 @@ def dtype_of(setup: Job) -> torch.dtype:
     return getattr(torch, setup.fields["dtype"])
 
 
-def mesh_of(heads: int, mesh: Sequence[int] | None, hosts: Sequence[str], device: torch.device) -> Mesh:
-    """The mesh that was asked for, (ulysses, ring), or what suits the hosts, one for each rank."""
+def ulysses_of(heads: int, setup: Job) -> int:
+    """The Ulysses degree of the mesh that was asked for, or what suits the hosts, one for each rank."""
+    mesh, hosts = Ways(*setup.fields["ways"]).mesh, [host for host, _ in setup.fields["crew"]]
     if mesh is None:
-        return Mesh.of(heads, default_ulysses(heads, hosts), device)
+        return default_ulysses(heads, hosts)
     ulysses, ring = mesh
     if ulysses * ring != len(hosts):
         raise InputError(f"mesh ulysses={ulysses},ring={ring} on {len(hosts)} devices; needs a product of {len(hosts)}")
-    return Mesh.of(heads, ulysses, device)
+    return ulysses
+
+
+def streamed_blocks(setup: Job, preset: Preset) -> list[int]:
+    """The blocks that come from main memory on this rank, so that it keeps to the set-up's `memory`."""
+    ways, size, ranks = Ways(*setup.fields["ways"]), setup.fields["size"], len(setup.fields["crew"])
+    sized = preset if size is None else preset.sized((size[0], size[1]))
+    memory = ways.memory
+    if memory is not None and setup.device.type != "cpu":
+        memory = min(memory, available_memory(setup.device))
+    ulysses = ulysses_of(preset.transformer.num_heads, setup)
+    return residence(sized, dtype_of(setup), Placement(ways.fp8, memory), (ulysses, ranks // ulysses)).streamed
 
 
 def shape_of(config: TransformerConfig, mesh: Mesh, device: torch.device, dtype: torch.dtype) -> Shape:
@@ -222,12 +242,13 @@ def load_transformer(
     sharded: bool,
     patch: str | None = None,
     fp8: bool = False,
+    streamed: Sequence[int] = (),
 ) -> Transformer:
     """The transformer on this rank's device, whole or this rank's share of its weights.
 
     Weights are mapped from the file: all processes of a host read the one copy in its memory. Those of another dtype
     than `dtype` are converted on their way to the device, one by one, of a share no more than that. With `fp8`, the
-    blocks are quantised there, block by block.
+    blocks are quantised there, block by block. Blocks of `streamed` stay in main memory, of `dtype`.
     """
     layers = layers_of(Placement(fp8), device)
     if model == nano.NAME:
@@ -235,9 +256,9 @@ def load_transformer(
     else:
         path = Path(model)
         file, added = find(path, TRANSFORMER) if path.is_dir() else path, None if patch is None else Path(patch)
-        transformer = transformer_part(file, layers, added).load("cpu", dtype if fp8 else None)
-    if fp8:
-        return place(transformer, device, fp8)
+        transformer = transformer_part(file, layers, added).load("cpu", dtype if fp8 or streamed else None)
+    if fp8 or streamed:
+        return place(transformer, device, fp8, streamed)
     _check_fit(transformer, device, dist.get_world_size() if sharded else 1, dtype)
     if not sharded:
         place_weights(transformer, device, dtype)
@@ -252,7 +273,9 @@ def _check_fit(transformer: Transformer, device: torch.device, ranks: int, dtype
         return  # mapped weights are no one's memory
     needed = sum(sharded_bytes(transformer, ranks, dtype)) if ranks > 1 else whole_bytes(transformer, dtype)
     if needed > (free := available_memory(device)):
-        advice = "free memory, or leave this device out" if ranks > 1 else "shard the weights, or leave it out"
+        advice = "free memory, or leave this device out"
+        if ranks == 1:
+            advice = "shard the weights, or stream some (--memory), or leave it out"
         raise InputError(
             f"{device} has {free / 2**30:.1f} GiB free; its weights need {needed / 2**30:.1f} GiB: {advice}"
         )

@@ -29,17 +29,23 @@ class Ways(NamedTuple):
     """How workers compute. `attention` names a kernel, which each probes on its device; a ring has its own.
 
     `mesh` is (ulysses, ring), None what suits the hosts. `compiled` and `fp8` are as on one device, for whole weights.
+    Ulysses exchanges heads in so many `pieces`, each while another one is attended; None: what suits the device.
+    `memory` is the most bytes on each device, for whole weights: blocks beyond it are streamed from main memory.
     """
 
     attention: str = "sdpa"
     compiled: bool = False
     fp8: bool = False
     mesh: tuple[int, int] | None = None
+    pieces: int | None = None
+    memory: int | None = None
 
     def check(self, sharded: bool) -> None:
         """Raise `InputError` for what does not go together."""
         if sharded and (self.compiled or self.fp8):
             raise InputError("--compile and --fp8 are for whole weights; leave them out, or --shard-weights")
+        if sharded and self.memory is not None:
+            raise InputError("--memory streams whole weights, which --shard-weights splits: leave one out")
 
 
 PLAIN = Ways()
@@ -64,6 +70,7 @@ def engine_setup(
     path = model if model == nano.NAME else str(Path(model).absolute())
     added = None if patch is None else str(Path(patch).absolute())
     choices = {"patch": added, "sharded": sharded, "own_vae": own_vae, "send_fp8": send_fp8, "ways": list(ways)}
+    choices["size"] = None
     return {"model": path, "dtype": str(dtype).removeprefix("torch."), **choices}
 
 

@@ -13,10 +13,10 @@ from .fleet_engine import Ways
 def weights_of(fields: Mapping[str, Any], device: torch.device) -> Any:
     """Where a set-up's weights are from, as their files are now, and what they are on the device.
 
-    None for weights that are not kept: those that are sharded, and compiled ones, know the ranks of their set-up.
+    None for weights that are not kept: those that are sharded, streamed or compiled know the ranks of their set-up.
     """
     ways = Ways(*fields["ways"])
-    if fields["sharded"] or ways.compiled:
+    if fields["sharded"] or ways.compiled or ways.memory is not None:
         return None
     sources = [fields[name] for name in ("model", "patch") if fields[name] is not None]
     stamps = [stamp for source in sources if source != nano.NAME for stamp in stamps_of(Path(source))]

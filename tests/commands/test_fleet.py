@@ -69,5 +69,9 @@ def test_what_workers_compute_with_is_told_to_them():
         "ways"
     ]
     assert Ways(*ways) == Ways("sdpa", compiled=True, fp8=True, mesh=(1, 2))
+    ways = fleet("--devices", "cpu x2", "--overlap", "3", "--memory", "14G")._setup[0]["ways"]
+    assert Ways(*ways) == Ways("auto", pieces=3, memory=14 * 2**30)
     with pytest.raises(InputError, match="--compile and --fp8 are for whole weights"):
         fleet("--devices", "cpu x2", "--shard-weights", "--fp8")
+    with pytest.raises(InputError, match="--memory streams whole weights"):
+        fleet("--devices", "cpu x2", "--shard-weights", "--memory", "14G")

@@ -160,7 +160,7 @@ BAD_INPUTS = {
     "a prompt at the end of time": (None, ["--prompt-at", "inf", "x"], "a prompt at inf s"),
     "too little memory": (None, ["--memory", "1M"], r"--memory 1\.0 MiB .*; nano at 64x64 needs at least \d+\.\d MiB"),
     "compiled and streamed": (None, ["--memory", "1G", "--compile"], "leave one out"),
-    "memory on several devices": (None, ["--memory", "9G", "--devices", "cpu x2"], "--memory is for one device"),
+    "memory for shares": (None, ["--memory", "9G", "--shard-weights", "--devices", "cpu x2"], "streams whole weights"),
     "FP8 in shares": (None, ["--fp8", "--shard-weights", "--devices", "cpu x2"], "--fp8 are for whole weights"),
     "a URL as image": (None, ["--image", "https://127.0.0.1/face.png"], "does not exist"),
     "a URL as sound": (None, ["--audio", "http://127.0.0.1/a.wav"], "does not exist"),

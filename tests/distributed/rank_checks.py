@@ -7,20 +7,24 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from benchmarks.overlap import traced
+from livetalk_core.checkpoints import nano
 from livetalk_core.config import LTXVAEConfig, TransformerConfig, VAEConfig
 from livetalk_core.errors import InputError
-from livetalk_core.hardware.memory import peak_bytes, weight_bytes
+from livetalk_core.hardware.memory import meta_attend, peak_bytes, weight_bytes
 from livetalk_core.models.ltx_vae import LTXVAE
 from livetalk_core.models.transformer import Transformer
 from livetalk_core.models.vae import VAE
 from livetalk_core.parallel.collectives import exchange
 from livetalk_core.parallel.fp8 import expand, squeeze
+from livetalk_core.parallel.imagined import rank_memory
 from livetalk_core.parallel.ltx_vae import SplitLTXVAE
 from livetalk_core.parallel.mesh import Mesh, group_of
 from livetalk_core.parallel.patches import Patch, patch_weights
 from livetalk_core.parallel.sequence import Share, split_sequence
 from livetalk_core.parallel.vae import SplitVAE
 from livetalk_core.parallel.weights import Layer, shard_weights, sharded_bytes
+from livetalk_core.shapes import VideoShape
 
 WIDTHS = {
     "ffn_dim": 64, "num_layers": 2, "freq_dim": 32, "text_len": 8, "text_dim": 12, "clip_dim": 10,
@@ -135,6 +139,46 @@ def transformer_error(heads, ulysses, grid, speakers=1) -> float:
     found, wanted = evaluate(split_transformer(heads, ulysses), x), evaluate(transformer(heads), x)
     assert found.shape == wanted.shape
     return ((found - wanted).abs().max() / wanted.abs().max()).item()
+
+
+def in_pieces(heads, ulysses, pieces) -> Transformer:
+    """The split model of `split_transformer`, whose ranks exchange heads in pieces."""
+    return split_sequence(split_transformer(heads, ulysses), mesh(heads, ulysses), pieces=pieces)
+
+
+def pieces_error(heads, ulysses, pieces, grid, speakers) -> float:
+    """Largest difference that exchanging heads in pieces makes."""
+    x = draw_sample(grid, speakers)
+    found, wanted = (evaluate(in_pieces(heads, ulysses, each), x) for each in (pieces, 1))
+    return ((found - wanted).abs().max() / wanted.abs().max()).item()
+
+
+@torch.inference_mode()
+def attended_meanwhile(heads, ulysses, pieces) -> tuple[int, int]:
+    """How many calls of attention have run while something was exchanged; and how many exchanges there were."""
+    model, x = in_pieces(heads, ulysses, pieces), draw_sample((2, 3, 4))
+    context, audio = model.embed_context(x.text, x.clip), model.embed_audio(x.audio)
+    with traced() as (timeline, attention):
+        model(x.latent, torch.tensor([750.0]), x.cond, context, audio, attention=attention)
+    return sum(count > 0 for count in timeline.under_way), len(timeline.exchanges)
+
+
+@torch.inference_mode()
+def held_in_a_step(ulysses, side) -> tuple[int, int]:
+    """Most bytes that a rank of the embedded model holds in a step, and how many were counted without processes."""
+    model, preset = nano.transformer("cpu", torch.float32), nano.PRESET
+    config, shape = preset.transformer, VideoShape(preset.stream.frame_num, side, side).latent(preset.geometry)
+    split_sequence(model, mesh(config.num_heads, ulysses))
+    windows = (1, preset.stream.frame_num, config.audio_window, config.audio_blocks, config.audio_channels)
+    text = model.embed_context(
+        torch.randn(1, config.text_len, config.text_dim), torch.randn(1, preset.image_tokens, config.clip_dim)
+    )
+    sound, times = model.embed_audio(torch.randn(windows)), model.embed_timestep(torch.zeros(1))
+    scene = model.embed_scene(torch.randn(1, config.in_dim - config.out_dim, *shape))
+    latent = torch.randn(1, config.out_dim, *shape)
+    held = peak_bytes(lambda: model.evaluate(latent, times, scene, text, sound, meta_attend))
+    counted = rank_memory(preset, side, side, torch.float32, ulysses, dist.get_world_size() // ulysses)
+    return held, counted["transformer step"]
 
 
 def fp8_error(ulysses, grid, speakers) -> float:
@@ -397,9 +441,9 @@ def wrong_shard_error() -> float:
     return (evaluate(model, x) - evaluate(transformer(), x)).abs().max().item()
 
 
-def compiled_error(ulysses, speakers) -> float:
+def compiled_error(ulysses, speakers, pieces=1) -> float:
     """Largest difference that compiling the split blocks makes; fails where a graph breaks."""
-    model, x = split_transformer(4, ulysses), draw_sample((3, 3, 3), speakers)
+    model, x = in_pieces(4, ulysses, pieces), draw_sample((3, 3, 3), speakers)
     plain = evaluate(model, x)
     for block in model.blocks:
         block.compile(fullgraph=True, backend="aot_eager")

@@ -97,6 +97,37 @@ def test_ranks_that_send_fp8_come_close(ranks, count, ulysses):
         assert count == 1 or min(errors) > 1e-4, "nothing was sent as FP8"
 
 
+@pytest.mark.parametrize(("count", "ulysses"), [(1, 1), (2, 2), (4, 4), (4, 2), (2, 1)])
+def test_pieces_change_no_bit(ranks, count, ulysses):
+    """With a ring beside it to rounding: where a value stands decides how its exponential is rounded in the merge."""
+    for pieces, speakers in ((2, 2), (3, 1), (9, 1)):
+        errors = ranks(count).run(checks.pieces_error, 8, ulysses, pieces, (2, 3, 5), speakers)
+        assert max(errors) <= (1e-6 if 1 < ulysses < count else 0)
+
+
+LAYERS = checks.WIDTHS["num_layers"]
+
+
+@pytest.mark.parametrize(
+    ("count", "ulysses", "pieces", "meanwhile", "exchanges"),
+    [(2, 2, 1, 0, 2), (2, 2, 2, 2, 4), (2, 2, 4, 4, 8), (2, 1, 1, 1, 3), (4, 2, 2, 4, 6)],
+    ids=["ulysses in one", "in two pieces", "in four", "ring", "both"],
+)
+def test_attention_runs_while_ranks_exchange(ranks, count, ulysses, pieces, meanwhile, exchanges):
+    """Of each block: attention to the pieces, all of them while others are under way; in a ring, to all but the last
+    keys; of a mesh of both, all of that.
+    """
+    found = ranks(count).run(checks.attended_meanwhile, 8, ulysses, pieces)
+    assert found == [(LAYERS * meanwhile, LAYERS * exchanges)] * count
+
+
+@pytest.mark.parametrize(("count", "ulysses"), [(2, 2), (3, 3), (5, 1)])
+def test_what_a_rank_holds_is_counted_without_it(ranks, count, ulysses):
+    """But for what a CPU's RMS norm, which is made of several operations, holds on its way."""
+    for held, counted in ranks(count).run(checks.held_in_a_step, ulysses, 64):
+        assert counted <= held <= 1.25 * counted
+
+
 def test_a_wrong_split_is_noticed(ranks):
     """The comparison itself: a share that reads its neighbour's place fails."""
     assert min(ranks(2).run(checks.misplaced_error, HEADS, (2, 3, 4))) > 1e-3

@@ -53,7 +53,7 @@ def test_nearly_equal_devices_are_not_worth_a_word(gpus, caplog):
 @pytest.mark.parametrize(
     ("free", "sharded", "advice"),
     [
-        (BETWEEN, False, "shard the weights, or leave it out"),
+        (BETWEEN, False, r"shard the weights, or stream some \(--memory\), or leave it out"),
         (LITTLE, True, "free memory, or leave this device out"),
     ],
 )

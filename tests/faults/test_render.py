@@ -9,6 +9,7 @@ from livetalk_core.commands.main import main
 from livetalk_core.commands.prepare import prepare
 from livetalk_core.config import CorrectionConfig, Guidance
 from livetalk_core.errors import InputError, NumbersError
+from livetalk_core.hardware.placement import Placement, residence
 from livetalk_core.media.place import partial_path
 from livetalk_core.parallel.fleet import Limits, local_fleet
 from livetalk_core.parallel.patches import Patch
@@ -74,6 +75,18 @@ def test_a_ring_is_a_mesh_too():
     setup, chunk = engine_setup("nano", torch.float32, ways=Ways(mesh=(1, 2))), a_chunk()
     with local_fleet(["cpu", "cpu"], "engine", fields=setup, limits=PATIENT) as fleet:
         assert (FleetEngine(fleet).denoise(*chunk, ignore_step) - alone(chunk, [])).abs().max() <= 1e-4
+
+
+def test_blocks_that_come_from_main_memory_give_the_same_also_with_a_lora():
+    needed = (nano.PRESET.sized((64, 64)), torch.float32)
+    memory = residence(*needed, Placement(), (2, 1)).total - 2 * 10**6
+    assert residence(*needed, Placement(memory=memory), (2, 1)).streamed
+    ways, chunk = Ways(pieces=2, memory=memory), a_chunk()
+    setup = {**engine_setup("nano", torch.float32, ways=ways), "size": [64, 64]}
+    with local_fleet(["cpu", "cpu"], "engine", fields=setup, limits=PATIENT) as fleet:
+        for patches in ([], LORA):
+            engine = FleetEngine(fleet, patches=Patches(len(patches) or None, patches))
+            assert (engine.denoise(*chunk, ignore_step) - alone(chunk, patches)).abs().max() <= 1e-4
 
 
 def test_a_chunk_that_is_not_finite_stops_the_render_and_no_worker(settings, fleet):

@@ -72,7 +72,10 @@ def test_what_they_are_on_the_device_tells_them_apart(model, changes):
     assert key(model, **changes) not in (None, key(model))
 
 
-@pytest.mark.parametrize("changes", [{"sharded": True}, {"ways": list(Ways(compiled=True))}])
+KNOWING = [{"ways": list(ways)} for ways in (Ways(compiled=True), Ways(memory=9))]
+
+
+@pytest.mark.parametrize("changes", [{"sharded": True}, *KNOWING])
 def test_those_that_know_their_ranks_are_not_kept(model, changes):
     assert key(model, **changes) is None
 

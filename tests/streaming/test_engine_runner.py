@@ -3,6 +3,7 @@
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,12 +12,13 @@ from safetensors.torch import save_file
 from livetalk_core.checkpoints import nano
 from livetalk_core.config import Guidance, TransformerConfig
 from livetalk_core.errors import InputError
-from livetalk_core.hardware.placement import Placement, layers_of, place
+from livetalk_core.hardware.placement import Placement, layers_of, place, residence
 from livetalk_core.models.operations import Linear
 from livetalk_core.parallel import weights
+from livetalk_core.parallel.offload import streamed_layers
 from livetalk_core.streaming import engine_runner
 from livetalk_core.streaming.engine_runner import load_transformer, step_operations
-from livetalk_core.streaming.fleet_engine import engine_setup
+from livetalk_core.streaming.fleet_engine import Ways, engine_setup
 
 
 def mapped(path) -> list[range]:
@@ -98,6 +100,39 @@ def test_a_worker_in_fp8_holds_what_one_device_does(path):
     assert any(weight.dtype == torch.float8_e4m3fn for weight in found.values())
 
 
+def set_up(ranks, ways, **fields):
+    """The job by which a worker is set up."""
+    setup = {**engine_setup("nano", torch.float32, ways=ways), "crew": [["here", rank] for rank in range(ranks)]}
+    return SimpleNamespace(fields={**setup, **fields}, device=torch.device("cpu"))
+
+
+def test_a_worker_streams_what_its_memory_does_not_hold():
+    """Fewer blocks than one device of that memory: each of two works on half of the tokens and rows."""
+    whole = residence(nano.PRESET, torch.float32, Placement(), (2, 1))
+    assert engine_runner.streamed_blocks(set_up(2, Ways(memory=whole.total)), nano.PRESET) == []
+    ways = Ways(memory=whole.total - 1)
+    assert 0 < len(engine_runner.streamed_blocks(set_up(2, ways), nano.PRESET)) < 6
+    with pytest.raises(InputError, match=r"needs at least .* with all blocks streamed"):
+        engine_runner.streamed_blocks(set_up(1, ways), nano.PRESET)
+    size = {"size": [256, 256]}
+    with pytest.raises(InputError, match=r"at 256x256 needs at least .* on each of 2 devices, with all blocks"):
+        engine_runner.streamed_blocks(set_up(2, ways, **size), nano.PRESET)
+
+
+def test_a_rank_needs_all_weights_and_its_share_of_the_rest():
+    alone, two = (residence(nano.PRESET, torch.float32, Placement(), mesh).needed for mesh in (None, (2, 1)))
+    assert alone.keys() - two.keys() == {"audio encoder weights"}, "it stays with the controller"
+    assert all(two[part] == alone[part] for part in ("transformer weights", "VAE weights"))
+    for part in ("transformer step", "VAE decode", "VAE encode"):
+        assert 0.4 < two[part] / alone[part] < 0.8
+
+
+def test_streamed_blocks_are_not_loaded_onto_the_device(path):
+    model = load_transformer(str(path), torch.float32, torch.device("cpu"), sharded=False, streamed=[1, 4])
+    here = [all("weight" in layer._parameters for layer in streamed_layers([block])) for block in model.blocks]
+    assert here == [True, False, True, True, False, True]
+
+
 def test_a_mesh_that_does_not_fit_the_devices_is_refused():
     with pytest.raises(InputError, match="mesh ulysses=2,ring=2 on 3 devices; needs a product of 3"):
-        engine_runner.mesh_of(12, [2, 2], ["here"] * 3, torch.device("cpu"))
+        engine_runner.ulysses_of(12, set_up(3, Ways(mesh=(2, 2))))

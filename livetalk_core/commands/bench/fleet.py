@@ -13,11 +13,10 @@ import torch
 from ...checkpoints import nano
 from ...hardware.machine import describe
 from ...models.audio_encoder import AudioEncoder
-from ...parallel.devices import parse_mesh
 from ...parallel.fleet import Fleet
 from ...presets import Preset
-from ...streaming.fleet_engine import FleetEngine, Ways, engine_setup
-from ..fleet import workers_of
+from ...streaming.fleet_engine import FleetEngine, engine_setup
+from ..fleet import ways_of, workers_of
 from .parts import Models, iteration, randomize, time_work, works_of
 
 PARTS = ("transformer step", "VAE decode", "VAE encode")
@@ -28,7 +27,7 @@ LINK_BYTES = 2**26
 
 def fleet_of(options: argparse.Namespace, preset: Preset, dtype: torch.dtype) -> Fleet | None:
     """The workers that the options ask for, if any; their weights are random."""
-    ways = Ways(options.attention, options.compile, options.fp8, parse_mesh(options.mesh))
+    ways = ways_of(options)
     setup = engine_setup(nano.NAME, dtype, options.shard_weights, send_fp8=options.send_fp8, ways=ways)
     size = [preset.stream.height, preset.stream.width]
     return workers_of(options, {**setup, "preset": preset.name, "size": size}, "bench")
@@ -60,6 +59,8 @@ def bench_fleet(preset: Preset, fleet: Fleet, options: argparse.Namespace, dtype
         "sharded": options.shard_weights,
         "send_fp8": options.send_fp8,
         "mesh": counts.fields["mesh"],
+        "pieces": options.overlap,
+        "memory": options.memory,
         "seconds": parts,
         "chunk_seconds": statistics.median(chunks["seconds"]),
         "iteration": chunks,

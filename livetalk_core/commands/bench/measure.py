@@ -49,8 +49,6 @@ def _measured(options: argparse.Namespace) -> tuple[str, str, dict[str, Any]]:
         raise InputError(
             "--against compares with the same weights on one device; leave out --devices, --fp8 and --memory"
         )
-    if workers is not None and options.memory is not None:
-        raise InputError("--memory is for one device; leave it out, or --devices: --shard-weights needs less on each")
     if workers is not None:
         record = fleet.bench_fleet(preset, workers, options, dtype)
         return fleet.report(record), fleet.table(record), record

@@ -18,7 +18,7 @@ from ...parallel.weights import shard_weights
 from ...parallel.worker import Job
 from ...presets import PRESETS
 from ...streaming.engine import LocalEngine
-from ...streaming.engine_runner import EngineRunner, dtype_of
+from ...streaming.engine_runner import EngineRunner, dtype_of, streamed_blocks
 from ...streaming.fleet_engine import Ways
 from .parts import build_transformer, randomize
 
@@ -33,9 +33,10 @@ class BenchRunner(EngineRunner):
         """The runner of a set-up as `bench.fleet` makes it."""
         fields, device, dtype = setup.fields, setup.device, dtype_of(setup)
         height, width = fields["size"]
-        preset, placement = PRESETS[fields["preset"]].sized((height, width)), Placement(Ways(*fields["ways"]).fp8)
+        ways, preset = Ways(*fields["ways"]), PRESETS[fields["preset"]].sized((height, width))
+        streamed = () if ways.memory is None else streamed_blocks(setup, preset)
         home = torch.device("cpu") if fields["sharded"] else device
-        transformer = build_transformer(preset, home, dtype, placement, ())
+        transformer = build_transformer(preset, home, dtype, Placement(ways.fp8), streamed)
         if fields["sharded"]:
             shard_weights(transformer, device, everybody(), dtype)
         runner = cls.splitting(transformer, setup)

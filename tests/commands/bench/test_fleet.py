@@ -21,8 +21,12 @@ def record_of(tmp_path, *options):
 
 @pytest.mark.parametrize(
     ("options", "mesh", "exchanges"),
-    [([], [2, 1], 4 / 2), (["--mesh", "ring=2", "--shard-weights"], [1, 2], 2)],
-    ids=["ulysses", "ring"],
+    [
+        ([], [2, 1], 4 / 2),
+        (["--overlap", "2", "--memory", "18M"], [2, 1], 4 / 2),
+        (["--mesh", "ring=2", "--shard-weights"], [1, 2], 2),
+    ],
+    ids=["ulysses", "in pieces, streamed", "ring"],
 )
 def test_two_workers_say_what_they_send(tmp_path, capsys, options, mesh, exchanges):
     """In each block queries, keys, values and the result, half of each; or keys and values. Then the output."""
@@ -63,7 +67,7 @@ def test_the_table_says_what_was_measured():
     ("options", "message"),
     [
         (["--against", "."], "leave out --devices"),
-        (["--memory", "1G"], "--memory is for one device"),
+        (["--memory", "1G", "--shard-weights"], "--memory streams whole weights"),
         (["--shard-weights", "--compile"], "--compile and --fp8 are for whole weights"),
     ],
 )
