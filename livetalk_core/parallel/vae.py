@@ -29,7 +29,7 @@ class SplitVAE(RowExchange):
     def __init__(self, vae: VAE) -> None:
         super().__init__(WAN.spatial_stride)
         self.vae = vae
-        self.instead_of_padding(vae)
+        self.instead_of_padding(vae, leaves_room=True)
         self._instead_of_resampling()
 
     def encode(self, video_BCTHW: Tensor) -> Tensor:

@@ -110,8 +110,8 @@ class Session:
     step. With `ahead`, `run` has the next chunk's features and noise computed on another thread meanwhile: nothing else
     may use the features or their sound then. For GPUs; on a CPU the threads would be in each other's way. `before`
     [3,motion_frames,H,W] in -1..1 are frames that the stream goes on from, of another stream or any clip; the plan is
-    then `live`, so that its first chunk repeats them. `pixels` says that of the frames no more than these is read: an
-    engine of other processes then keeps all else there.
+    then `live`, so that its first chunk repeats them. `match` gives frames the portrait's colours. `pixels` says
+    that of the frames no more than these is read: an engine of other processes then keeps all else there.
     """
 
     engine: Engine
@@ -126,6 +126,7 @@ class Session:
     before: Tensor | None = None
     posterior: Callable[[int], NoiseSource] = posterior_noise
     pixels: bool = False
+    match: Callable[[Tensor, ColorStatistics, float], Tensor] = match_color
 
     def __post_init__(self) -> None:
         self._colors = ColorStatistics.of(self.avatar.reference.float().cpu())
@@ -270,4 +271,4 @@ class Session:
 
     def _match_color(self, frames: Tensor) -> Tensor:
         self._colors = self._colors.to(frames.device)
-        return match_color(frames[None], self._colors, self.stream.color_correction)[0]
+        return self.match(frames[None], self._colors, self.stream.color_correction)[0]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..config import CorrectionConfig, Guidance, StreamConfig
+from ..models.color import match_color
 from ..shapes import Geometry
 from .avatar import Avatar
 from .engine import Engine
@@ -87,11 +88,12 @@ def session_of(
     fields: Mapping[str, Any],
     tensors: Mapping[str, Tensor],
     on_step: Callable[[int], None],
+    match: Callable[..., Tensor] = match_color,
 ) -> tuple[Session, StreamState]:
-    """The session that computes an order, and the state from which it goes on."""
+    """The session that computes an order, and the state from which it goes on; `match` as in `Session`."""
     sound, window = tensors["sound"], fields["window"]
     audio = windowed(sound, window).contiguous() if window else sound
     plan, stream = ChunkPlan(*fields["plan"]), stream_of(fields["stream"])
     prompts = {fields["next"]: avatar.text} if fields["new prompt"] and avatar.text is not None else {}
-    session = Session(engine, avatar, Sound(audio), plan, stream, prompts, on_step=on_step)
+    session = Session(engine, avatar, Sound(audio), plan, stream, prompts, on_step=on_step, match=match)
     return session, state_of(fields["next"], fields["seed"], tensors)

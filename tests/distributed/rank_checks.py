@@ -6,17 +6,20 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.overlap import traced
 from livetalk_core.checkpoints import nano
 from livetalk_core.config import LTXVAEConfig, TransformerConfig, VAEConfig
 from livetalk_core.errors import InputError
 from livetalk_core.hardware.memory import meta_attend, peak_bytes, weight_bytes
+from livetalk_core.models.color import ColorStatistics, match_color
 from livetalk_core.models.ltx_vae import LTXVAE
 from livetalk_core.models.transformer import Transformer
 from livetalk_core.models.vae import VAE
 from livetalk_core.parallel.collectives import exchange
 from livetalk_core.parallel.fp8 import expand, squeeze
+from livetalk_core.parallel.frames import split_frames
 from livetalk_core.parallel.imagined import rank_memory
 from livetalk_core.parallel.ltx_vae import SplitLTXVAE
 from livetalk_core.parallel.mesh import Mesh, group_of
@@ -304,6 +307,42 @@ def borderless_error(shape) -> float:
         return decode_error(shape)
     finally:
         vae.borders = exchanged
+
+
+class Copied(TorchDispatchMode):
+    """Counts the values that are copied to put tensors together."""
+
+    def __init__(self):
+        super().__init__()
+        self.values = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        self.values += result.numel() if func is torch.ops.aten.cat.default else 0
+        return result
+
+
+@torch.inference_mode()
+def copied_to_join_borders(shape) -> float:
+    """Values copied by `cat` in a split decode, for each value of the frames."""
+    groups = split_vae().decode_groups(draw_latent(shape))
+    with Copied() as copied:
+        frames = [next(groups) for _ in range(shape[0])]
+    return copied.values / sum(group.numel() for group in frames)
+
+
+def colors_together(frames) -> tuple[bool, list[int]]:
+    """Whether ranks that match colours together get what one gets, to the bit; and how many frames each has done."""
+    generator, done = torch.Generator().manual_seed(6), []
+    reference = ColorStatistics.of(torch.rand(1, 3, 1, 32, 48, generator=generator) * 2 - 1)
+    x = torch.rand(1, 3, frames, 32, 48, generator=generator) * 2 - 1
+
+    def match(*arguments):
+        done.append(arguments[0].shape[2])
+        return match_color(*arguments)
+
+    found = split_frames(match, group_of(range(dist.get_world_size())))(x, reference, 0.7)
+    return torch.equal(found, match_color(x, reference, 0.7)), done
 
 
 def joined_rows_are_whole(rows) -> bool:

@@ -53,6 +53,17 @@ def test_unsplit_of_split_is_the_same(ranks, count, rows):
     assert all(ranks(count).run(checks.joined_rows_are_whole, rows))
 
 
+def test_borders_are_received_where_they_are_read(ranks):
+    """No convolution's input is copied to add them, but those that double: a fifth of all values."""
+    assert max(ranks(2).run(checks.copied_to_join_borders, (2, 4, 2))) < 10
+
+
+@pytest.mark.parametrize(("count", "frames", "done"), [(2, 5, [[3], [2]]), (3, 4, [[2], [1], [1]]), (2, 1, [[1], [1]])])
+def test_frames_are_shared_for_what_is_done_to_each(ranks, count, frames, done):
+    """To the bit: a frame of whole vectors of numbers, as pictures of multiples of 16 pixels are."""
+    assert ranks(count).run(checks.colors_together, frames) == [(True, each) for each in done]
+
+
 def test_the_vae_within_still_works_alone(ranks):
     assert max(ranks(2).run(checks.unsplit_is_whole, (2, 4, 2))) <= 1e-5
 
