@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from ..config import SECRET_VARIABLE
-from ..errors import LiveTalkError
+from ..errors import InputError, LiveTalkError
 from .options import positive
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ def bench(job: "Job") -> Any:
     return BenchRunner.of(job)
 
 
+NEVER = 2
+"""The exit code of a worker whose options cannot work, however often they are tried."""
 PAUSE = 1
 """Seconds between the end of a worker and the next one."""
 LOOK_SECONDS, STOPPED_LOOKS = 1, 15
@@ -85,7 +87,8 @@ def stay(arguments: Sequence[str], program: Sequence[str] = (sys.executable, "-m
     """Start the worker that `arguments` describe, again whenever it has ended, until Ctrl-C; the exit code.
 
     One process serves render after render, and keeps its weights. After a failure, or when none has come for long, it
-    is a new one: what is left of the old one may wait for other ranks for ever.
+    is a new one: what is left of the old one may wait for other ranks for ever. One whose options cannot work is the
+    last.
     """
     command = [*program, *(word for word in arguments if word != "--stay"), "--again"]
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -95,6 +98,8 @@ def stay(arguments: Sequence[str], program: Sequence[str] = (sys.executable, "-m
         while True:
             process = subprocess.Popen(command)
             outlast(process)
+            if process.returncode == NEVER:
+                return NEVER
             time.sleep(PAUSE)
     except KeyboardInterrupt:
         return 0
@@ -128,4 +133,4 @@ def main(arguments: Sequence[str]) -> int:
         return run(parser.parse_args(arguments))
     except LiveTalkError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return NEVER if isinstance(error, InputError) else 1

@@ -118,3 +118,8 @@ def address(text: str) -> tuple[str, int]:
     if not host or not re.fullmatch(r"\d{1,5}", port) or int(port) > MOST_PORT:
         raise InputError(f"address {text!r}; write HOST:PORT, such as 192.168.1.5:29700")
     return host.strip("[]"), int(port)
+
+
+def shown_address(host: str, port: int) -> str:
+    """The inverse of `address`."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

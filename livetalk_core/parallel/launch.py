@@ -22,8 +22,8 @@ import torch.distributed as dist
 from .. import __version__
 from ..errors import InputError, WorkerError
 from ..hardware.machine import ROOT
-from .devices import MOST_PORT
-from .meeting import Meeting
+from .devices import MOST_PORT, shown_address
+from .meeting import Meeting, open_port
 from .protocol import DISCONNECTED, Message
 from .reception import POLL_SECONDS, Member, Reception
 from .secure import listener_tls
@@ -119,17 +119,17 @@ class LocalWorkers:
         if (error := started.get()) is not None:
             raise error
 
-    def _process(self, rank: int, port: int) -> subprocess.Popen[bytes]:
+    def _arguments(self, rank: int, port: int) -> list[str]:
+        """The options of a rank's process."""
         threads = max(1, torch.get_num_threads() // self.ranks)
         options = {
             "connect": f"{LOOPBACK}:{port}", "rank": rank, "ranks": self.ranks, "device": self.devices[rank],
             "threads": threads, "secret-file": "-",
         }  # fmt: skip
-        command = [
-            *self._program,
-            *(str(word) for name, value in options.items() for word in (f"--{name}", value)),
-            "--plain",
-        ]
+        return [*(str(word) for name, value in options.items() for word in (f"--{name}", value)), "--plain"]
+
+    def _process(self, rank: int, port: int) -> subprocess.Popen[bytes]:
+        command = [*self._program, *self._arguments(rank, port)]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, cwd=ROOT)
         assert process.stdin
         process.stdin.write(self.secret + b"\n")
@@ -147,9 +147,9 @@ class RemoteWorkers:
     @contextmanager
     def listen(self) -> Iterator[socket.socket]:
         """Open the port for as long as workers are waited for."""
-        name = f"{self._address[0]}:{self._address[1]}"
+        name = shown_address(*self._address)
         try:
-            server = socket.create_server(self._address)
+            server = open_port(*self._address)
         except OSError as error:
             raise InputError(f"cannot listen at {name}: {error.strerror}; choose another address or port") from None
         with server:

@@ -38,11 +38,16 @@ class Meeting:
         self._store = None
 
 
+def open_port(host: str, port: int) -> socket.socket:
+    """A socket that listens at a port, of any that is free for 0; `host` may be an IPv6 address."""
+    return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+
+
 def _listen(host: str, port: int) -> socket.socket:
     try:
-        return socket.create_server((host, port))
+        return open_port(host, port)
     except OSError as error:
-        server = socket.create_server((host, 0))
+        server = open_port(host, 0)
         logging.warning("port %d is not free (%s): workers meet at %d", port, error.strerror, server.getsockname()[1])
         return server
 

@@ -35,7 +35,7 @@ from ..errors import Cancelled, InputError, LiveTalkError, WorkerError
 from ..files import read_secret_file
 from ..hardware.machine import available_memory, choose_device
 from . import collectives
-from .devices import address
+from .devices import address, shown_address
 from .meeting import join
 from .mesh import end_groups, exchanges
 from .protocol import DISCONNECTED, Connection, Disconnected, Message, introduce
@@ -275,14 +275,21 @@ def read_secret(file: str | None) -> bytes:
 
 
 def connect(address: tuple[str, int], secret: bytes, secure: bool) -> Connection:
-    """Look for the controller until it listens; raises `WorkerError` where none does."""
-    until = time.monotonic() + CONNECT_SECONDS
+    """Look for the controller until it listens.
+
+    Raises `WorkerError` where none does, and `InputError` for a name that no host has.
+    """
+    until, name = time.monotonic() + CONNECT_SECONDS, shown_address(*address)
     while True:
         try:
             return introduce(socket.create_connection(address), secret, secure)
         except OSError as error:
+            if isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME:
+                raise InputError(
+                    f"no host is called {address[0]} ({error.strerror}); --connect needs the name or address of the "
+                    "host that renders"
+                ) from None
             if time.monotonic() > until:
-                name = f"{address[0]}:{address[1]}"
                 raise WorkerError(f"no controller at {name} ({error}); start it there with --listen") from None
             time.sleep(0.5)
 

@@ -14,10 +14,12 @@ import torch
 from faulty_fleets import LIMITS, PROGRAM, Button, count, processes_of, wait_until_gone
 
 from livetalk_core import __version__
+from livetalk_core.commands.worker import NEVER, stay
 from livetalk_core.errors import Cancelled, InputError, WorkerError
 from livetalk_core.parallel.fleet import Limits, remote_fleet
+from livetalk_core.parallel.meeting import open_port
 from livetalk_core.parallel.protocol import HANDSHAKE_SECONDS, Connection, Disconnected, Message, introduce
-from livetalk_core.parallel.worker import Place, Worker
+from livetalk_core.parallel.worker import Place, Worker, connect
 
 SECRET = b"what only these hosts know"
 ADDRESSES = ("127.0.0.1", "127.0.0.2")
@@ -195,3 +197,39 @@ def test_a_port_in_use_is_refused():
         port = server.getsockname()[1]
         with pytest.raises(InputError, match=rf"cannot listen at 127.0.0.1:{port}: .*choose another"):
             remote_fleet((ADDRESSES[0], port), 1, SECRET, "faulty").start()
+
+
+def has_ipv6() -> bool:
+    try:
+        open_port("::1", 0).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="no IPv6 here")
+def test_addresses_may_be_of_ipv6():
+    controller = free_port()
+    environment = {**os.environ, "LIVETALK_SECRET": SECRET.decode(), "GLOO_SOCKET_IFNAME": "lo"}
+    command = [sys.executable, PROGRAM[1], "--connect", f"[::1]:{controller}", "--device", "cpu"]
+    worker = subprocess.Popen(command, env=environment)
+    try:
+        with remote_fleet(("::1", controller), 1, SECRET, "faulty", limits=LIMITS) as fleet:
+            assert count(fleet) == [0, 1, 2]
+        assert worker.wait(60) == 0
+    finally:
+        worker.kill()
+        worker.wait()
+
+
+def test_a_name_that_no_host_has_is_said_at_once_and_not_tried_for_ever(monkeypatch):
+    def unknown(_):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "create_connection", unknown)
+    with pytest.raises(
+        InputError, match=r"^no host is called nowhere \(Name or .* needs the name or address of the host"
+    ):
+        connect(("nowhere", 29700), SECRET, True)
+    ends = [sys.executable, "-c", f"raise SystemExit({NEVER})"]
+    assert stay(["worker", "--connect", "nowhere:29700", "--stay"], ends) == NEVER

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from livetalk_core.errors import InputError
-from livetalk_core.parallel.devices import address, parse_devices, parse_hosts, parse_mesh
+from livetalk_core.parallel.devices import address, parse_devices, parse_hosts, parse_mesh, shown_address
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +71,7 @@ def test_more_cpu_workers_than_a_machine_can_start_are_refused(workers):
 def test_addresses():
     assert address("10.0.0.1:29700") == ("10.0.0.1", 29700)
     assert address("[::1]:5") == ("::1", 5)
+    assert [shown_address(*address(text)) for text in ("[::1]:5", "here:5")] == ["[::1]:5", "here:5"]
     for text in ("10.0.0.1", "host:", ":5", "host:x", "host:70000", "host:²", "host:" + "9" * 5000):
         with pytest.raises(InputError, match="write HOST:PORT"):
             address(text)
