@@ -1,9 +1,9 @@
 """The 14B model at its full shape on a GPU that is not there: `python -m benchmarks.dry_run [--json FILE] [CASE ...]`.
 
 Prints, for each way to make a video, the most bytes on the device by exact count and by a model of PyTorch's allocator,
-beside what `info` counts, and for the last chunk what its denoising moves beside the products and its kernels, both
-uncompiled and as torch.compile makes them for an H100, the times that the host waits, and every fault. Exits with 1
-where there is one.
+beside what `info` counts, and for the last chunk what its denoising moves beside the products and its kernels: by
+PyTorch's operations, by Triton's kernels between products, and as torch.compile makes them for an H100; the times that
+the host waits, and every fault. Exits with 1 where there is one.
 """
 
 import argparse
@@ -11,13 +11,14 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from livetalk_core.config import Guidance
 from livetalk_core.files import write_durably
 from livetalk_core.hardware.placement import Placement
 
 from .allocator import GIB, least
-from .lowered import lowered_block
+from .lowered import lowered_block, lowered_vae
 from .runs import BLOCKS, DENOISE, Case, Report, run
 
 WHOLE = Case("bfloat16")
@@ -52,7 +53,28 @@ def compiled(report: Report) -> dict[str, int]:
     return {"compiled_moved_bytes": moved, "compiled_kernels": kernels}
 
 
-def record(report: Report) -> dict[str, object]:
+def fused(report: Report) -> dict[str, int]:
+    """The same where Triton's kernels do what is between a block's products."""
+    case, watch = report.case, report.watch
+    one = run(replace(case, chunks=2, steps=1, blocks=1, fused=True)).watch
+    count = case.blocks * case.steps
+    moved, kernels = watch.moved[DENOISE] + count * one.moved[BLOCKS], watch.kernels[DENOISE]
+    return {"fused_moved_bytes": moved, "fused_kernels": kernels + count * one.kernels[BLOCKS]}
+
+
+def vae(report: Report) -> dict[str, dict[str, int]]:
+    """What the VAE moves beside its convolutions in a chunk, and its kernels; the same compiled."""
+    watch, lowered = report.watch, lowered_vae(report.case.preset, report.case.dtype)
+    return {
+        f"VAE {part}": {
+            "moved_bytes": watch.moved[part], "kernels": watch.kernels[part],
+            "compiled_moved_bytes": by.moved, "compiled_kernels": by.kernels,
+        }
+        for part, by in lowered.items()
+    }  # fmt: skip
+
+
+def record(report: Report) -> dict[str, Any]:
     """One case's figures."""
     watch = report.watch
     return {
@@ -62,21 +84,27 @@ def record(report: Report) -> dict[str, object]:
         "info_bytes": report.promised if counted_by_info(report.case) else None,
         "moved_bytes": watch.moved[DENOISE] + watch.moved[BLOCKS],
         "kernels": watch.kernels[DENOISE] + watch.kernels[BLOCKS],
-        **(compiled(report) if compiles(report.case) else {}),
+        **(fused(report) | compiled(report) if compiles(report.case) else {}),
+        **(vae(report) if report.case == WHOLE else {}),
         "waits": sum(watch.waits.values()),
         "faults": report.faults,
     }
 
 
-def line(row: dict[str, object]) -> str:
+def line(row: dict[str, Any]) -> str:
     """A row of the table."""
     names = ("peak_bytes", "allocator_bytes", "info_bytes")
-    sizes = (f"{'-':>8}" if row[name] is None else f"{int(str(row[name])) / GIB:8.2f}" for name in names)
-    work = ""
-    for moved, kernels in (("moved_bytes", "kernels"), ("compiled_moved_bytes", "compiled_kernels")):
-        size = f"{int(str(row[moved])) / GIB:9.1f} GiB" if moved in row else f"{'-':>13}"
-        work += f" {size} {row.get(kernels, '-')!s:>7}"
-    return f"{row['case']!s:<24}{' '.join(sizes)} GiB{work} {row['waits']!s:>6}"
+    sizes = (f"{'-':>8}" if row[name] is None else f"{row[name] / GIB:8.2f}" for name in names)
+    return f"{row['case']!s:<24}{' '.join(sizes)} GiB{work_of(row)} {row['waits']!s:>6}"
+
+
+def work_of(row: dict[str, Any]) -> str:
+    """What is moved and launched, in each of the ways."""
+    cells = ""
+    for way in ("", "fused_", "compiled_"):
+        moved, kernels = row.get(f"{way}moved_bytes"), row.get(f"{way}kernels", "-")
+        cells += f" {'-' if moved is None else f'{moved / GIB:.1f} GiB':>13} {kernels!s:>7}"
+    return cells
 
 
 def main() -> int:
@@ -86,12 +114,15 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="keep the figures in this file")
     options = parser.parse_args()
     rows = []
-    work = f"{'a chunk moves':>13} {'kernels':>7} {'compiled':>13} {'kernels':>7}"
+    work = " ".join(f"{name:>13} {'kernels':>7}" for name in ("a chunk moves", "fused", "compiled"))
     print(f"{'case':<24}{'count':>8} {'cache':>8} {'info':>8}     {work} {'waits':>6}")
     for case in CASES:
         if not options.cases or case.name in options.cases:
             rows.append(record(run(case)))
             print(line(rows[-1]), flush=True)
+            for part, by in rows[-1].items():
+                if part.startswith("VAE"):
+                    print(f"{part:<52}{work_of(by)}")
             print("".join(f"  FAULT: {fault}\n" for fault in rows[-1]["faults"]), end="", flush=True)
     if options.json:
         write_durably(options.json, (json.dumps(rows, indent=1) + "\n").encode())

@@ -4,13 +4,15 @@ Inductor traces, decomposes, lowers and fuses as it would for an H100; of the co
 plan is looked at. Products and attention are kernels of their own, and left out, as they are of the uncompiled counts.
 """
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
 import torch
+from functorch.compile import make_boxed_func
 from torch import Tensor
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.device_interface import CudaInterface
@@ -24,10 +26,14 @@ from torch._inductor.runtime.hints import DeviceProperties
 from torch._inductor.virtualized import V
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from livetalk_core.hardware.compiling import compile_vae
 from livetalk_core.hardware.kernels import as_one_operation
 from livetalk_core.models import fp8, operations
-from livetalk_core.models.blocks import Block, KeyValue, Modulation, Step, run_block
+from livetalk_core.models.blocks import Block, KeyValue, Step, run_block
+from livetalk_core.models.codec import build_vae
+from livetalk_core.models.passes import Modulation
 from livetalk_core.models.tokens import Tokens
+from livetalk_core.models.vae import VAE
 from livetalk_core.presets import Preset
 from livetalk_core.shapes import VideoShape
 
@@ -72,6 +78,50 @@ def lowered_block(preset: Preset, dtype: torch.dtype = torch.bfloat16, in_fp8: b
         finally:
             torch._dynamo.reset()
     return lowered
+
+
+def lowered_vae(preset: Preset, dtype: torch.dtype = torch.bfloat16) -> dict[str, Lowered]:
+    """Count what compiling makes of the VAE's work on a chunk at the size of a preset's stream.
+
+    All calls of all graphs; not what is beside these: denormalising the latent, clamping the frames.
+    """
+    let_cuda_be_indexed()
+    stream, geometry = preset.stream, preset.geometry
+    shape = VideoShape(stream.frame_num, stream.height, stream.width).latent(geometry)
+    counts: dict[str, Lowered] = {}
+    with torch.no_grad(), _as_h100(), FakeTensorMode():
+        with CUDA:
+            vae = build_vae(preset.vae, operations, None, dtype).requires_grad_(False)
+            latent = torch.empty(1, geometry.latent_channels, *shape)
+            frames = torch.empty(1, 3, stream.motion_frames, stream.height, stream.width)
+        assert isinstance(vae, VAE), "another VAE is not compiled"
+        for part, work in (("decode", lambda: [*vae.decode_groups(latent)]), ("encode", lambda: vae.encode(frames))):
+            lowered = counts[part] = Lowered()
+            compile_vae(vae, _counting(lowered))
+            try:
+                work()
+            finally:
+                torch._dynamo.reset()
+            for half, names in ((vae.encoder, ("forward",)), (vae.decoder, ("begin", "finish"))):
+                for name in names:
+                    delattr(half, name)
+    return counts
+
+
+def _counting(lowered: Lowered) -> Callable[..., Any]:
+    """A backend that adds what it has planned with each call, and gives results of the right shapes."""
+
+    def read(graph: Any, inputs: list[Any]) -> Any:
+        kernels, moved = _plan_of(copy.deepcopy(graph), inputs)
+
+        def call(*arguments: Any) -> Any:
+            lowered.kernels, lowered.moved = lowered.kernels + kernels, lowered.moved + moved
+            return graph(*arguments)
+
+        return make_boxed_func(call)
+
+    decompositions: Any = select_decomp_table
+    return aot_autograd(fw_compiler=read, inference_compiler=read, decompositions=decompositions)
 
 
 def _call(preset: Preset, dtype: torch.dtype, in_fp8: bool) -> tuple[Any, ...]:
@@ -120,6 +170,11 @@ def _as_h100() -> Iterator[None]:
     def properties(*_: Any) -> DeviceProperties:
         return H100
 
+    def layout(x: Tensor, *_: Any) -> torch.memory_format:
+        """Of what cuDNN makes of `x`: its own."""
+        last = torch.channels_last_3d if x.ndim == 5 else torch.channels_last
+        return last if x.is_contiguous(memory_format=last) else torch.contiguous_format
+
     exchanged: list[tuple[Any, str, Any]] = [
         (torch.cuda, "get_device_properties", properties),
         (CudaInterface, "get_device_properties", staticmethod(properties)),
@@ -127,6 +182,7 @@ def _as_h100() -> Iterator[None]:
         (CudaInterface.Worker, "get_device_properties", staticmethod(properties)),
         (DeviceProperties, "create", properties),
         (scheduler, "has_triton", lambda *_: True),
+        (torch._C, "_conv_determine_backend_memory_format", layout),
     ]
     with ExitStack() as stack:
         for place, name, replacement in exchanged:

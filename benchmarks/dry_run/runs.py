@@ -17,8 +17,9 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from livetalk_core.checkpoints import load
 from livetalk_core.checkpoints.model import Model
 from livetalk_core.config import CorrectionConfig, Guidance, StreamConfig
+from livetalk_core.hardware import fused
 from livetalk_core.hardware.placement import Placement, place, residence
-from livetalk_core.models import attention, blocks, fp8, transformer
+from livetalk_core.models import attention, blocks, fp8, passes, transformer
 from livetalk_core.models.audio_encoder import AudioEncoder
 from livetalk_core.models.transformer import Transformer
 from livetalk_core.models.vae import VAE
@@ -26,6 +27,7 @@ from livetalk_core.parallel import mesh
 from livetalk_core.parallel.sequence import split_sequence
 from livetalk_core.parallel.vae import SplitVAE
 from livetalk_core.presets import PRESETS, Preset
+from livetalk_core.streaming import engine as streaming_engine
 from livetalk_core.streaming import finite, session
 from livetalk_core.streaming.avatar import prepare_avatar
 from livetalk_core.streaming.engine import LocalEngine
@@ -60,6 +62,15 @@ class Case:
     blocks: int = 40
     ranks: int = 1
     dtype: torch.dtype = torch.bfloat16
+    fused: bool = False
+    """Whether Triton's kernels do what is between products."""
+
+    @property
+    def layers(self) -> Any:
+        """The `operations` of the case's transformer."""
+        if not self.placement.fp8:
+            return load.default_operations
+        return fused.Fp8Operations if self.fused else fp8.Operations
 
     @property
     def preset(self) -> Preset:
@@ -136,12 +147,12 @@ def _last_of(ranks: int) -> Iterator[None]:
 
 def _made(case: Case) -> Model:
     """The model's parts without files, and stand-ins of the encoders' results."""
-    preset, layers = case.preset, fp8.Operations if case.placement.fp8 else load.default_operations
+    preset = case.preset
     streamed = residence(preset, case.dtype, case.placement).streamed
     factory: Any = {"device": "cpu" if case.placement else CUDA, "dtype": case.dtype}
 
     def built() -> Transformer:
-        model: Any = Transformer(preset.transformer, layers, **factory).eval().requires_grad_(False)
+        model: Any = Transformer(preset.transformer, case.layers, **factory).eval().requires_grad_(False)
         return place(model, CUDA, case.placement.fp8, streamed) if case.placement else model
 
     def part(module: Callable[..., nn.Module], config: Any, **settings: Any) -> Any:
@@ -189,6 +200,8 @@ def _render(report: Report, model: Model) -> None:
     stream = _stream(case, model.preset.stream)
     with ExitStack() as stack:
         stack.enter_context(_two_speakers())
+        by = fused.Fused() if case.fused else passes.PLAIN  # no trial: there is nothing that could compute it
+        stack.enter_context(patch.object(streaming_engine, "passes_of", lambda *_: by))
         codec: Any = model.vae
         if case.ranks > 1:
             built, codec = split_sequence(built, mesh.Mesh.of(built.config.num_heads)), SplitVAE(codec)
@@ -209,9 +222,8 @@ def _render(report: Report, model: Model) -> None:
 
 
 def _open(case: Case, folder: Path) -> Model:
-    layers = fp8.Operations if case.placement.fp8 else load.default_operations
     with patch.object(load, "_tokenizer", lambda *_: None):
-        model = load.open_model(folder, CUDA, case.dtype, None, layers, home="cpu" if case.placement else None)
+        model = load.open_model(folder, CUDA, case.dtype, None, case.layers, home="cpu" if case.placement else None)
     model = replace(model, tokenizer=lambda *_: torch.zeros(24, dtype=torch.long))
     if not case.placement:
         return model

@@ -19,8 +19,8 @@ class Row(NamedTuple):
     gpu_only: bool = False
 
 
-MACHINE, EXACT, LOSSY, ATTENTION, TESTS, REFERENCE = (
-    "machine", "golden files, float32", "golden files, bfloat16", "attention", "GPU tests", "reference",
+MACHINE, EXACT, LOSSY, ATTENTION, PASSES, TESTS, REFERENCE = (
+    "machine", "golden files, float32", "golden files, bfloat16", "attention", "passes", "GPU tests", "reference",
 )  # fmt: skip
 MODELS = {
     "bfloat16": (False, False, False),
@@ -35,6 +35,7 @@ ROWS = (
     Row(EXACT, 60),
     Row(LOSSY, 40),
     Row(ATTENTION, 50),
+    Row(PASSES, 30, gpu_only=True),
     *(Row(name, 150 if compiled else 75) for name, (compiled, _, _) in MODELS.items()),
     Row(TESTS, 90, gpu_only=True),
     Row(REFERENCE, 90),

@@ -29,11 +29,13 @@ from livetalk_core.commands.bench.parts import (
 from livetalk_core.commands.bench.race import race
 from livetalk_core.commands.verify.file import Where
 from livetalk_core.commands.verify.golden import verify
+from livetalk_core.hardware import fused
 from livetalk_core.hardware.kernels import KERNELS, Call, Shape, relative_error
 from livetalk_core.hardware.machine import describe, peak_memory
 from livetalk_core.hardware.memory import operations_of
 from livetalk_core.hardware.placement import Placement, residence
 from livetalk_core.models.attention import AttentionFunction
+from livetalk_core.models.passes import PLAIN
 from livetalk_core.presets import PRESETS, Preset
 from livetalk_core.shapes import VideoShape
 from livetalk_core.streaming.features import LiveFeatures
@@ -66,6 +68,7 @@ class Measuring:
             plan.EXACT: lambda: self._golden(torch.float32),
             plan.LOSSY: lambda: self._golden(torch.bfloat16),
             plan.ATTENTION: self._attention,
+            plan.PASSES: self._passes,
             plan.TESTS: gpu_tests,
             plan.REFERENCE: self._reference,
         }[name]()
@@ -124,6 +127,18 @@ class Measuring:
         seconds = time_work(lambda: attention(*parts), self._place, REPEATS)["least"]
         work = 4 * largest.batch * largest.queries * largest.keys * shape.heads * shape.head_dim
         return {"error": error, "ms": seconds * 1e3, "share_of_rate": work / seconds / self._rate}
+
+    def _passes(self) -> Values:
+        """What is between a block's products, by Triton's kernels: error, milliseconds, and those of PyTorch's own."""
+        config, dtype = self._preset.transformer, torch.bfloat16
+        shape: Any = (self._place, dtype, config.dim, config.num_heads)
+        errors = fused.errors_of(fused.Fused(), *shape)
+        tokens = Shape.of(self._preset, self._place, dtype).calls[0].queries
+        ways = [fused.trials(way, *shape, tokens // 2) for way in (fused.Fused(), PLAIN)]
+        for name, error in errors.items():
+            with torch.inference_mode():
+                least = [time_work(way[name], self._place, REPEATS)["least"] * 1e3 for way in ways]
+            yield {name: {"error": error, "ms": least[0], "plain_ms": least[1]}}
 
     def _model(self, compiled: bool, fp8: bool, streamed: bool) -> Values:
         """Load, each part, whole chunks, memory."""

@@ -21,6 +21,7 @@ def table(record: dict[str, Any]) -> str:
     lines += [f"- {name}: {_golden(rows[name])}" for name in (plan.EXACT, plan.LOSSY) if name in rows]
     lines += [f"- {name}: {_status(rows[name])}" for name in (plan.TESTS, plan.REFERENCE) if name in rows]
     lines += ["", *_attention(rows[plan.ATTENTION])] if plan.ATTENTION in rows else []
+    lines += ["", *_passes(rows[plan.PASSES])] if plan.PASSES in rows else []
     if models := [name for name in plan.MODELS if name in rows]:
         lines += ["", "| | " + " | ".join(models) + " |", "|---" * (1 + len(models)) + "|"]
         lines += [f"| {name} | " + " | ".join(cells) + " |" for name, cells in _models([rows[m] for m in models])]
@@ -62,6 +63,13 @@ def _attention(row: dict[str, Any]) -> list[str]:
         else:
             lines.append(f"| {name} | {value['error']:.2%} | {value['ms']:.2f} | {value['share_of_rate']:.0%} |")
     return lines if row["values"] else [f"- {plan.ATTENTION}: {row['status']}"]
+
+
+def _passes(row: dict[str, Any]) -> list[str]:
+    lines = ["| by Triton | error | ms | PyTorch's own, ms |", "|---|---|---|---|"]
+    for name, value in row["values"].items():
+        lines.append(f"| {name} | {value['error']:.2%} | {value['ms']:.2f} | {value['plain_ms']:.2f} |")
+    return lines if row["values"] else [f"- {plan.PASSES}: {row['status']}"]
 
 
 def _models(rows: list[dict[str, Any]]) -> list[tuple[str, list[str]]]:

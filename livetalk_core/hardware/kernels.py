@@ -20,6 +20,7 @@ from ..models import fp8, operations
 from ..models.attention import AttentionFunction, attend
 from ..presets import Preset
 from ..shapes import VideoShape
+from .fused import Fp8Linear, Fp8Operations, has_triton
 
 logger = logging.getLogger(__name__)
 
@@ -259,19 +260,28 @@ def fp8_operations(device: torch.device) -> Any:
         logger.warning("FP8 on a CPU is simulated in float32: it shows what FP8 does to the picture, and is slow")
         return fp8.SimulatedOperations
     try:
-        _probe_fp8(device)
+        _probe_fp8(device, fp8.Linear)
     except Exception as error:  # whatever PyTorch says where the device or its own build cannot
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         logger.warning("%s does not multiply in FP8 (%s); weights are FP8, products are not: no faster", device, reason)
         return operations
-    return fp8.Operations
+    return fp8.Operations if not has_triton() or _fails(device, Fp8Linear) else Fp8Operations
 
 
-def _probe_fp8(device: torch.device) -> None:
+def _fails(device: torch.device, layer: type[fp8.Linear]) -> bool:
+    try:
+        _probe_fp8(device, layer)
+    except Exception as error:
+        logger.debug("quantising by Triton: %s", error)
+        return True
+    return False
+
+
+def _probe_fp8(device: torch.device, layer: type[fp8.Linear]) -> None:
     """Raise where an FP8 layer does not run on the device, or gives other numbers than its simulation."""
     generator = torch.Generator().manual_seed(0)
     x, weight = (torch.randn(side, generator=generator).to(device) for side in ((48, 64), (32, 64)))
-    kernel, simulation = (make(64, 32, bias=False, device=device) for make in (fp8.Linear, fp8.SimulatedLinear))
+    kernel, simulation = (make(64, 32, bias=False, device=device) for make in (layer, fp8.SimulatedLinear))
     for layer in (kernel, simulation):
         values, layer.scale_weight = fp8.scaled(weight, rows=True)
         layer.weight = nn.Parameter(values, requires_grad=False)

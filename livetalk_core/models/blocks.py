@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..config import TransformerConfig
 from .attention import AttentionFunction
+from .passes import PLAIN, Modulation, Passes
 from .rope import rotate
 from .speakers import SPEAKER_POSITIONS, speaker_rotation
 from .tokens import Tokens
@@ -30,14 +31,6 @@ class KeyValue(NamedTuple):
     v_BSND: Tensor
 
 
-class Modulation(NamedTuple):
-    """What a timestep does to one norm and the branch behind it: each [B, 1, C] in float32."""
-
-    shift_B1C: Tensor
-    factor_B1C: Tensor
-    gate_B1C: Tensor
-
-
 class Step(NamedTuple):
     """What one evaluation shares between its blocks."""
 
@@ -45,21 +38,12 @@ class Step(NamedTuple):
     tokens: Tokens
     speaker_masks: Tensor | None
     attention: AttentionFunction
+    passes: Passes = PLAIN
 
 
 def prepared(layer: Any, x: Tensor) -> Any:
     """What comes into several layers like `layer`, made ready once for all of them, where its `operations` can."""
     return layer.prepare(x) if hasattr(layer, "prepare") else x
-
-
-def modulate(x_BLC: Tensor, by: Modulation) -> Tensor:
-    """x * factor + shift, in float32, given back in the dtype of `x`."""
-    return torch.addcmul(by.shift_B1C, x_BLC.float(), by.factor_B1C).type_as(x_BLC)
-
-
-def gated(x_BLC: Tensor, y_BLC: Tensor, gate_B1C: Tensor) -> Tensor:
-    """x + y * gate, in float32, given back in the dtype of `x`."""
-    return torch.addcmul(x_BLC.float(), y_BLC.float(), gate_B1C).type_as(x_BLC)
 
 
 class SelfAttention(nn.Module):
@@ -83,8 +67,8 @@ class SelfAttention(nn.Module):
     def forward(self, x_BLC: Tensor, step: Step) -> tuple[Tensor, Tensor | None]:
         """Attended tokens [B,L,C], and with two speakers each token's audio position [B,L]."""
         x_BLC = prepared(self.q, x_BLC)
-        q_BLND = rotate(self.heads(self.norm_q(self.q(x_BLC))), step.rotation)
-        k_BLND = rotate(self.heads(self.norm_k(self.k(x_BLC))), step.rotation)
+        q_BLND = step.passes.norm_rotate(self.q(x_BLC), self.norm_q, step.rotation, self.num_heads)
+        k_BLND = step.passes.norm_rotate(self.k(x_BLC), self.norm_k, step.rotation, self.num_heads)
         v_BLND = self.heads(self.v(x_BLC))
         out_BLND, positions_BL = step.tokens.attend(q_BLND, k_BLND, v_BLND, step.speaker_masks, step.attention)
         return self.o(out_BLND.flatten(2)), positions_BL
@@ -215,13 +199,17 @@ class BaseBlock(nn.Module, ABC):
     def listen(
         self,
         x_BLC: Tensor,
+        normed_BLC: Tensor,
         positions_BL: Tensor | None,
         step: Step,
         text: KeyValue | None,
         image: KeyValue | None,
         audio: KeyValue,
-    ) -> Tensor:
-        """[B,L,C] -> [B,L,C]; `positions_BL` places each token between two speakers."""
+    ) -> tuple[Tensor, Tensor]:
+        """Tokens [B,L,C] and their `norm3` -> tokens, and what was heard last, which is still to be added to them.
+
+        `positions_BL` places each token between two speakers.
+        """
 
     def forward(
         self,
@@ -233,11 +221,12 @@ class BaseBlock(nn.Module, ABC):
         audio: KeyValue,
     ) -> Tensor:
         """[B,L,C] -> [B,L,C]."""
-        attending, feeding = modulations
-        attended, positions_BL = self.self_attn(modulate(self.norm1(x_BLC), attending), step)
-        x_BLC = gated(x_BLC, attended, attending.gate_B1C)
-        x_BLC = self.listen(x_BLC, positions_BL, step, text, image, audio)
-        return gated(x_BLC, self.ffn(modulate(self.norm2(x_BLC), feeding)), feeding.gate_B1C)
+        (attending, feeding), passes = modulations, step.passes
+        y_BLC, positions_BL = self.self_attn(passes.norm(x_BLC, self.norm1, attending), step)
+        x_BLC, y_BLC = passes.join_norm(x_BLC, y_BLC, attending.gate_B1C, self.norm3)
+        x_BLC, y_BLC = self.listen(x_BLC, y_BLC, positions_BL, step, text, image, audio)
+        x_BLC, y_BLC = passes.join_norm(x_BLC, y_BLC, None, self.norm2, feeding)
+        return passes.join(x_BLC, self.ffn(y_BLC), feeding.gate_B1C)
 
 
 class Block(BaseBlock):
@@ -265,15 +254,17 @@ class Block(BaseBlock):
     def listen(
         self,
         x_BLC: Tensor,
+        normed_BLC: Tensor,
         positions_BL: Tensor | None,
         step: Step,
         text: KeyValue | None,
         image: KeyValue | None,
         audio: KeyValue,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         """See `BaseBlock.listen`."""
-        x_BLC = x_BLC + self.cross_attn(self.norm3(x_BLC), text, image, step.attention)
-        return x_BLC + self.audio_cross_attn(self.norm_x(x_BLC), audio, positions_BL, step)
+        y_BLC = self.cross_attn(normed_BLC, text, image, step.attention)
+        x_BLC, y_BLC = step.passes.join_norm(x_BLC, y_BLC, None, self.norm_x)
+        return x_BLC, self.audio_cross_attn(y_BLC, audio, positions_BL, step)
 
 
 class SoundBlock(BaseBlock):
@@ -288,14 +279,15 @@ class SoundBlock(BaseBlock):
     def listen(
         self,
         x_BLC: Tensor,
+        normed_BLC: Tensor,
         positions_BL: Tensor | None,
         step: Step,
         text: KeyValue | None,
         image: KeyValue | None,
         audio: KeyValue,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         """See `BaseBlock.listen`."""
-        return x_BLC + self.cross_attn(self.norm3(x_BLC), audio, step)
+        return x_BLC, self.cross_attn(normed_BLC, audio, step)
 
 
 def run_block(block: BaseBlock, x_BLC: Tensor, step: Step, *conditions: Any) -> Tensor:

@@ -61,13 +61,17 @@ class Linear(operations.Linear):
 
     def prepare(self, x: Tensor) -> "Tensor | Quantized":
         """`x` quantised, for this layer and others that take the same; as it is where this one's weight is not FP8."""
-        return x if self.scale_weight is None else Quantized.of(x)
+        return x if self.scale_weight is None else self.quantized(x)
+
+    def quantized(self, x: Tensor) -> Quantized:
+        """What comes in, quantised."""
+        return Quantized.of(x)
 
     def forward(self, x: "Tensor | Quantized") -> Tensor:
         """[..., in_features] -> [..., out_features], in the dtype of `x`, which may be prepared."""
         if self.scale_weight is None or self.weight.dtype != FP8:
             return super().forward(x.x if isinstance(x, Quantized) else x)
-        x, x_MK, scale_M1 = x if isinstance(x, Quantized) else Quantized.of(x)
+        x, x_MK, scale_M1 = x if isinstance(x, Quantized) else self.quantized(x)
         scale_N1 = self.scale_weight.float().reshape(-1, 1).expand(self.out_features, 1)
         return self.product(x_MK, scale_M1, scale_N1).to(x.dtype).unflatten(0, x.shape[:-1])
 

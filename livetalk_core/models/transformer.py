@@ -21,7 +21,8 @@ from ..errors import InputError
 from ..shapes import LatentShape
 from . import operations as default_operations
 from .attention import AttentionFunction, attend
-from .blocks import BaseBlock, Block, KeyValue, Modulation, SoundBlock, Step, modulate, run_block
+from .blocks import BaseBlock, Block, KeyValue, SoundBlock, Step, run_block
+from .passes import PLAIN, Modulation, Passes, modulate
 from .patchify import patchify, token_masks, unpatchify
 from .projections import AudioProjection, ImageProjection
 from .rope import grid_rotation
@@ -205,6 +206,7 @@ class Transformer(nn.Module):
         audio: AudioContext,
         attention: AttentionFunction = attend,
         run_block: Callable[..., Tensor] = run_block,
+        passes: Passes = PLAIN,
     ) -> Tensor:
         """`forward` for what has been embedded: latent [B,C,F,h,w] -> [B,C,F,h,w] float32."""
         if (scene.speaker_masks is None) != (audio.speakers == 1):
@@ -213,7 +215,7 @@ class Transformer(nn.Module):
                 "need masks (left, right, background), one needs none"
             )
         x_BLC = self._begin(latent_BCFhw, scene)
-        step = Step(scene.rotation, scene.tokens, scene.speaker_masks, attention)
+        step = Step(scene.rotation, scene.tokens, scene.speaker_masks, attention, passes)
         for block, *conditions in zip(
             self._blocks, time.blocks, context.text, context.image, audio.blocks, strict=True
         ):
@@ -229,6 +231,7 @@ class Transformer(nn.Module):
         audio: AudioContext,
         masks_3hw: Tensor | None = None,
         attention: AttentionFunction = attend,
+        passes: Passes = PLAIN,
     ) -> Tensor:
         """One evaluation: latent [B,C,F,h,w], timestep [B] in 0..1000, condition [B,in_dim-C,F,h,w] -> [B,C,F,h,w].
 
@@ -237,7 +240,7 @@ class Transformer(nn.Module):
         speaker, background) is needed with two speakers and refused with one.
         """
         time, scene = self.embed_timestep(timestep_B), self.embed_scene(cond_BCFhw, masks_3hw)
-        return self.evaluate(latent_BCFhw, time, scene, context, audio, attention)
+        return self.evaluate(latent_BCFhw, time, scene, context, audio, attention, passes=passes)
 
     def _begin(self, latent_BCFhw: Tensor, scene: Scene) -> Tensor:
         if scene.cond_BLC is not None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..config import Guidance
 from ..errors import InputError
 from ..hardware.compiling import compile_vae, compiled_block
+from ..hardware.fused import passes_of
 from ..models.attention import AttentionFunction, attend
 from ..models.codec import Codec, decode_streamed, encode_drawn
 from ..models.transformer import AudioContext, Context, Scene, TimeContext, Transformer
@@ -132,8 +133,9 @@ class LocalEngine:
 
     @cached_property
     def _evaluate(self) -> Callable[..., Tensor]:
-        evaluate = self.transformer.evaluate
-        return partial(evaluate, run_block=compiled_block()) if self.compiled else evaluate
+        if self.compiled:
+            return partial(self.transformer.evaluate, run_block=compiled_block())
+        return partial(self.transformer.evaluate, passes=passes_of(self.transformer, self.device))
 
     def _here(self, x: Tensor) -> Tensor:
         """On the engine's device. The host does not wait for the copy to it."""

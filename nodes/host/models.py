@@ -21,6 +21,7 @@ from ...livetalk_core.checkpoints.convert import FP8_MARKER, scaled_layer
 from ...livetalk_core.checkpoints.keys import transformer_name
 from ...livetalk_core.config import TransformerConfig
 from ...livetalk_core.errors import CheckpointError, InputError
+from ...livetalk_core.hardware.fused import passes_of
 from ...livetalk_core.models.attention import AttentionFunction
 from ...livetalk_core.models.fp8 import FP8, is_quantized
 from ...livetalk_core.models.image_encoder import preprocess
@@ -86,8 +87,8 @@ class LiveTalkModel(comfy.model_base.BaseModel):
         `timestep` [B] where it is not the noise level's own.
         """
         timestep = self.model_sampling.timestep(t).float() if timestep is None else timestep
-        attention = host_attention(transformer_options or {})
-        out = self.diffusion_model(x, timestep, c_concat, context, audio, masks, attention)
+        ways = host_attention(transformer_options or {}), passes_of(self.diffusion_model, x.device)
+        out = self.diffusion_model(x, timestep, c_concat, context, audio, masks, *ways)
         return self.model_sampling.calculate_denoised(t, out, x)
 
 

@@ -8,11 +8,12 @@ import torch
 from benchmarks.dry_run.allocator import GIB, Allocator, OutOfMemory, least
 from benchmarks.dry_run.files import published
 from benchmarks.dry_run.lowered import lowered_block
-from benchmarks.dry_run.runs import Case, run
+from benchmarks.dry_run.runs import BLOCKS, DENOISE, Case, run
 from benchmarks.dry_run.watch import Event
 from livetalk_core.config import Guidance
 from livetalk_core.hardware.placement import Placement, residence
-from livetalk_core.models import attention, blocks, vae
+from livetalk_core.models import attention, blocks, passes, vae
+from livetalk_core.models.passes import PLAIN
 from livetalk_core.models.rope import rotate
 from livetalk_core.models.transformer import Transformer
 from livetalk_core.parallel.sequence import Share
@@ -33,6 +34,8 @@ CASES = [
     replace(SHORT, name="FP8", placement=Placement(fp8=True)),
     replace(SHORT, name="streamed", placement=Placement(memory=6 * GIB), blocks=4),
     replace(SHORT, name="a rank of eight", ranks=8),
+    replace(SHORT, name="fused", speakers=2, fused=True),
+    replace(SHORT, name="FP8, fused", placement=Placement(fp8=True), fused=True),
 ]
 
 
@@ -117,16 +120,16 @@ FAULTS = {
     "a tensor left on the CPU": replaced(Transformer, "embed_scene", on_the_cpu),
     "weights in float32": replaced(Transformer, "__init__", wide_weights),
     "a number read in the loop": lambda patch: patch.setattr(
-        Transformer.evaluate, "__defaults__", (attention.attend, reading_a_number(blocks.run_block))
+        Transformer.evaluate, "__defaults__", (attention.attend, reading_a_number(blocks.run_block), PLAIN)
     ),
     "a list index": replaced(Share, "attend_frames", copying_a_list),
     "a view that holds a buffer": replaced(vae, "_remembered", holding_a_buffer),
     "queries of another dtype": replaced(attention, "attend", of_two_dtypes),
-    "products in float32": replaced(blocks, "modulate", in_float32),
+    "products in float32": replaced(passes, "modulate", in_float32),
     "constants copied in the loop": replaced(session.Session, "_match_color", making_constants),
     "frames copied and waited for": replaced(LocalEngine, "decode", downloading),
     "memory that grows": replaced(LocalEngine, "denoise", keeping_latents),
-    "a mask as an index": replaced(blocks, "gated", waiting_for_a_mask),
+    "a mask as an index": replaced(passes, "gated", waiting_for_a_mask),
 }
 
 
@@ -149,10 +152,19 @@ def test_a_compiled_block_moves_a_third_in_a_quarter_of_the_kernels(in_fp8, most
     assert 5 < block.kernels <= most
 
 
+@pytest.mark.parametrize(("in_fp8", "moved", "kernels"), [(False, 485 * GIB / 3, 1735 / 4), (True, 748 * GIB / 3, 980)])
+def test_a_step_by_tritons_kernels_moves_a_third_in_a_quarter_of_the_kernels(in_fp8, moved, kernels):
+    """Without compiling; of what a step in FP8 moved and launched before its passes were fused, 748 GiB and 3,977."""
+    large = PRESETS["14b"].transformer.num_layers
+    watch = run(replace(SHORT, frames=None, placement=Placement(fp8=in_fp8), fused=True)).watch
+    assert 2 * GIB < watch.moved[BLOCKS] < (moved - watch.moved[DENOISE]) / large
+    assert 5 < watch.kernels[BLOCKS] < (kernels - watch.kernels[DENOISE]) / large
+
+
 def test_what_is_kept_between_two_products_is_counted(monkeypatch):
     """Rotation that is cast after it is put together is kept in float32, and read again."""
     before = lowered_block(PRESETS["14b"])
-    monkeypatch.setattr(blocks, "rotate", lambda x, table: rotate(x.float(), table).type_as(x))
+    monkeypatch.setattr(passes, "rotate", lambda x, table: rotate(x.float(), table).type_as(x))
     after = lowered_block(PRESETS["14b"])
     assert after.moved > before.moved + 200 * MIB and after.kernels > before.kernels
 

@@ -108,6 +108,8 @@ def test_all_rows_fit_into_one_record(tmp_path):
     """A record of nothing is a table, too."""
     record = {"preset": "14b", "device": "cuda", "rows": {r.name: {"status": UNTOUCHED, "values": {}} for r in ROWS}}
     assert "not begun" in table(record)
+    record["rows"]["passes"]["values"] = {"gate": {"error": 0.0017, "ms": 0.21, "plain_ms": 1.5}}
+    assert "| gate | 0.17% | 0.21 | 1.50 |" in table(record)
 
 
 def test_a_row_that_is_not_there_is_refused(tmp_path):

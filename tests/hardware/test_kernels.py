@@ -178,7 +178,7 @@ def other_numbers(x, weight, *_, out_dtype, **__):
 def gpu(monkeypatch):
     """A device by that name, whose layers run on the CPU: it has the kernel, too."""
     probe = kernels._probe_fp8
-    monkeypatch.setattr(kernels, "_probe_fp8", lambda _: probe(CPU))
+    monkeypatch.setattr(kernels, "_probe_fp8", lambda _, layer: probe(CPU, layer))
     return torch.device("cuda")
 
 
