@@ -9,8 +9,8 @@ On a CPU the same code copies at once; the results are the plain ones, bit for b
 """
 
 import logging
-from collections.abc import Iterable, Sequence
-from itertools import cycle
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import cycle, repeat
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 SLOTS = 4
 """Weights on the device at a time: the one in use, and those on their way."""
+LEAST_PINNED, MOST_PINNED = 2**20, 2**30
+"""Bytes of the smallest and of the largest piece of pinned memory."""
 
 
 def streamed_layers(blocks: Iterable[nn.Module]) -> list[nn.Linear]:
@@ -46,16 +48,22 @@ class Staging:
             for slot in slots:
                 slot.record_stream(self._stream)  # freed, it is used again only after the last copy into it
 
-    def copy(self, source: Tensor) -> Arrival:
-        """Copy bytes into the next slot; what it held must have been handed to the device's work before."""
-        target = next(self._slots)[: len(source)]
+    def copy(self, source: Sequence[Tensor]) -> Arrival:
+        """Copy pieces of bytes into the next slot, one behind the other; what it held must have been handed to the
+        device's work before.
+        """
+        sizes = [len(piece) for piece in source]
+        target = next(self._slots)[: sum(sizes)]
+        pieces = list(zip(target.split(sizes), source, strict=True))
         if self._stream is None:
-            target.copy_(source)
+            for place, piece in pieces:
+                place.copy_(piece)
             return lambda: target
         stream, computing = self._stream, torch.cuda.current_stream(self.device)
         stream.wait_stream(computing)  # the slot's last weight may still be in use
         with torch.cuda.stream(stream):
-            target.copy_(source, non_blocking=True)
+            for place, piece in pieces:
+                place.copy_(piece, non_blocking=True)
         copied = stream.record_event()
 
         def arrived() -> Tensor:
@@ -66,14 +74,14 @@ class Staging:
 
 
 class HostWeight:
-    """A layer's weight in main memory."""
+    """A layer's weight in main memory, its bytes in one piece or more."""
 
-    def __init__(self, weight: Tensor, flat: Tensor, staging: Staging) -> None:
-        self.shape, self.dtype, self._flat, self._staging = weight.shape, weight.dtype, flat, staging
+    def __init__(self, weight: Tensor, pieces: Sequence[Tensor], staging: Staging) -> None:
+        self.shape, self.dtype, self._pieces, self._staging = weight.shape, weight.dtype, pieces, staging
 
     def fetch(self) -> Arrival:
         """See `Source.fetch`."""
-        arrival = self._staging.copy(self._flat)
+        arrival = self._staging.copy(self._pieces)
         return lambda: arrival().view(self.dtype).view(self.shape)
 
 
@@ -81,11 +89,21 @@ def stream_weights(blocks: Sequence[nn.Module], device: torch.device) -> None:
     """Keep the linear weights of `blocks`, which are in main memory, there, and copy each to `device` for its layer."""
     every = streamed_layers(blocks)
     staging, prefetcher = Staging(staging_bytes(every), device), Prefetcher(SLOTS - 1)
-    pinned = device.type == "cuda" and _can_pin(sum(layer.weight.nbytes for layer in every))
-    for block in blocks:
-        layers = streamed_layers([block])
-        for layer, flat in zip(layers, _flat([layer.weight for layer in layers], pinned), strict=True):
-            fetch_weight(layer, HostWeight(layer.weight, flat, staging), prefetcher)
+    sizes = [layer.weight.nbytes for layer in every]
+    pinned = device.type == "cuda" and _can_pin(sum(sizes))
+    rooms = cut(pinned_memory(sum(sizes)), sizes) if pinned else repeat(())
+    for layer, room in zip(every, rooms, strict=False):
+        fetch_weight(layer, HostWeight(layer.weight, _bytes_of(layer.weight, room), staging), prefetcher)
+
+
+def _bytes_of(weight: Tensor, room: Sequence[Tensor]) -> Sequence[Tensor]:
+    """A weight's bytes: copied to where there is room for them, else where they lie (mapped from a file, maybe)."""
+    flat = weight.detach().contiguous().view(-1).view(torch.uint8)
+    if not room:
+        return [flat]
+    for piece, part in zip(room, flat.split([len(piece) for piece in room]), strict=True):
+        piece.copy_(part)
+    return room
 
 
 def _can_pin(size: int) -> bool:
@@ -98,13 +116,26 @@ def _can_pin(size: int) -> bool:
     return size <= free
 
 
-def _flat(weights: Sequence[Tensor], pinned: bool) -> list[Tensor]:
-    """The bytes of weights: where they lie (mapped from a file, maybe), or copied to pinned memory, in one piece."""
-    flat = [weight.detach().contiguous().view(-1).view(torch.uint8) for weight in weights]
-    if not pinned:
-        return flat
-    sizes = [len(part) for part in flat]
-    together = torch.empty(sum(sizes), dtype=torch.uint8, pin_memory=True).split(sizes)
-    for target, part in zip(together, flat, strict=True):
-        target.copy_(part)
-    return list(together)
+def pinned_memory(size: int) -> Iterator[Tensor]:
+    """At least so many bytes of pinned memory, at most `LEAST_PINNED` more, piece by piece.
+
+    PyTorch rounds each up to a power of two, and each is one.
+    """
+    left, piece = -(-size // LEAST_PINNED) * LEAST_PINNED, MOST_PINNED
+    while left:
+        while piece > left:
+            piece //= 2
+        yield torch.empty(piece, dtype=torch.uint8, pin_memory=True)
+        left -= piece
+
+
+def cut(memory: Iterator[Tensor], sizes: Iterable[int]) -> Iterator[list[Tensor]]:
+    """Room for each of so many bytes, one behind the other in the pieces of `memory`: in one of them, or in several."""
+    rest = torch.empty(0, dtype=torch.uint8)
+    for size in sizes:
+        room: list[Tensor] = []
+        while size:
+            rest = rest if len(rest) else next(memory)
+            taken, rest = rest[:size], rest[size:]
+            room, size = [*room, taken], size - len(taken)
+        yield room
