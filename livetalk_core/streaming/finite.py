@@ -19,11 +19,12 @@ CAUSES = {
     "latents": "an inexact attention kernel, FP8, float16, a LoRA or a damaged file of weights; try PyTorch's own "
     "attention (--attention sdpa), bfloat16, and no LoRA",
     "frames": "the VAE in float16, or a damaged file of its weights; try bfloat16",
+    "matched colours": "the portrait or the frames are of one colour; try without matching (--color-correction 0)",
     "images": "the upscaler, or another node behind the chunk, in float16 or of damaged weights; leave it out",
     "motion latents it hands on": "the VAE in float16, or a damaged file of its weights; try bfloat16",
 }
 """What a chunk passes through, in order, and why it may not be finite."""
-SOUND, START, LATENTS, FRAMES, IMAGES, END = CAUSES
+SOUND, START, LATENTS, FRAMES, COLORS, IMAGES, END = CAUSES
 
 AVATAR_CAUSES = {
     "portrait": "the image holds such pixels: choose another, or look at the nodes before it",

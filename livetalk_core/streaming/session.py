@@ -17,7 +17,7 @@ from ..shapes import VideoShape
 from .avatar import Avatar, encode_for, posterior_noise
 from .correction import Corrector, bent
 from .engine import Engine
-from .finite import END, FRAMES, LATENTS, SOUND, START, Watch
+from .finite import COLORS, END, FRAMES, LATENTS, SOUND, START, Watch
 from .joining import Seam
 from .plan import Chunk, ChunkPlan
 from .state import StreamState
@@ -225,7 +225,7 @@ class Session:
         done, tail = 0, torch.empty(0)
         seam = Seam(state.shown, chunk.skip - 1) if self.stream.joined else None
         for group in self.engine.decode(latent):
-            frames = self._match_color(watch.see(FRAMES, group))
+            frames = watch.see(COLORS, self._match_color(watch.see(FRAMES, group)))
             if seam is not None:
                 frames = seam.close(frames, done)
             tail = (frames if not done else torch.cat([tail, frames], dim=1))[:, -self.stream.motion_frames :]

@@ -17,6 +17,7 @@ STAGES = {
     "noise": "latents",
     "denoise": "latents",
     "decode": "frames",
+    "color": "matched colours",
     "encode": "motion latents it hands on",
 }
 
@@ -66,7 +67,17 @@ def spoil(session, stage: str, bad: float):
             return lambda index, shape: spoiled(source(index, shape), bad if index == 1 else 0.0)
 
         return replace(session, noise=noise)
-    return replace(session, engine=Spoiled(session.engine, stage, bad))
+    bad_session = replace(session, engine=Spoiled(session.engine, stage, bad))
+    if stage == "color":
+        match_color, chunks = bad_session._match_color, iter(range(1, 2))
+
+        def discolored(frames):
+            """In the second chunk's first group alone: nothing of it is handed on."""
+            first = bad_session.engine.chunk == 2 and next(chunks, None)
+            return spoiled(match_color(frames), bad) if first else match_color(frames)
+
+        bad_session._match_color = discolored
+    return bad_session
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
