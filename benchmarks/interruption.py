@@ -74,35 +74,37 @@ def measured(cast: Cast, speech: np.ndarray, shown: int) -> dict[str, float]:
     }
 
 
+def cuts_of(cast: Cast, length: int, speech: np.ndarray, number: int) -> dict[str, Any]:
+    """So many cuts, each followed by a chunk of `length` frames."""
+    cuts = [measured(cast, speech, 12 + (37 * index) % 42) for index in range(number)]
+    frames = [cut["shut_after_frames"] for cut in cuts]
+    border = sum(cut["border_change"] for cut in cuts) / sum(cut["inside_change"] for cut in cuts)
+    result = {
+        "chunk_after": length,
+        "cuts": number,
+        "shut_after_ms_median": 1000 * float(np.median(frames)) / FRAMES_PER_SECOND,
+        "shut_after_ms_largest": 1000 * max(frames) / FRAMES_PER_SECOND,
+        "border_to_inside": round(border, 3),
+    }
+    print(json.dumps(result), flush=True)
+    return result
+
+
 def main() -> None:
-    """Cut at many places, for every length."""
+    """Cut at many places, for every length, without retrospection and with it (live's default)."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cuts", type=int, default=12)
-    parser.add_argument("--correction", type=float, help="strength of retrospective correction (default: off)")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     source = open_audio("demo/speech.wav")
     speech = source.read(0, 4 * SAMPLE_RATE, SAMPLE_RATE, mono=True)[0]
-    results: list[dict[str, Any]] = []
-    for length in LENGTHS:
-        correction = CorrectionConfig(strength=options.correction) if options.correction else None
-        cast = nano_cast(None, length, correction)
-        places = [12 + (37 * number) % 42 for number in range(options.cuts)]
-        cuts = [measured(cast, speech, place) for place in places]
-        frames = [cut["shut_after_frames"] for cut in cuts]
-        border = sum(cut["border_change"] for cut in cuts) / sum(cut["inside_change"] for cut in cuts)
-        results.append(
-            {
-                "chunk_after": length,
-                "cuts": len(cuts),
-                "shut_after_ms_median": 1000 * float(np.median(frames)) / FRAMES_PER_SECOND,
-                "shut_after_ms_largest": 1000 * max(frames) / FRAMES_PER_SECOND,
-                "border_to_inside": round(border, 3),
-            }
-        )
-        print(json.dumps(results[-1]), flush=True)
+    streams: list[dict[str, Any]] = []
+    for correction in (None, CorrectionConfig()):
+        strength = correction.strength if correction else 0
+        cuts = [cuts_of(nano_cast(None, length, correction), length, speech, options.cuts) for length in LENGTHS]
+        streams.append({"correction": strength, "lengths": cuts})
     if options.json:
-        text = json.dumps({"commit": commit(), "correction": options.correction, "lengths": results}, indent=1)
+        text = json.dumps({"commit": commit(), "engine": "nano, 128x128", "streams": streams}, indent=1)
         options.json.write_text(text + "\n", encoding="utf-8")
 
 

@@ -13,6 +13,7 @@ from ..errors import InputError
 from ..streaming.avatar import Avatar
 from ..streaming.engine import Engine
 from ..streaming.features import Encoder, LiveFeatures
+from ..streaming.joining import FRAMES, FRAMES_INTO_SILENCE
 from ..streaming.plan import Chunk, ChunkPlan
 from ..streaming.render import Upscaler
 from ..streaming.session import Frames, Session
@@ -103,11 +104,12 @@ class Performer:
         session = self._sessions[order.frames]
         assert isinstance(session.plan, LivePlan)
         session.plan.begin = order.begin
+        led = FRAMES if order.speaks or order.begin == self._end else FRAMES_INTO_SILENCE
         state = self._state_at(session, order.begin, last)
         self._end, self._state = -1, replace(state, next_chunk=state.next_chunk + 1)
         self._heard.go_on(order.begin, sound)
         ending = _Ending()
-        with closing(ending.of(session.decode(state, session.sample(state)))) as groups:
+        with closing(ending.of(session.decode(state, session.sample(state), led=led))) as groups:
             yield from groups
         self._end, self._state = order.begin + order.frames, ending.state
 

@@ -17,6 +17,8 @@ from ..models.displacement import displacement, moved
 
 FRAMES = 4
 """Over which what a chunk's beginning is off by goes away. Longer, and the mouth is late where it opens fast."""
+FRAMES_INTO_SILENCE = 8
+"""As FRAMES, where a live stream that was cut goes on in silence: no mouth to be late, and more to be off by."""
 TEXTURE = 0.1
 """Of a picture's -1..1: finer differences than a smooth part's of up to so much are texture, larger ones edges."""
 SMOOTH = 16
@@ -27,11 +29,13 @@ SMOOTH = 16
 class Seam:
     """Joins one chunk's frames to `shown` [3,1,H,W], the last frame of the chunk before (None in the first chunk).
 
-    The chunk makes that frame anew as its frame `place`; it is replaced by the one shown.
+    The chunk makes that frame anew as its frame `place`; it is replaced by the one shown. What the chunk is off by goes
+    away over `length` frames.
     """
 
     shown: Tensor | None
     place: int
+    length: int = FRAMES
     _bend: Tensor | None = None
     _gap: Tensor | None = None
 
@@ -40,7 +44,7 @@ class Seam:
 
         The group with the chunk's frame `place` + 1 should hold frames after it, which say where it is going.
         """
-        if self.shown is None or first > self.place + FRAMES:
+        if self.shown is None or first > self.place + self.length:
             return frames
         if self.shown.device != frames.device:
             self.shown = self.shown.to(frames, non_blocking=True)  # once a chunk, and not waited for
@@ -50,7 +54,7 @@ class Seam:
         if 0 <= again + 1 < frames.shape[1]:
             self._gap = self._off(shown, frames[:, again + 1 : again + 1 + FRAMES])
         since = torch.arange(first, first + frames.shape[1], device=frames.device) - self.place
-        share = torch.where(since < 1, 0.0, (1 - since / FRAMES).clamp_min(0)).to(frames)
+        share = torch.where(since < 1, 0.0, (1 - since / self.length).clamp_min(0)).to(frames)
         if self._gap is not None:
             led = bent_back(frames, self._bend, share) + share[:, None, None] * self._gap
             frames = torch.where((share > 0)[:, None, None], led.clamp(-1, 1), frames)

@@ -14,11 +14,11 @@ from ..config import StreamConfig
 from ..models.color import ColorStatistics, match_color
 from ..sampling.chunk import NoiseSource, seeded_noise
 from ..shapes import VideoShape
+from . import joining
 from .avatar import Avatar, encode_for, posterior_noise
 from .correction import Corrector, bent
 from .engine import Engine
 from .finite import COLORS, END, FRAMES, LATENTS, SOUND, START, Watch
-from .joining import Seam
 from .plan import Chunk, ChunkPlan
 from .state import StreamState
 
@@ -209,21 +209,24 @@ class Session:
                     coming = pool.submit(self._inputs, state.seed, index + 1)
                 yield ready
 
-    def decode(self, state: StreamState, latent: Tensor, lead: int = 0) -> Generator[Frames, None, StreamState]:
+    def decode(
+        self, state: StreamState, latent: Tensor, lead: int = 0, led: int = joining.FRAMES
+    ) -> Generator[Frames, None, StreamState]:
         """The chunk's own frames, group by group, colour-matched; returns the state after it.
 
-        `lead` asks for so many frames more before them, as far as the chunk repeats them from the chunk before.
+        `lead` asks for so many frames more before them, as far as the chunk repeats them from the chunk before. Where
+        chunks are joined, the first `led` are led from the frame shown before.
         """
         watch = Watch(self.plan.chunk(state.next_chunk))
-        return (yield from self._decode(state, watch.see(LATENTS, latent), watch, lead))
+        return (yield from self._decode(state, watch.see(LATENTS, latent), watch, lead, led))
 
     def _decode(
-        self, state: StreamState, latent: Tensor, watch: Watch, lead: int = 0
+        self, state: StreamState, latent: Tensor, watch: Watch, lead: int = 0, led: int = joining.FRAMES
     ) -> Generator[Frames, None, StreamState]:
         chunk = self.plan.chunk(state.next_chunk)
         begin = max(0, chunk.skip - lead)
         done, tail = 0, torch.empty(0)
-        seam = Seam(state.shown, chunk.skip - 1) if self.stream.joined else None
+        seam = joining.Seam(state.shown, chunk.skip - 1, led) if self.stream.joined else None
         for group in self.engine.decode(latent):
             frames = watch.see(COLORS, self._match_color(watch.see(FRAMES, group)))
             if seam is not None:

@@ -1,5 +1,8 @@
 """Chunks that begin where the stream was cut start from the very frames that were shown."""
 
+import itertools
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -56,6 +59,19 @@ def test_a_cut_goes_on_from_the_frames_shown(small_cast):
     chunk(third, 0, [])
     chunk(third, 4, [])
     assert not torch.equal(chunk(third, 8, []), after)  # the chunk's own end is another place
+
+
+def test_what_was_cut_is_led_into_silence_longer_than_into_speech(small_cast):
+    """The fourth frame after a cut: the chunk's own where speech begins at once, and still led there in silence."""
+    last = [frame + 0.2 for frame in chunk(Performer(small_cast, ignore_step), 0, []).split(1, dim=1)][:3]
+    fourth = {}
+    for joins, speaks in itertools.product((True, False), repeat=2):
+        performer = Performer(replace(small_cast, stream=replace(small_cast.stream, joins=joins)), ignore_step)
+        chunk(performer, 0, [])
+        groups = performer.make(Order(3, 4, speaks), last, SILENCE)
+        fourth[joins, speaks] = torch.cat([group.frames for group in groups], dim=1)[:, 3]
+    assert torch.equal(fourth[True, True], fourth[False, True])
+    assert not torch.allclose(fourth[True, False], fourth[False, False], atol=1e-3)
 
 
 def test_work_that_is_broken_off_leaves_a_stream_that_goes_on(small_cast):

@@ -107,7 +107,7 @@ class Caller:
         encode = self.session.cast.encode_prompt
         if encode is None:
             raise InputError(
-                "prompts cannot change here; start again with another --prompt"
+                "prompts cannot change in this session; end it and begin one with another prompt"
                 if self.session.cast.avatar.text is not None
                 else "this model reads no prompt; it hears the speech alone: say something"
             )
