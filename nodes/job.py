@@ -236,4 +236,6 @@ def outcome(job: Job, state: ChunkState, following: str | None) -> io.NodeOutput
         return io.NodeOutput(host.blocked(), ui=shown)
     path = job.output.path
     video = shown_video(job.output, path, job.coding)
+    if not job.coding.for_editors:
+        host.make_way(video)
     return io.NodeOutput(InputImpl.VideoFromFile(str(path)), ui=video | shown)

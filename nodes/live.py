@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from comfy_api.latest import InputImpl, io, ui
+from comfy_api.latest import InputImpl, io
 
 from ..livetalk_core.config import CorrectionConfig
 from ..livetalk_core.errors import InputError
@@ -16,6 +16,7 @@ from ..livetalk_core.live.server.access import Access
 from ..livetalk_core.live.server.app import LiveServer
 from ..livetalk_core.live.server.house import House
 from ..livetalk_core.live.server.voice import embedded_voice
+from ..livetalk_core.media.coding import USUAL_CODING
 from ..livetalk_core.shapes import FRAMES_PER_SECOND
 from . import fleet, host
 from .guidance import stream_of
@@ -30,6 +31,7 @@ from .handles import (
     check_encoder,
     check_vae,
 )
+from .shown import shown_video
 from .widgets import prefix_input, seed_input, steps_input
 
 PORT = 8190
@@ -117,8 +119,9 @@ class Live(io.ComfyNode):
             cancelled = host.run_until_cancelled(lambda: house.perform(lambda: preview.poll(server.url)))
         if not output.path.exists():
             return io.NodeOutput(host.blocked(None if cancelled else NOBODY_CAME))
-        saved = ui.SavedResult(output.path.name, output.subfolder, io.FolderType.output)
-        return io.NodeOutput(InputImpl.VideoFromFile(str(output.path)), ui=ui.PreviewVideo([saved]))
+        video = shown_video(output, output.path, USUAL_CODING)
+        host.make_way(video)
+        return io.NodeOutput(InputImpl.VideoFromFile(str(output.path)), ui=video)
 
 
 class Preview:

@@ -32,6 +32,16 @@ def comfyui() -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def base(comfyui: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base folder for a ComfyUI with this pack."""
+    from tests.nodes.comfy_server import prepare
+
+    folder = tmp_path_factory.mktemp("comfyui")
+    prepare(comfyui, folder)
+    return folder
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip, with the reason, what this machine cannot run."""
     _skip(items, "comfyui", "COMFYUI_PATH names no ComfyUI checkout", lambda: bool(os.environ.get("COMFYUI_PATH")))

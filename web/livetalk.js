@@ -1,8 +1,10 @@
-// What ComfyUI's own widgets cannot show: what of a portrait a video keeps, and the finished video alone.
+// What ComfyUI's own widgets cannot show: what of a portrait a video keeps, the finished video alone, what a run has said.
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 
 const SIDE = 300; // of the portrait's picture, in pixels of its canvas
+// As browsers are asked for them; what is not named here none of them plays.
+const TYPES = { h265: 'video/mp4; codecs="hvc1.1.6.L120.90"', av1: 'video/mp4; codecs="av01.0.08M.08"' };
 
 app.registerExtension({
     name: "LiveTalk",
@@ -16,6 +18,9 @@ app.registerExtension({
     ],
     setup() {
         api.addEventListener("b_preview_with_metadata", dropVideoForPreview);
+        api.addEventListener("progress_text", keepText);
+        for (const end of ["execution_success", "execution_error", "execution_interrupted"]) api.addEventListener(end, () => setTimeout(sayAgain));
+        api.addEventListener("executed", offerUnplayable);
     },
     beforeRegisterNodeDef(nodeType, nodeData) {
         if (!nodeData.name.startsWith("LiveTalk")) return;
@@ -24,24 +29,73 @@ app.registerExtension({
     },
 });
 
-// The finished video takes the place of the preview: the canvas would keep the preview's last picture above it, and the
-// node would not grow to hold the video, which comes a while later.
+// The finished video takes the place of the preview: the canvas would keep the preview's last picture above it, then its
+// empty room, and the node would not grow to hold the video, which comes a while later.
 function showVideoAlone(nodeType) {
     const show = nodeType.prototype.onExecuted;
     nodeType.prototype.onExecuted = function (output) {
-        this.imgs = undefined;
+        dropPicture(this);
         this.livetalkVideo = Boolean(output?.animated?.[0]);
         for (const later of [500, 1500, 4000]) setTimeout(() => grow(this), later);
         return show?.call(this, output);
     };
 }
 
-// Nodes 2.0 would take a run's preview for the video of the run before, and show an error: that video goes first.
+function dropPicture(node) {
+    node.imgs = undefined;
+    dropWidget(node, "$$canvas-image-preview");
+}
+
+function dropWidget(node, name) {
+    const place = node.widgets?.findIndex((widget) => widget.name === name) ?? -1;
+    if (place < 0) return;
+    node.widgets[place].onRemove?.();
+    node.widgets.splice(place, 1);
+}
+
+// Where the video of the run before still plays, Nodes 2.0 would take a run's preview for it, and show an error, and the
+// canvas would not show the preview: that video goes first.
 function dropVideoForPreview({ detail }) {
     const id = String(detail.displayNodeId ?? detail.nodeId);
     const node = nodeOf(id);
-    if (!LiteGraph.vueNodesMode || !node?.livetalkVideo) return;
+    if (!node?.livetalkVideo) return;
     api.dispatchCustomEvent("executed", { node: id, display_node: id, output: {}, prompt_id: detail.jobId });
+    node.previewMediaType = node.videoContainer = undefined;
+    dropWidget(node, "video-preview");
+}
+
+// A video that this browser does not play is offered as a file: the page would show an error. Told once more without it,
+// the page drops it before it is drawn.
+function offerUnplayable({ detail }) {
+    const { livetalk_codec, images, animated, ...rest } = detail.output ?? {};
+    const [codec] = livetalk_codec ?? [];
+    if (!codec || document.createElement("video").canPlayType(TYPES[codec] ?? "")) return;
+    queueMicrotask(() => api.dispatchCustomEvent("executed", { ...detail, output: rest }));
+    const [file] = rest.livetalk_video ?? images ?? [];
+    if (!file || file.filename.includes(".partial.")) return; // the node says how to go on
+    const place = new URLSearchParams(Object.entries(file).filter(([, value]) => value));
+    const url = new URL(api.apiURL(`/view?${place}`), location.href);
+    say(String(detail.display_node ?? detail.node), `${codec}, which this browser does not play: ${url}`);
+}
+
+// What our nodes have said, by id. Newer frontends take it away when a run ends: where a stopped video lies, how to go
+// on with it, what of the graph had no effect.
+const said = new Map();
+
+function keepText({ detail }) {
+    const id = String(detail.nodeId);
+    const node = nodeOf(id);
+    if (node?.type?.startsWith("LiveTalk")) said.set(id, { node, text: detail.text });
+}
+
+function sayAgain() {
+    for (const [id, { node, text }] of said)
+        if (nodeOf(id) === node) say(id, text);
+        else said.delete(id);
+}
+
+function say(nodeId, text) {
+    api.dispatchCustomEvent("progress_text", { nodeId, text });
 }
 
 // The node of an id like "7", or "12:7" within subgraphs.
@@ -83,7 +137,7 @@ class CropView {
         const options = { serialize: false, hideOnZoom: false, getMinHeight: () => (this.portrait ? 160 : 0), getMaxHeight: () => (this.portrait ? 400 : 0) };
         const widget = node.addDOMWidget("livetalk_crop_view", "livetalk_crop", this.canvas, options);
         widget.serialize = false;
-        for (const [kind, take] of [["pointerdown", this.press], ["pointermove", this.drag], ["pointerup", this.lift]])
+        for (const [kind, take] of [["pointerdown", this.press], ["pointermove", this.drag], ["pointerup", this.lift], ["lostpointercapture", this.lift]])
             this.canvas.addEventListener(kind, (event) => take.call(this, event));
         this.watch = setInterval(() => this.look(), 400);
         const removed = node.onRemoved;
@@ -186,6 +240,7 @@ class CropView {
         event.preventDefault();
         this.canvas.setPointerCapture(event.pointerId);
         this.start = this.place(event);
+        app.canvas.emitBeforeChange(); // drawn, it is one step to undo
     }
 
     drag(event) {
@@ -201,8 +256,10 @@ class CropView {
     }
 
     lift(event) {
-        if (this.start) event.stopPropagation();
+        if (!this.start) return;
+        event.stopPropagation();
         this.start = undefined;
+        app.canvas.emitAfterChange();
     }
 }
 

@@ -19,7 +19,7 @@ from .models import (
 )
 from .patches import check_loras, plain_patches
 from .queue import blocked, check_cancelled, queue_again, run_until_cancelled
-from .screen import Progress, play_once, say
+from .screen import Progress, make_way, play_once, say
 from .upscale import Upscaler
 from .vae import normalised_latent, raw_latent, stock_vae, vae_config, vae_weights
 
@@ -35,6 +35,7 @@ __all__ = [
     "check_loras",
     "claim",
     "image_tokens",
+    "make_way",
     "model_files",
     "model_identity",
     "model_path",

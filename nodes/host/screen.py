@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from threading import Event, Thread
 from typing import Any
+from weakref import WeakValueDictionary
 
 import comfy.model_management as memory
 import comfy.utils
@@ -83,18 +84,11 @@ class Progress:
             self._playback.stop()
 
     def make_way(self, output: Mapping[str, Any]) -> None:
-        """Have the browser drop the preview, for the finished video of the node's `output` to be shown in its place.
-
-        A busy browser, or one whose page is hidden, may still show the video too early, and fail: it is told once
-        more after the prompt, unless another one waits, which shows its own.
-        """
-        running, client = get_executing_context(), PromptServer.instance.client_id
-        if self._playback is None or running is None:
+        """Have the browser drop the preview, for the finished video of the node's `output` to be shown in its place."""
+        if self._playback is None:
             return
         self.close()
-        _drop_preview(running.node_id, client)
-        _show_later(running, output, PATIENT)
-        time.sleep(SECONDS_TO_DROP)
+        make_way(output)
 
     def leave(self, output: Mapping[str, Any]) -> None:
         """Have the browser show the unfinished video of the node's `output` once the prompt has been stopped.
@@ -131,9 +125,40 @@ class Playback:
         self._thread.join()
 
 
+_PLAYED: WeakValueDictionary[str, Playback] = WeakValueDictionary()
+"""By node: what plays on beyond its prompt, until it is over."""
+
+
 def play_once(frames: Tensor) -> None:
     """Play frames, [n,H,W,3] uint8, on the running node, on beyond its end; the last one stays."""
-    _play(frames, forever=False)
+    running = get_executing_context()
+    if running is None:
+        return
+    _stop_playing(running.node_id)
+    playback = _play(frames, forever=False)
+    if playback is not None:
+        _PLAYED[running.node_id] = playback
+
+
+def _stop_playing(node: str) -> None:
+    playback = _PLAYED.pop(node, None)
+    if playback is not None:
+        playback.stop()
+
+
+def make_way(output: Mapping[str, Any]) -> None:
+    """Have the browser drop the running node's preview, for the finished video of its `output` to be shown instead.
+
+    A busy browser, or one whose page is hidden, may still show the video too early, and fail: it is told once more
+    after the prompt, unless another one waits, which shows its own.
+    """
+    running, client = get_executing_context(), PromptServer.instance.client_id
+    if running is None or client is None:
+        return
+    _stop_playing(running.node_id)
+    _drop_preview(running.node_id, client)
+    _show_later(running, output, PATIENT)
+    time.sleep(SECONDS_TO_DROP)
 
 
 def _play(frames: Tensor, forever: bool) -> Playback | None:

@@ -5,20 +5,27 @@ from pathlib import Path
 
 import pytest
 
+from tests.browser.examples import FRONTENDS
+
 ROOT = Path(__file__).resolve().parents[2]
 SCREENSHOTS = ROOT / "tests" / "browser" / "out"
 
 
-@pytest.fixture(scope="module", params=["1.49.6", "newest"])
-def frontend(request):
-    """The name of a frontend version that is installed: the one that ComfyUI 0.33 pins, and the newest."""
+def need_frontend(name):
+    """Skip, with the reason, where that frontend or a browser is not installed."""
     pytest.importorskip("playwright", reason="playwright is not installed: make install")
     from tests.browser.frontend import chromium, static_files
 
     if chromium() is None:
         pytest.skip("no Chromium: install it (Debian: apt install chromium), or name it in CHROMIUM")
-    if static_files(request.param) is None:
-        pytest.skip(f"frontend {request.param} is not installed: make install")
+    if static_files(name) is None:
+        pytest.skip(f"frontend {name} is not installed: make install")
+
+
+@pytest.fixture(scope="module", params=FRONTENDS)
+def frontend(request):
+    """The name of a frontend version that is installed."""
+    need_frontend(request.param)
     return request.param
 
 

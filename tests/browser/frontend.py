@@ -1,5 +1,6 @@
 """ComfyUI's frontend in Chromium: load a workflow, see what is wrong with it, save it, look at it."""
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -11,11 +12,11 @@ from typing import Any
 
 from playwright.sync_api import Page, sync_playwright
 
+from tests.browser.examples import KINDS
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "comfyui_frontend_package"
 OBJECT_INFO = Path(__file__).with_name("object_info.json")
-PINNED = "1.49.6"
-"""The version that ComfyUI 0.33 pins; the newest is the one that is installed."""
 OTHERS = ROOT / ".venv" / "frontends"
 GRAPH = {"x": 50.0, "y": 75.0, "width": 1750.0, "height": 975.0}
 """The part of the page that shows the graph, without the bars around it."""
@@ -33,6 +34,7 @@ SETTINGS = {
     "Comfy.Minimap.Visible": False,
 }
 NEW_NODES = SETTINGS | {"Comfy.VueNodes.Enabled": True}
+SETTINGS_OF = dict(zip(KINDS, (SETTINGS, NEW_NODES), strict=True))
 
 # Everything that a user would see as broken, and the prompt that the frontend makes.
 REPORT = """async (workflow) => {
@@ -63,6 +65,13 @@ FIT = """() => {
     ds.offset = [margin / ds.scale - left, margin / ds.scale - top];
     app.canvas.setDirty(true, true);
 }"""
+
+
+def use(base: Path, settings: dict[str, Any]) -> None:
+    """Make them the settings of the user of a ComfyUI's base folder, for pages that are opened from now on."""
+    folder = base / "user" / "default"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "comfy.settings.json").write_text(json.dumps(settings), encoding="utf-8")
 
 
 def static_files(frontend: str) -> Path | None:

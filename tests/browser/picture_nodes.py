@@ -6,7 +6,8 @@ import json
 from PIL import Image
 from playwright.sync_api import Page
 
-from tests.browser.frontend import OBJECT_INFO, PINNED, ROOT, SETTINGS, opened, static_files
+from tests.browser.examples import PINNED
+from tests.browser.frontend import OBJECT_INFO, ROOT, SETTINGS, opened, static_files
 from tests.browser.stub import running
 
 PAGES = ROOT / "web" / "docs"

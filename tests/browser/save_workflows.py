@@ -14,7 +14,8 @@ from PIL import Image
 from playwright.sync_api import Page
 
 from livetalk_core import __version__
-from tests.browser.frontend import PINNED, ROOT, SETTINGS, opened, picture, static_files
+from tests.browser.examples import PINNED
+from tests.browser.frontend import ROOT, SETTINGS, opened, picture, static_files
 from tests.browser.graphs import WORKFLOWS, Node, quick_start
 from tests.browser.stub import place_examples, running
 

@@ -13,12 +13,15 @@ from typing import Any
 from aiohttp import WSMsgType, web
 from PIL import Image
 
-DEMO = Path(__file__).resolve().parents[2] / "demo"
+ROOT = Path(__file__).resolve().parents[2]
+DEMO, WEB = ROOT / "demo", ROOT / "web"
+EXTENSION = "/extensions/livetalk/"
+"""Where ComfyUI serves the pack's `web/`."""
 # What the frontend asks for when it starts, and what a server with nothing in it answers.
 ANSWERS: dict[str, Any] = {
     "users": {"storage": "server", "migrated": True},
     "settings": {},
-    "extensions": [],
+    "extensions": [f"{EXTENSION}livetalk.js"],
     "features": {},
     "i18n": {},
     "workflow_templates": {},
@@ -58,9 +61,16 @@ class Stub:
         self.push({"type": "executing", "data": {"node": str(node), "display_node": str(node), "prompt_id": "p"}})
         self.push(struct.pack(">II", 4, len(about)) + about + frame.getvalue())
 
-    def push_video(self, node: int | str, name: str) -> None:
-        """A node has made a video in the output folder."""
-        shown = {"images": [{"filename": name, "subfolder": "", "type": "output"}], "animated": [True]}
+    def push_text(self, node: int | str, text: str) -> None:
+        """A node says something."""
+        name = str(node).encode()
+        self.push(struct.pack(">II", 3, len(name)) + name + text.encode())
+
+    def push_video(self, node: int | str, name: str, codec: str = "") -> None:
+        """A node has made a video in the output folder, in a `codec` that not every browser plays."""
+        shown: dict[str, Any] = {"images": [{"filename": name, "subfolder": "", "type": "output"}], "animated": [True]}
+        if codec:
+            shown["livetalk_codec"] = [codec]
         about = {"node": str(node), "display_node": str(node), "prompt_id": "p"}
         self.push({"type": "executed", "data": about | {"output": shown}})
         self.push({"type": "execution_success", "data": {"prompt_id": "p", "timestamp": 1}})
@@ -92,8 +102,11 @@ class Stub:
         return web.json_response({}) if found and request.method != "GET" else web.Response(status=404)
 
     async def _file(self, request: web.Request) -> web.StreamResponse:
-        path = (self.static / (request.path.lstrip("/") or "index.html")).resolve()
-        inside = path.is_relative_to(self.static.resolve()) and path.is_file()
+        folder, name = self.static, request.path.lstrip("/") or "index.html"
+        if request.path.startswith(EXTENSION):
+            folder, name = WEB, request.path.removeprefix(EXTENSION)
+        path = (folder / name).resolve()
+        inside = path.is_relative_to(folder.resolve()) and path.is_file()
         return web.FileResponse(path) if inside else web.Response(status=404)
 
     def serve(self, started: Event) -> None:

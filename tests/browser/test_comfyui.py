@@ -3,12 +3,10 @@
 Needs Chromium and, in COMFYUI_PATH, a ComfyUI.
 """
 
-import json
-
 import pytest
 
 from tests.browser.conftest import SCREENSHOTS
-from tests.nodes.comfy_server import ComfyServer, prepare
+from tests.nodes.comfy_server import ComfyServer
 from tests.nodes.workflow import load, named
 
 pytestmark = [pytest.mark.comfyui, pytest.mark.slow]
@@ -35,8 +33,16 @@ CROP_VIEW = "() => document.querySelector('canvas.livetalk-crop')?.width > 100"
 SMALL = {"width": 700, "height": 500}
 """Drawn without a graphics card, a large page would fall behind the preview."""
 PREVIEW = "() => Object.values(app.nodePreviewImages).flat().length > 0"
-LEFT_OVER = "() => app.graph.nodes.some(n => n.widgets?.some(w => w.name === '$$comfy_animation_preview'))"
-"""On the canvas: the preview's last picture, small, above the video."""
+SAID = """() => {
+    const said = app.graph.nodes.find(n => n.type === 'LiveTalkRender').widgets;
+    return said.find(w => w.name === '$$node-text-preview')?.value ?? '';
+}"""
+"""What the render node says; frontend 1.58 takes it away when a run ends."""
+LEFT_OVER = """() => {
+    const left = ['$$comfy_animation_preview', '$$canvas-image-preview'];
+    return app.graph.nodes.find(n => n.type === 'LiveTalkRender').widgets.some(w => left.includes(w.name));
+}"""
+"""On the canvas: the preview's last picture, small, above the video, or its empty room."""
 FAILED_VIDEO = "() => /failed to load|Error loading/.test(document.body.innerText)"
 VIDEO = """() => {
     app.canvas.setDirty(true, true);
@@ -44,21 +50,12 @@ VIDEO = """() => {
 }"""
 
 
-@pytest.fixture(scope="module")
-def base(comfyui, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("comfyui")
-    prepare(comfyui, folder)
-    (folder / "user" / "default").mkdir(parents=True)
-    return folder
-
-
 @pytest.fixture
 def server(comfyui, base, frontend, new_nodes):
     """A server with that frontend, and the user's choice of nodes."""
-    from tests.browser.frontend import NEW_NODES, SETTINGS, static_files
+    from tests.browser.frontend import NEW_NODES, SETTINGS, static_files, use
 
-    settings = NEW_NODES if new_nodes else SETTINGS
-    (base / "user" / "default" / "comfy.settings.json").write_text(json.dumps(settings), encoding="utf-8")
+    use(base, NEW_NODES if new_nodes else SETTINGS)
     running = ComfyServer(comfyui, base, "--front-end-root", str(static_files(frontend)))
     yield running
     running.close()
@@ -82,6 +79,7 @@ def test_preview_then_the_finished_video_on_the_node(server, frontend, new_nodes
         finally:
             picture(page, SCREENSHOTS / frontend / f"rendered_{'nodes2' if new_nodes else 'canvas'}.png")
         assert not page.evaluate(PREVIEW)
+        assert page.evaluate(SAID).startswith("153 of 153 frames")
         assert not page.evaluate(FAILED_VIDEO)
         assert not page.evaluate(LEFT_OVER)
 
@@ -125,3 +123,4 @@ def test_a_cancelled_run_plays_what_is_done(server, frontend, new_nodes):
         finally:
             picture(page, SCREENSHOTS / frontend / f"cancelled_{'nodes2' if new_nodes else 'canvas'}.png")
         assert not page.evaluate(FAILED_VIDEO)
+        assert "turn on 'resume'" in page.evaluate(SAID)

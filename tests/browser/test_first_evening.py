@@ -1,49 +1,52 @@
-"""A newcomer's evening in a real ComfyUI, at both frontends, with both kinds of nodes (see `first_evening`)."""
+"""A newcomer's evening in a real ComfyUI (see `first_evening`).
+
+Each example at one of both frontends and both kinds of nodes, in turn; `first_evening --everywhere` has each at all.
+"""
 
 import pytest
 
+from tests.browser.conftest import need_frontend
+from tests.browser.examples import FRONTENDS, RUN_TWICE, in_turn, needed
 from tests.nodes.comfy_server import prepare
+from tests.nodes.workflow import WORKFLOWS
 
 pytestmark = [pytest.mark.comfyui, pytest.mark.slow]
 
-KINDS = ("canvas", "nodes2")
-RUN_TWICE = (
-    "quick_start", "14b_24gb", "14b_several_gpus", "flashhead_pro", "flashhead_lite", "any_length_upscaled",
-    "two_speakers", "infinitetalk", "job",
-)  # fmt: skip
+
+def evenings_on(comfyui, base):
+    for frontend in FRONTENDS:
+        need_frontend(frontend)
+    from tests.browser.first_evening import Evenings
+
+    made = Evenings(comfyui, base)
+    yield made
+    made.close()
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def kind(request):
-    return request.param
+@pytest.fixture(scope="class")
+def evenings(comfyui, base):
+    yield from evenings_on(comfyui, base)
 
 
-@pytest.fixture(scope="module")
-def base(comfyui, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("comfyui")
-    prepare(comfyui, folder)
-    return folder
+@pytest.fixture(scope="class")
+def bare_evenings(comfyui, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bare")
+    prepare(comfyui, folder, models=False)
+    yield from evenings_on(comfyui, folder)
 
 
-@pytest.fixture(scope="module")
-def evening(comfyui, base, frontend, kind):
-    from tests.browser import first_evening
-
-    with first_evening.evening(comfyui, base, frontend, kind) as page:
-        yield page
+class TestWithItsFiles:
+    @pytest.mark.parametrize(("place", "name"), in_turn(RUN_TWICE))
+    def test_run_twice_an_example_shows_nothing_red_and_the_video_once(self, evenings, place, name):
+        assert not evenings.at(place).run(name)
 
 
-@pytest.mark.parametrize("name", RUN_TWICE)
-def test_a_template_run_twice_shows_nothing_red_and_the_video_once(evening, name):
-    from tests.browser.first_evening import faults
-
-    evening.open_template(f"livetalk_{name}")
-    assert not faults(evening.run_twice(f"livetalk_{name}"))
+class TestWithoutItsFiles:
+    @pytest.mark.parametrize(("place", "name"), in_turn(filter(needed, RUN_TWICE)))
+    def test_an_example_says_where_all_of_them_can_be_had(self, bare_evenings, place, name):
+        assert not bare_evenings.at(place).look(name)
 
 
-def test_all_templates_are_opened():
-    from tests.browser.first_evening import RUN_TWICE as NAMES
-    from tests.nodes.workflow import WORKFLOWS
-
+def test_all_examples_are_opened():
     others = {"livetalk_live", "livetalk_loop_interpolation"}
-    assert {f"livetalk_{name}" for name in RUN_TWICE} == set(NAMES) == {path.stem for path in WORKFLOWS} - others
+    assert set(RUN_TWICE) == {path.stem for path in WORKFLOWS} - others

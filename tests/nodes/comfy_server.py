@@ -124,12 +124,14 @@ def listen(events: Iterator[Any], prompt_id: str, on_event: Callable[[Outcome], 
     raise AssertionError("ComfyUI hung up before the prompt ended")
 
 
-def prepare(comfyui: Path, base: Path) -> None:
-    """Fill a server's folder: this pack, which brings a portrait and a speech, the stand-ins, small models."""
+def prepare(comfyui: Path, base: Path, models: bool = True) -> None:
+    """Fill a server's folder: this pack, which brings a portrait and a speech; with small `models`, their stand-ins."""
     (base / "custom_nodes").mkdir(parents=True)
     (base / "custom_nodes" / "livetalk").symlink_to(ROOT)
-    (base / "custom_nodes" / "stand_ins.py").symlink_to(ROOT / "tests" / "nodes" / "stand_ins.py")
     (base / "input").mkdir()
+    if not models:
+        return
+    (base / "custom_nodes" / "stand_ins.py").symlink_to(ROOT / "tests" / "nodes" / "stand_ins.py")
     command = [PYTHON, str(ROOT / "tests" / "nodes" / "small_files.py"), str(comfyui), str(base / "models")]
     subprocess.run(command, check=True, capture_output=True, cwd=base, timeout=START_SECONDS)
 

@@ -37,14 +37,6 @@ def nodes(pack):
     return {schema.node_id: (cls, schema) for cls in asyncio.run(collect()) for schema in [cls.define_schema()]}
 
 
-@pytest.fixture(scope="module")
-def base(comfyui, tmp_path_factory):
-    """A base folder for a ComfyUI with this pack."""
-    folder = tmp_path_factory.mktemp("comfyui")
-    prepare(comfyui, folder)
-    return folder
-
-
 @pytest.fixture(scope="session")
 def server(comfyui, tmp_path_factory):
     """A running ComfyUI with this pack."""

@@ -28,7 +28,8 @@ class FakeHost(types.ModuleType):
         """Forget what happened; files go to `output` from now on."""
         self.output, self.models = output, {}
         self.said, self.shown, self.steps, self.cancel_after = [], [], 0, None
-        self.queued, self.cancelled, self.unused = [], False, []
+        self.queued, self.cancelled, self.unused, self.left = [], False, [], None
+        self.made_way = []
 
     def HostEngine(self, model=None, vae=None, on_estimate=None, guidance=None, negative=None, bridge=False):
         ways = {"guidance": guidance, "negative": negative, "bridge": bridge}
@@ -97,6 +98,9 @@ class FakeHost(types.ModuleType):
 
     def say(self, text, log=True):
         self.said.append(text)
+
+    def make_way(self, output):
+        self.made_way.append(output)
 
     def blocked(self, message=None):
         return Blocked(message)

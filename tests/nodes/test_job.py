@@ -77,6 +77,8 @@ def test_says_where_it_stands_and_what_comes_next(nodes, parts, host):  # noqa: 
     named = [[file.filename for file in output.ui.get("images", [])] for output in outputs]
     assert named == [[], [], ["job_00001_.mp4"]], "an unfinished file would stay listed when it is gone"
     assert [len(frames) for frames in host.shown] == [33, 28], "each unfinished chunk is played"
+    (video,) = host.made_way
+    assert video["images"] == outputs[-1].ui["images"], "the last of them gives place to the video, once"
     assert all(isinstance(output.args[0], Blocked) and output.args[0].message is None for output in outputs[:-1])
 
 

@@ -353,7 +353,7 @@ class TestRender:
         assert shown.filename == "talk_00001_.partial.mp4"
 
     def test_a_render_that_fails_before_its_first_chunk_shows_nothing(self, nodes, parts, host):
-        host.left, host.cancel_after = None, 1
+        host.cancel_after = 1
         with pytest.raises(Interrupted):
             render(nodes, parts)
         assert host.left is None
@@ -361,11 +361,14 @@ class TestRender:
     def test_codec_quality_and_place_are_chosen(self, nodes, parts, host, tmp_path):
         usual = Path(render(nodes, parts).args[0].file)
         small = Path(render(nodes, parts, crf=40).args[0].file)
-        other = Path(render(nodes, parts, codec="av1", crf=40, save_output=False).args[0].file)
+        made = render(nodes, parts, codec="av1", crf=40, save_output=False)
+        other = Path(made.args[0].file)
         assert small.stat().st_size < 0.7 * usual.stat().st_size
         assert other.is_relative_to(tmp_path / "temp") and not usual.is_relative_to(tmp_path / "temp")
         with av.open(str(other)) as video:
             assert video.streams.video[0].codec_context.codec_tag == "av01"
+        assert made.ui["livetalk_codec"] == ["av1"] and made.ui["images"]
+        assert "livetalk_codec" not in render(nodes, parts).ui
         assert len(frames_of(other)) == 70
 
     def test_a_film_for_editors_is_named_and_not_played(self, nodes, parts, host):
