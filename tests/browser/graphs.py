@@ -42,6 +42,9 @@ FILES = {
 }
 """File -> where it can be downloaded from, and ComfyUI's folder for it."""
 
+BELOW_AVATAR, BELOW_SPEECH = 740, 950
+"""How far down it goes on below these nodes, which grow once they have run and say something."""
+
 Link = tuple[str, int]
 """Name of a node, number of its output."""
 
@@ -106,7 +109,7 @@ def small_avatar(**links: Link) -> Node:
 def encode(audio_encoder: Link = ("model", 2), **links: Link) -> Node:
     """The speech."""
     given = {"audio_encoder": audio_encoder, "audio": ("audio", 0)} | links
-    return Node("speech", "LiveTalkEncodeSpeech", (400, 600), {"mode": "window"}, given, size=(340, 140))
+    return Node("speech", "LiveTalkEncodeSpeech", (400, BELOW_AVATAR), {"mode": "window"}, given, size=(340, 140))
 
 
 def render(x: int = 800, vae: Link = ("model", 1), prefix: str = "video/LiveTalk", **links: Link) -> Node:
@@ -128,7 +131,7 @@ large one. Drag the finished video into ComfyUI to get this graph back.
 
 def quick_start() -> list[Node]:
     """The embedded model on the demo's files."""
-    text = note(QUICK_START, (40, 800), (700, 210))
+    text = note(QUICK_START, (40, BELOW_SPEECH), (700, 210))
     return [*embedded(), *portrait_and_speech(), small_avatar(), encode(), render(), text]
 
 
@@ -155,7 +158,7 @@ def live() -> list[Node]:
         "steps": 0,
     }
     node = Node("live", "LiveTalkLive", (800, 200), widgets, links, size=(400, 480))
-    return [*embedded(), *portrait, small_avatar(), node, note(LIVE, (40, 600), (700, 250))]
+    return [*embedded(), *portrait, small_avatar(), node, note(LIVE, (40, BELOW_AVATAR), (700, 250))]
 
 
 LARGE = f"""## The 14B model on one card of 24 GB
@@ -174,11 +177,11 @@ def large_loaders(transformer: str = TRANSFORMER, patch: str = "none") -> list[N
     """The 14B model's parts."""
     chosen = {"model_name": transformer, "model_patch": patch}
     return [
-        Node("model", "LiveTalkLoadModel", (40, 60), chosen, size=(340, 80)),
-        Node("hearing", "LiveTalkLoadAudioEncoder", (40, 190), {"encoder_name": AUDIO_ENCODER}, size=(340, 80)),
-        Node("vae", "VAELoader", (40, 320), {"vae_name": VAE}, size=(340, 80)),
-        Node("vision", "CLIPVisionLoader", (40, 450), {"clip_name": VISION_ENCODER}, size=(340, 80)),
-        Node("clip", "CLIPLoader", (40, 580), {"clip_name": TEXT_ENCODER, "type": "wan"}, size=(340, 110)),
+        Node("model", "LiveTalkLoadModel", (40, 60), chosen, size=(380, 80)),
+        Node("hearing", "LiveTalkLoadAudioEncoder", (40, 280), {"encoder_name": AUDIO_ENCODER}, size=(380, 80)),
+        Node("vae", "VAELoader", (40, 410), {"vae_name": VAE}, size=(380, 80)),
+        Node("vision", "CLIPVisionLoader", (40, 540), {"clip_name": VISION_ENCODER}, size=(380, 80)),
+        Node("clip", "CLIPLoader", (40, 670), {"clip_name": TEXT_ENCODER, "type": "wan"}, size=(380, 110)),
     ]
 
 
@@ -197,7 +200,7 @@ def large_avatar(x: int = 440) -> list[Node]:
 def large_speech() -> Node:
     """The speech for the 14B model."""
     node = encode(("hearing", 0))
-    node.pos = (820, 630)
+    node.pos = (820, BELOW_AVATAR)
     return node
 
 
@@ -205,14 +208,15 @@ def large() -> list[Node]:
     """The 14B model on one card."""
     made = render(1220, ("vae", 0))
     made.pos = (1220, 60)
-    text = note(LARGE, (40, 820), (1120, 230))
+    text = note(LARGE, (40, BELOW_SPEECH), (1120, 230))
     return [*large_loaders(), *large_avatar(), large_speech(), made, text]
 
 
 SEVERAL_GPUS = f"""## The 14B model on several GPUs (Linux, WSL)
 
 {files(TEXT_ENCODER, VISION_ENCODER, VAE, AUDIO_ENCODER)}
-- **{TRANSFORMER}** in **models/diffusion_models**: see *livetalk_14b_24gb*
+- **{TRANSFORMER}** in **models/diffusion_models**, of \
+[SoulX-FlashTalk-14B](https://huggingface.co/Soul-AILab/SoulX-FlashTalk-14B): see *livetalk_14b_24gb*
 
 *LiveTalk Devices* runs the model on all GPUs of this machine (**auto**), or on those you name (**cuda:0,cuda:1**): \
 the same video, sooner. Turn on **shard_weights** where the weights do not fit into one card. Its help page says more.
@@ -223,12 +227,12 @@ def several_gpus() -> list[Node]:
     """The 14B model on all GPUs of a machine."""
     spread = {"devices": "auto", "shard_weights": False}
     made = render(1220, ("vae", 0), "video/LiveTalk_several_gpus", model=("devices", 0))
-    made.pos = (1220, 240)
+    made.pos = (1220, 290)
     return [
         *large_loaders(), *large_avatar(), large_speech(),
         Node("devices", "LiveTalkDevices", (1220, 60), spread, {"model": ("model", 0)}, (400, 110)),
         made,
-        note(SEVERAL_GPUS, (40, 820), (1120, 230)),
+        note(SEVERAL_GPUS, (40, BELOW_SPEECH), (1120, 230)),
     ]  # fmt: skip
 
 
@@ -253,10 +257,10 @@ def any_length() -> list[Node]:
     return [
         *embedded(), *portrait_and_speech(), small_avatar(), encode(),
         Node("upscaler", "UpscaleModelLoader", (800, 60), {"model_name": UPSCALER}, size=(400, 80)),
-        Node("later", "LiveTalkPrompt", (400, 800), later, size=(340, 180)),
-        Node("correction", "LiveTalkCorrection", (400, 1040), {"color_correction": 1.0}, size=(340, 80)),
+        Node("later", "LiveTalkPrompt", (400, BELOW_SPEECH), later, size=(340, 180)),
+        Node("correction", "LiveTalkCorrection", (400, BELOW_SPEECH + 270), {"color_correction": 1.0}, size=(340, 80)),
         made,
-        note(ANY_LENGTH, (800, 900), (400, 330)),
+        note(ANY_LENGTH, (1260, 200), (400, 330)),
     ]  # fmt: skip
 
 
@@ -298,7 +302,7 @@ def loop() -> list[Node]:
              (300, 110)),
         Node("save", "SaveVideo", (1540, 530), {"filename_prefix": "video/LiveTalk_loop"}, {"video": ("video", 0)},
              (300, 320)),
-        note(LOOP, (40, 800), (700, 280)),
+        note(LOOP, (40, BELOW_SPEECH), (700, 280)),
     ]  # fmt: skip
 
 
@@ -335,7 +339,7 @@ def job() -> list[Node]:
         Node("end", "LiveTalkJobEnd", (1180, 340), {}, {
             "job": ("start", 1), "state": ("decode", 1), "images": ("upscale", 0),
         }, (320, 400)),
-        note(JOB, (40, 800), (700, 260)),
+        note(JOB, (40, BELOW_SPEECH), (700, 260)),
     ]  # fmt: skip
 
 
@@ -365,7 +369,7 @@ def speakers() -> list[Node]:
     made = render(prefix="video/LiveTalk_two_speakers")
     return [
         *embedded(), *portrait_and_speech(), second, *masks, avatar, encode(audio_2=("audio_2", 0)), made,
-        note(SPEAKERS, (800, 900), (400, 260)),
+        note(SPEAKERS, (1260, 200), (400, 260)),
     ]  # fmt: skip
 
 
@@ -391,7 +395,7 @@ def infinitetalk() -> list[Node]:
         Node("lora", "LoraLoaderModelOnly", (1220, 60), lora, {"model": ("model", 0)}, (400, 110)),
         Node("guidance", "LiveTalkGuidance", (1220, 230), strengths, {"model": ("lora", 0)}, (400, 130)),
         made,
-        note(INFINITETALK, (40, 820), (1120, 280)),
+        note(INFINITETALK, (40, BELOW_SPEECH), (1120, 280)),
     ]  # fmt: skip
 
 
@@ -419,25 +423,25 @@ def flashhead(transformer: str, vae: Node, text: str, prefix: str) -> list[Node]
     """A member of the family that reads no prompt."""
     chosen = {"model_name": transformer, "model_patch": "none"}
     avatar = replace(small_avatar(vae=("vae", 0)), widgets={"width": 512, "height": 512, "prompt": ""}, pos=(820, 60))
-    speech = replace(encode(("hearing", 0)), pos=(820, 630))
+    speech = replace(encode(("hearing", 0)), pos=(820, BELOW_AVATAR))
     made = replace(render(1220, ("vae", 0), prefix), pos=(1220, 60))
     image, audio = (replace(node, pos=(440, 60 + 570 * row)) for row, node in enumerate(portrait_and_speech()))
     return [
-        Node("model", "LiveTalkLoadModel", (40, 60), chosen, size=(340, 80)),
-        Node("hearing", "LiveTalkLoadAudioEncoder", (40, 190), {"encoder_name": ENGLISH_ENCODER}, size=(340, 80)),
-        vae, image, audio, avatar, speech, made, note(text, (40, 820), (1120, 300)),
+        Node("model", "LiveTalkLoadModel", (40, 60), chosen, size=(380, 80)),
+        Node("hearing", "LiveTalkLoadAudioEncoder", (40, 280), {"encoder_name": ENGLISH_ENCODER}, size=(380, 80)),
+        vae, image, audio, avatar, speech, made, note(text, (40, BELOW_SPEECH), (1120, 300)),
     ]  # fmt: skip
 
 
 def flashhead_pro() -> list[Node]:
     """FlashHead Pro, with Wan's VAE."""
-    vae = Node("vae", "VAELoader", (40, 320), {"vae_name": VAE}, size=(340, 80))
+    vae = Node("vae", "VAELoader", (40, 410), {"vae_name": VAE}, size=(380, 80))
     return flashhead(PRO, vae, FLASHHEAD_PRO, "video/LiveTalk_flashhead_pro")
 
 
 def flashhead_lite() -> list[Node]:
     """FlashHead Lite, with its own VAE."""
-    vae = Node("vae", "LiveTalkLoadVAE", (40, 320), {"vae_name": LTX_VAE}, size=(340, 80))
+    vae = Node("vae", "LiveTalkLoadVAE", (40, 410), {"vae_name": LTX_VAE}, size=(380, 80))
     return flashhead(LITE, vae, FLASHHEAD_LITE, "video/LiveTalk_flashhead_lite")
 
 

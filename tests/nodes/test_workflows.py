@@ -1,12 +1,14 @@
 """The example workflows, as files: complete, consistent, and in step with the nodes."""
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from livetalk_core import __version__
 from tests.browser.graphs import FILES
 from tests.browser.graphs import WORKFLOWS as GRAPHS
 from tests.nodes.test_schema import WIDGET_KINDS, WIDGETS
-from tests.nodes.workflow import NOTES, WORKFLOWS, load
+from tests.nodes.workflow import NOTES, WORKFLOWS, load, named
 
 ROWS_OF_SEED = 2  # the number, and what to do with it after a run
 
@@ -61,6 +63,35 @@ class TestWorkflow:
             assert node["properties"].get("models", []) == models
             assert all(name in note and FILES[name][0] in note for name in files)
             assert all(model["url"].startswith("https://huggingface.co/") for model in models)
+
+    def test_its_picture_shows_a_face(self, path):
+        """At its left, as large as it goes: the drawn portrait, much lighter than the graph beside it."""
+        with Image.open(path.with_suffix(".jpg")) as picture:
+            pixels = np.asarray(picture.convert("L")).astype(np.float32)
+        assert pixels[:, : pixels.shape[1] // 2].mean() > 120 > 100 > pixels[:, pixels.shape[1] * 3 // 4 :].mean()
+
+    def test_its_note_holds_no_code(self, path):
+        """Which nobody can read in Nodes 2.0."""
+        (note,) = [node["widgets_values"][0] for node in load(path)["nodes"] if node["type"] == "MarkdownNote"]
+        assert "`" not in note
+
+
+def values_of(name, kind):
+    """The widgets' values of a workflow's only node of that type."""
+    (node,) = [node for node in load(named(name))["nodes"] if node["type"] == kind]
+    return node["widgets_values"]
+
+
+def test_infinitetalk_makes_six_evaluations_a_chunk():
+    assert values_of("livetalk_infinitetalk", "LiveTalkGuidance")[:2] == [1, 1]
+    assert values_of("livetalk_infinitetalk", "LoraLoaderModelOnly")[0].startswith("lightx2v_I2V_14B")
+    steps = WIDGETS["LiveTalkRender"].index("steps") + ROWS_OF_SEED - 1
+    assert values_of("livetalk_infinitetalk", "LiveTalkRender")[steps] == 6
+
+
+def test_the_large_model_is_linked_where_its_file_is_asked_for():
+    for name in ("livetalk_14b_24gb", "livetalk_14b_several_gpus"):
+        assert "https://huggingface.co/Soul-AILab/SoulX-FlashTalk-14B" in values_of(name, "MarkdownNote")[0]
 
 
 def test_every_node_is_shown_in_a_workflow():
