@@ -21,6 +21,7 @@ app.registerExtension({
         api.addEventListener("progress_text", keepText);
         for (const end of ["execution_success", "execution_error", "execution_interrupted"]) api.addEventListener(end, () => setTimeout(sayAgain));
         api.addEventListener("executed", offerUnplayable);
+        api.addEventListener("livetalk_shown", showAgain);
     },
     beforeRegisterNodeDef(nodeType, nodeData) {
         if (!nodeData.name.startsWith("LiveTalk")) return;
@@ -92,6 +93,13 @@ function sayAgain() {
     for (const [id, { node, text }] of said)
         if (nodeOf(id) === node) say(id, text);
         else said.delete(id);
+}
+
+// What a node has given, told once more by the server, seconds after its run: not to a node of another graph.
+function showAgain({ detail }) {
+    const id = String(detail.display_node ?? detail.node);
+    const ran = said.get(id)?.node;
+    if (ran && ran === nodeOf(id)) api.dispatchCustomEvent("executed", detail);
 }
 
 function say(nodeId, text) {

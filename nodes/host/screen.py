@@ -234,18 +234,26 @@ def _show_later(running: ExecutionContext, output: Mapping[str, Any], *pauses: f
 
 
 def _show_again(executed: Mapping[str, Any], client: str | None, pauses: Sequence[float]) -> None:
-    """Once the prompt has ended: the preview dropped, what its node gave sent once more; not while others run."""
+    """Once the prompt has ended: the preview dropped, what its node gave told once more; not once another has begun.
+
+    Told in a message of its own, for `web/livetalk.js` to show it only where the page still has that graph.
+    """
     server = PromptServer.instance
     while any(item[PROMPT_ID] == executed["prompt_id"] for item in server.prompt_queue.get_current_queue()[0]):
         time.sleep(SECONDS_TO_DROP)
     time.sleep(SECONDS_TO_DROP)
     for pause in pauses:
-        if server.prompt_queue.get_tasks_remaining():
+        if _another_has_begun(executed["prompt_id"]):
             return
         _drop_preview(executed["node"], client)
         time.sleep(pause)
-        if not server.prompt_queue.get_tasks_remaining():
-            server.send_sync("executed", dict(executed), client)
+        if not _another_has_begun(executed["prompt_id"]):
+            server.send_sync("livetalk_shown", dict(executed), client)
+
+
+def _another_has_begun(prompt_id: str) -> bool:
+    server = PromptServer.instance
+    return server.prompt_queue.get_tasks_remaining() > 0 or server.last_prompt_id != prompt_id
 
 
 def say(text: str, log: bool = True) -> None:

@@ -3,11 +3,13 @@
 Needs Chromium and, in COMFYUI_PATH, a ComfyUI.
 """
 
+import wave
+
 import pytest
 
 from tests.browser.conftest import SCREENSHOTS
 from tests.nodes.comfy_server import ComfyServer
-from tests.nodes.workflow import load, named
+from tests.nodes.workflow import ROOT, load, named
 
 pytestmark = [pytest.mark.comfyui, pytest.mark.slow]
 
@@ -100,6 +102,36 @@ def test_a_run_queued_behind_another_shows_no_error(server, frontend, new_nodes)
         page.evaluate(FIT)
         page.wait_for_function(VIDEO, timeout=60_000)
         assert not page.evaluate(FAILED_VIDEO)
+
+
+@pytest.mark.parametrize("new_nodes", [True], ids=["nodes2"])
+def test_a_run_soon_after_another_keeps_its_own_video(server, base, frontend, new_nodes):
+    """Seconds after a run its video is told once more; by then the node may have made another one."""
+    from tests.browser.frontend import opened, report
+
+    with (
+        wave.open(str(ROOT / "demo" / "speech.wav")) as speech,
+        wave.open(str(base / "input" / "word.wav"), "wb") as word,
+    ):
+        word.setparams(speech.getparams())
+        word.writeframes(speech.readframes(speech.getframerate() // 2))
+    workflow = load(named("livetalk_quick_start"))
+    (audio,) = (node for node in workflow["nodes"] if node["type"] == "LoadAudio")
+    audio["widgets_values"][0] = "word.wav"
+    with opened(f"http://127.0.0.1:{server.port}") as page:
+        page.set_viewport_size(SMALL)
+        report(page, workflow)
+        page.evaluate(COUNT_ENDS)
+        page.evaluate(QUEUE)
+        page.wait_for_function("() => window.ends === 1")
+        page.wait_for_timeout(2500)
+        page.evaluate(ANOTHER_SEED)
+        page.wait_for_function("() => window.ends === 2")
+        page.wait_for_timeout(8000)
+        page.wait_for_function(VIDEO, timeout=60_000)
+        shown = page.evaluate("() => [...document.querySelectorAll('video')].map(video => video.src)")
+        newest = max((base / "output" / "video").glob("LiveTalk_*_.mp4")).name
+        assert [newest in source for source in shown] == [True], shown
 
 
 @pytest.mark.parametrize("new_nodes", [False, True], ids=["canvas", "nodes2"])

@@ -125,3 +125,18 @@ def test_a_crop_that_is_drawn_is_one_step_to_undo(shown):
     shown.wait_for_function(f"() => ({CROP})() === 'center'", timeout=20_000)
     shown.evaluate(f"() => {TRACKER}.redo()")
     shown.wait_for_function(f"() => ({CROP})() === 'box'", timeout=20_000)
+
+
+def test_what_is_told_late_is_shown_in_the_graph_that_ran_alone(shown):
+    opened(shown, named("livetalk_quick_start"))
+    node = shown.evaluate(NODE, "LiveTalkRender")
+    output = {"images": [{"filename": video(shown), "subfolder": "", "type": "output"}], "animated": [True]}
+    late = {"node": str(node), "display_node": str(node), "output": output, "prompt_id": "p"}
+    shown.stub.push_text(node, "153 of 153 frames")
+    shown.stub.push({"type": "livetalk_shown", "data": late})
+    shown.wait_for_function(f"() => ({VIDEOS})() === 1")
+    opened(shown, named("livetalk_two_speakers"))
+    assert shown.evaluate("node => !!app.graph.getNodeById(node)", node)
+    shown.stub.push({"type": "livetalk_shown", "data": late})
+    shown.wait_for_timeout(1500)
+    assert shown.evaluate(VIDEOS) == 0
