@@ -2,13 +2,16 @@
 
 import os
 import signal
+import socket
+import subprocess
 import time
 
 import av
 import psutil
 import pytest
 
-from tests.nodes.comfy_server import FRAMES, ComfyServer
+from livetalk_core.parallel.launch import LOOPBACK
+from tests.nodes.comfy_server import FRAMES, PYTHON, ROOT, ComfyServer
 from tests.nodes.workflow import load, named, to_prompt
 
 pytestmark = [pytest.mark.comfyui, pytest.mark.slow]
@@ -16,12 +19,15 @@ pytestmark = [pytest.mark.comfyui, pytest.mark.slow]
 FIRST, NEW, STEPS = 33, 28, 4
 """Frames of the first chunk, new ones of each further one, denoising steps of each."""
 SECONDS = 600
+SECRET = "a secret of this test's workers"
 
 
 @pytest.fixture(scope="module")
 def server(comfyui, base):
     """A server whose workers are gone when it is."""
-    running = ComfyServer(comfyui, base)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LIVETALK_SECRET", SECRET)
+        running = ComfyServer(comfyui, base)
     yield running
     left = workers_of(running)
     running.close()
@@ -38,7 +44,8 @@ def render(server):
     spread = {"model": inputs["model"], "devices": "cpu x2", "shard_weights": False}
     prompt["devices"] = {"class_type": "LiveTalkDevices", "inputs": spread}
 
-    def run(name, on_event=lambda _: None):
+    def run(name, on_event=lambda _: None, **others):
+        spread.update(others)
         inputs.update(model=["devices", 0], steps=STEPS, resume=True, filename_prefix=f"video/{name}")
         outcome = server.run(prompt, on_event, timeout=SECONDS)
         assert not outcome.error or outcome.error["node_id"] == ids["LiveTalkRender"]
@@ -140,3 +147,37 @@ def test_a_killed_worker_is_named_on_the_node_and_the_next_prompt_succeeds(serve
     assert not outcome.error, outcome.error
     assert playable(finished(server, name)) == FRAMES
     assert len(workers_of(server)) == 2 and workers_of(server) != processes
+
+
+@pytest.fixture
+def staying():
+    """`staying(port)`: two workers as other hosts have them, that stay; they end with the test."""
+    processes = []
+
+    def start(port):
+        connect = ["--connect", f"{LOOPBACK}:{port}", "--device", "cpu", "--threads", "1", "--stay"]
+        environment = {**os.environ, "LIVETALK_SECRET": SECRET, "GLOO_SOCKET_IFNAME": "lo"}
+        for _ in range(2):
+            command = [PYTHON, "-m", "livetalk_core", "worker", *connect]
+            processes.append(subprocess.Popen(command, cwd=ROOT, env=environment))
+
+    yield start
+    for process in processes:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+
+
+@pytest.mark.skipif(
+    subprocess.run([PYTHON, "-c", "import cryptography"], capture_output=True, check=False).returncode != 0,
+    reason="ComfyUI's Python has no cryptography, which livetalk[hosts] brings",
+)
+def test_workers_of_other_hosts_render_with_a_mesh_and_fp8(server, render, staying):
+    """They come from outside: the server starts none."""
+    with socket.create_server((LOOPBACK, 0)) as free:
+        port = free.getsockname()[1]
+    staying(port)
+    outcome = render("hosts", hosts=f"{LOOPBACK}:{port} x2", mesh="ring=2", send_fp8=True)
+    assert not outcome.error, outcome.error
+    assert playable(finished(server, "hosts")) == FRAMES
+    assert workers_of(server) == []
+    server.post("free", {"unload_models": True})
