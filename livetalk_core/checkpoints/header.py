@@ -10,6 +10,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
 from typing import Any, BinaryIO
@@ -214,7 +215,11 @@ def _start(path: Path) -> bytes:
         with path.open("rb") as file:
             return file.read(512)
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}; needed: a safetensors file") from None
+        raise CheckpointError(_unreadable(path, error)) from None
+
+
+def _unreadable(path: Path, error: OSError) -> str:
+    return f"{path} cannot be read: {error.strerror}; needed: a safetensors file"
 
 
 def _begins_as(pattern: bytes, start: bytes) -> bool:
@@ -238,15 +243,32 @@ def _open(path: Path) -> Any:
     if _looks_right(start) and MAX_HEADER < length < path.stat().st_size:
         raise CheckpointError(f"{path} has a header of {length:,} bytes; at most {MAX_HEADER:,} are read: {AGAIN}")
     try:
-        return safe_open(path, framework="np")  # reads the header; "pt" would map the whole file at once
+        with said_by_the_system(path):
+            return safe_open(path, framework="np")  # reads the header; "pt" would map the whole file at once
     except (SafetensorError, OSError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise CheckpointError(_unreadable(path, error)) from None
         raise CheckpointError(_damage(path, start, error)) from None
+
+
+@contextmanager
+def said_by_the_system(path: Path) -> Iterator[None]:
+    """Raise the system's own `OSError` where safetensors says of a file that it does not exist.
+
+    It says so of every file that it cannot open, also where no descriptor is left.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        path.open("rb").close()
+        raise
 
 
 def _map(path: Path) -> Any:
     """safetensors' handle that gives tensors mapped from the file."""
     try:
-        return safe_open(path, framework="pt")
+        with said_by_the_system(path):
+            return safe_open(path, framework="pt")
     except RuntimeError as error:
         raise CheckpointError(
             f"{path} ({path.stat().st_size:,} bytes) cannot be mapped into memory; needed is more memory or swap: "

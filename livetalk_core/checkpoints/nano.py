@@ -20,7 +20,7 @@ from ..models.text_encoder import ByteTokenizer, TextEncoder
 from ..models.transformer import Transformer
 from ..models.vae import VAE
 from ..presets import PRESETS
-from .header import check, fingerprint
+from .header import check, fingerprint, said_by_the_system
 from .model import Model
 
 NAME = "nano"
@@ -69,7 +69,8 @@ def weights(part: str, model: nn.Module) -> dict[str, Tensor]:
     needed, path = model.state_dict(), asset(part)
     if not path.is_file():
         return first_weights(part, model)
-    tensors = load_file(path)
+    with said_by_the_system(path):
+        tensors = load_file(path)
     check(needed, tensors, str(path))
     return tensors
 

@@ -1,6 +1,9 @@
 """Wrong files are named for what they are."""
 
 import json
+import os
+import sys
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from livetalk_core.checkpoints import header, nano
 from livetalk_core.checkpoints.header import (
     REPORT_LINES,
     SAMPLE_BYTES,
@@ -18,6 +22,8 @@ from livetalk_core.checkpoints.header import (
     open_checkpoint,
 )
 from livetalk_core.errors import CheckpointError
+from livetalk_core.models import operations
+from livetalk_core.models.codec import build_vae
 
 TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(4, dtype=torch.bfloat16)}
 
@@ -176,3 +182,36 @@ def test_a_fingerprint_reads_little(tmp_path, monkeypatch):
     monkeypatch.setattr("hashlib.sha256", lambda: SimpleNamespace(update=read.append, hexdigest=lambda: ""))
     fingerprint([path])
     assert sum(map(len, read)) < 4 * SAMPLE_BYTES
+
+
+@contextmanager
+def no_more_files():
+    """No file can be opened."""
+    import resource
+
+    limits, lowest = resource.getrlimit(resource.RLIMIT_NOFILE), os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such limits")
+def test_a_process_without_descriptors_is_not_told_that_its_files_are_missing_or_damaged(tmp_path):
+    """safetensors says "No such file or directory" of every file that it cannot open."""
+    path = tmp_path / "model.safetensors"
+    save_file(TENSORS, path)
+    checkpoint, vae = open_checkpoint(path), nano.PRESET.vae
+    with torch.device("meta"):
+        model = build_vae(vae, operations, "meta", torch.float32)
+    for work, raised in ((lambda: open_checkpoint(path), CheckpointError), (lambda: checkpoint["a"], OSError),
+                         (lambda: nano.weights("vae", model), OSError)):  # fmt: skip
+        with no_more_files(), pytest.raises(raised, match="Too many open files"):
+            work()
+    with pytest.MonkeyPatch.context() as patch:
+        start = path.read_bytes()[:512]
+        patch.setattr(header, "_start", lambda _: start)
+        with no_more_files(), pytest.raises(CheckpointError, match="cannot be read: Too many open files"):
+            header._open(path)
