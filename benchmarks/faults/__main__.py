@@ -14,6 +14,7 @@ killed or stopped, the second host is cut off, or a tenth of its packets is lost
 """
 
 import argparse
+import fcntl
 import json
 import os
 import signal
@@ -21,13 +22,15 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import torch
 
 from livetalk_core.hardware.machine import describe
 
+from . import forked
 from .cases import FAULTS, Case, Fault, draw
 from .grounds import LocalGround
 from .hosts import RemoteGround, in_two_hosts
@@ -93,7 +96,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
             "median_seconds": round(statistics.median(after), 1) if after else None,
             "most_seconds": round(max(after), 1) if after else None,
         }
-    wrong = [{**row, "line": line(row)} for row in rows if row["problems"]]
+    wrong = [line(row) for row in rows if row["problems"]]
     stages = {stage: sum(row["stage"] == stage and row["done"] for row in rows) for stage in {r["stage"] for r in rows}}
     too_late = sum(not row["done"] for row in rows)
     return {"faults": kinds, "stages": stages, "over_before_the_fault": too_late, "wrong": wrong}
@@ -112,6 +115,8 @@ def table(found: dict[str, Any]) -> str:
 def run(hosts: bool, draws: Draws) -> Iterator[dict[str, Any]]:
     """All trials, each as it ends."""
     torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    forked.begin()
     with tempfile.TemporaryDirectory(prefix="livetalk-faults-") as name:
         temporary = made(Path(name) / "temporary")
         os.environ["TMPDIR"] = tempfile.tempdir = str(temporary)
@@ -122,10 +127,35 @@ def run(hosts: bool, draws: Draws) -> Iterator[dict[str, Any]]:
             tempfile.tempdir = None
 
 
-def keep(path: Path, name: str, found: dict[str, Any]) -> None:
-    """Put figures into a file, beside what else it holds."""
-    kept = json.loads(path.read_text()) if path.exists() else {}
-    path.write_text(json.dumps({**kept, name: found}, indent=1) + "\n")
+@contextmanager
+def held(path: Path) -> Iterator[IO[str]]:
+    """A file of figures, to be read and written anew, while no other process has it."""
+    with path.open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        yield file
+
+
+def kept(path: Path | None, name: str, seed: int) -> dict[str, dict[str, Any]]:
+    """The trials of this seed that a file has, by their numbers."""
+    if path is None or not path.exists():
+        return {}
+    with held(path) as file:
+        figures = json.loads(file.read() or "{}").get(name, {})
+    return figures.get("trials", {}) if figures.get("seed") == seed else {}
+
+
+def keep(path: Path, name: str, seed: int, row: dict[str, Any]) -> None:
+    """Put a trial into a file, beside its others of this seed and what else it holds."""
+    with held(path) as file:
+        figures = json.loads(file.read() or "{}")
+        before = figures.get(name, {})
+        trials = before.get("trials", {}) if before.get("seed") == seed else {}
+        trials[str(row["number"])] = {**row, **{part: round(row[part], 2) for part in ("moment", "seconds")}}
+        trials = dict(sorted(trials.items(), key=lambda item: int(item[0])))
+        found = {"seed": seed, "machine": describe(), **summary(list(trials.values())), "trials": trials}
+        file.truncate(0)
+        file.write(json.dumps({**figures, name: found}, indent=1) + "\n")
 
 
 def main() -> int:
@@ -136,21 +166,21 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", choices=FAULTS, default=(), metavar="FAULT", help="faults to draw from")
     parser.add_argument("--hosts", action="store_true", help="between two network namespaces of this machine, as root")
-    parser.add_argument("--json", type=Path, help="also keep the figures in this file, beside what else it holds")
+    parser.add_argument("--json", type=Path, help="also keep the trials in this file, beside what else it holds")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is ended
     if options.hosts and (code := in_two_hosts(sys.argv[1:])) is not None:
         return code
-    numbers = range(options.first, options.first + options.faults)
-    rows, machine = [], describe()
+    name = ": ".join(["two hosts" if options.hosts else "one host", *options.only])
+    rows = kept(options.json, name, options.seed)
+    numbers = [number for number in range(options.first, options.first + options.faults) if str(number) not in rows]
     for row in run(options.hosts, Draws(options.seed, numbers, options.only)):
-        rows.append(row)
+        rows[str(row["number"])] = row
         print(line(row), flush=True)
         if options.json:
-            found = {"seed": options.seed, "machine": machine, **summary(rows)}
-            keep(options.json, "two hosts" if options.hosts else "one host", found)
-    print(table(summary(rows)))
-    return int(any(row["problems"] for row in rows))
+            keep(options.json, name, options.seed, row)
+    print(table(summary(list(rows.values()))))
+    return int(any(row["problems"] for row in rows.values()))
 
 
 if __name__ == "__main__":

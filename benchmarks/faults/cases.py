@@ -79,5 +79,5 @@ def draw(seed: int, number: int, ranks: int, faults: Mapping[str, Fault]) -> Cas
         choose.randrange(ranks),
         ranks,
         choose.random() < 0.7,
-        choose.uniform(12, 20),
+        choose.uniform(11, 14),
     )

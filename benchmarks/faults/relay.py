@@ -5,11 +5,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psutil
 
 from livetalk_core.parallel.launch import LOOPBACK, LocalWorkers
+
+from .forked import ForkedWorker
 
 PIECE = 2**16
 
@@ -103,7 +105,7 @@ def _pass_on(source: socket.socket, sink: socket.socket, pair: Pair) -> None:
 
 
 class RelayedWorkers(LocalWorkers):
-    """See `LocalWorkers`."""
+    """See `LocalWorkers`. The processes are forked (see `forked`)."""
 
     relay: Relay | None = None
 
@@ -114,6 +116,9 @@ class RelayedWorkers(LocalWorkers):
             self.relay = Relay(server.getsockname()[1])
             self._start(self.relay.port)
             yield server
+
+    def _process(self, rank: int, port: int) -> Any:
+        return ForkedWorker(self._arguments(rank, port), self.secret)
 
     def close(self) -> None:
         """See `LocalWorkers.close`."""

@@ -116,9 +116,12 @@ class Trial:
         self._ground, self._folder, self._temporary = ground, folder, temporary
         self._warnings: list[str] = []
         logging.getLogger().addHandler(Listener(self._warnings))
+        ground.fleet.start()  # the first time it takes longer
+        ground.begin_load()
         begun = time.monotonic()
-        self._session = session_of(ground.fleet, SIDE, SIDE, CHUNKS)
+        ground.fleet.start()
         self.stage_seconds = {"load": time.monotonic() - begun}
+        self._session = session_of(ground.fleet, SIDE, SIDE, CHUNKS)
         self._whole = self._undisturbed()
         self._before = ground.leftovers()
 
@@ -166,7 +169,8 @@ class Trial:
         ended = any(isinstance(outcome.error, WorkerError) for outcome in errors)
         problems += self._compare(outcomes) + self._left(old if ended else [])
         said = str(errors[0].error) if errors else None
-        return {**case._asdict(), "done": injector.at is not None, "said": said, "after": after, "problems": problems}
+        done = injector.at is not None
+        return {**case._asdict(), "done": done, "said": said, "after": after, "problems": problems}
 
     def _judge(self, case: Case, injector: Injector, errors: list[Outcome], after: float | None) -> list[str]:
         """What is wrong with the errors of a case."""
