@@ -109,7 +109,7 @@ def _scaling(lora: Path) -> tuple[int, float]:
 
 def _check_model(model: Checkpoint, adapter: Adapter) -> None:
     weights = keys.transformer(model.header())
-    adapter.check(weights)
+    adapter.check(weights, "FlashHead Pro, which LeapTalk was made for")
     if any(weights[name].dtype in keys.FP8 for name in adapter.factors):
         raise CheckpointError(
             f"{model.path} is FP8, to which an adapter cannot be added; needed are 16 or 32 bit weights: give the "

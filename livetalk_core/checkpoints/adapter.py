@@ -40,7 +40,7 @@ class Adapter:
             raise CheckpointError(f"{len(lora)} tensors of an adapter are not {len(factors)} pairs; download it again")
         return cls(factors, alpha / rank, {AUDIO_PROJECTION + name: tensor for name, tensor in projection.items()})
 
-    def check(self, weights: Mapping[str, Tensor]) -> None:
+    def check(self, weights: Mapping[str, Tensor], made_for: str = "the model that it was made for") -> None:
         """Raise `CheckpointError` unless these weights have all layers that it changes, in its shapes."""
         sizes = {name: (up.shape[0], down.shape[1]) for name, (down, up) in self.factors.items()}
         sizes |= {name: tuple(tensor.shape) for name, tensor in self.replaced.items()}
@@ -48,7 +48,7 @@ class Adapter:
         if faults:
             raise CheckpointError(
                 f"the adapter changes {len(faults)} weights that this model has not, or in another shape ({faults[0]}, "
-                "...); needed is the model that it was made for: LeapTalk's is FlashHead Pro"
+                f"...); needed is {made_for}"
             )
 
     def apply(self, name: str, weight: Tensor) -> Tensor:

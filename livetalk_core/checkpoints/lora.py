@@ -62,14 +62,19 @@ def read_lora(path: Path) -> Adapter:
     return Adapter(pairs, 1.0)
 
 
-@torch.no_grad()
-def add_lora(transformer: nn.Module, path: Path, strength: float = 1.0) -> None:
-    """Change a transformer's weights by a LoRA. `CheckpointError` where it was made for another model."""
-    adapter, weights = read_lora(path), dict(transformer.named_parameters())
+def check_lora(adapter: Adapter, path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Raise `CheckpointError` unless the file's changes fit a model's weights."""
     try:
         adapter.check(weights)
     except CheckpointError as error:
         raise CheckpointError(f"the LoRA {path} does not fit: {error}") from None
+
+
+@torch.no_grad()
+def add_lora(transformer: nn.Module, path: Path, strength: float = 1.0) -> None:
+    """Change a transformer's weights by a LoRA. `CheckpointError` where it was made for another model."""
+    adapter, weights = read_lora(path), dict(transformer.named_parameters())
+    check_lora(adapter, path, weights)
     for name, (down, up) in adapter.factors.items():
         weight = weights[name]
         change = strength * (up.float() @ down.float())

@@ -16,9 +16,11 @@ from ..hardware.fit import explained
 from ..hardware.kernels import Shape, choose_attention
 from ..hardware.placement import Placement, open_placed
 from ..parallel.fleet import Fleet
+from ..parallel.patches import patch_weights
 from ..streaming.avatar import Avatar, prepare_avatar
 from ..streaming.engine import Engine, LocalEngine
-from ..streaming.fleet_engine import FleetEngine
+from ..streaming.fleet_engine import NO_PATCHES, FleetEngine, Patches
+from .loras import Lora, check_loras
 
 Stage = Callable[[str], AbstractContextManager[Callable[[float], None]]]
 """Entered with the name of what takes a while, left when it is over: a command shows it (`progress.show_stage`).
@@ -44,6 +46,8 @@ class ModelSettings:
     color_correction: float | None = None
     correction: CorrectionConfig | None = None
     joins: bool | None = None
+    loras: tuple[Lora, ...] = ()
+    """Changes of the transformer's weights, one after the other."""
     guidance: Guidance | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32
@@ -66,13 +70,14 @@ class Talker:
 
 
 def open_model(settings: ModelSettings) -> tuple[Model, StreamConfig]:
-    """The model, its files' headers checked and none of its weights read yet, and its stream with the settings."""
+    """The model, its files' headers and LoRAs checked, none of its weights read yet; its stream with the settings."""
     _check_speed_options(settings)
     placement = settings.placement if settings.fleet is None else replace(settings.placement, memory=None)
     model = open_placed(
         settings.model, settings.device, settings.dtype, placement, settings.size, settings.patch,
         resident=settings.compiled and settings.fleet is None,
     )  # fmt: skip
+    check_loras(settings.loras, model.preset)
     return model, stream_of(model.preset.stream, settings)
 
 
@@ -131,13 +136,17 @@ def _read(
 
 def engine_of(settings: ModelSettings, model: Model, stream: StreamConfig, negative: Tensor | None) -> Engine:
     """The engine: workers where there are some, else this process. `negative`: tokens of the negative prompt."""
+    changes = [patch for lora in settings.loras for patch in lora.patches()]
     if settings.fleet is not None:
         settings.fleet.set_up(size=[stream.height, stream.width])
+        patches = Patches(tuple(lora.identity for lora in settings.loras), changes) if changes else NO_PATCHES
         return FleetEngine(
-            settings.fleet, stream.shift, guidance=stream.guidance, negative=negative, bridge=stream.bridge
-        )
+            settings.fleet, stream.shift, patches=patches, guidance=stream.guidance, negative=negative,
+            bridge=stream.bridge,
+        )  # fmt: skip
     preset = replace(model.preset, stream=stream)
     attention = choose_attention(settings.attention, Shape.of(preset, settings.device, settings.dtype))
+    patch_weights(model.transformer, changes, settings.device, settings.dtype)
     return LocalEngine(
         model.transformer, model.vae, settings.device, stream.shift, attention, settings.compiled,
         stream.guidance, negative, stream.bridge,

@@ -110,6 +110,15 @@ def join_option(command: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def lora_option(command: argparse.ArgumentParser) -> None:
+    """Add --lora."""
+    command.add_argument(
+        "--lora", nargs="+", action="append", default=[], metavar=("FILE", "STRENGTH"),
+        help="a LoRA of the model, such as one that `train lora` wrote, and how strong it is (default: 1); may be "
+        "given several times",
+    )  # fmt: skip
+
+
 def placement_options(command: argparse.ArgumentParser) -> None:
     """Add --fp8 and --memory."""
     command.add_argument(

@@ -112,6 +112,7 @@ def choices(settings: Settings, stream: StreamConfig) -> dict[str, Any]:
         "correction": None if stream.correction is None else asdict(stream.correction),
         "guidance": None if stream.guidance is None else [asdict(stream.guidance), settings.negative_prompt],
         **({} if stream.joins is None else {"joining": stream.joins}),
+        **({"LoRAs": [list(lora.identity) for lora in settings.loras]} if settings.loras else {}),
     }
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import InputError
+from ..models.fp8 import Quantized
 
 
 class Patch(NamedTuple):
@@ -114,12 +115,17 @@ def _put(module: nn.Module, leaf: str, patch: Patch, device: torch.device, dtype
     return put_back
 
 
+def _unquantized(x: Tensor | Quantized) -> Tensor:
+    """What comes into a layer, which may have been prepared for an FP8 weight."""
+    return x.x if isinstance(x, Quantized) else x
+
+
 def _instead(patch: Patch, device: torch.device, dtype: torch.dtype) -> Callable[..., Tensor]:
     """A linear layer's hook that puts the patch's weight in the place of its own."""
     weight = patch.up.to(device, dtype)
 
-    def replace(module: nn.Module, inputs: tuple[Tensor], _: Tensor) -> Tensor:
-        (x,) = inputs
+    def replace(module: nn.Module, inputs: tuple[Tensor | Quantized], _: Tensor) -> Tensor:
+        x = _unquantized(*inputs)
         bias = module._parameters["bias"]
         return F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
 
@@ -131,8 +137,8 @@ def _beside(patch: Patch, device: torch.device, dtype: torch.dtype) -> Callable[
     up = (patch.scale * patch.up.float()).to(device, dtype)
     down = None if patch.down is None else patch.down.to(device, dtype)
 
-    def add(_: nn.Module, inputs: tuple[Tensor], out: Tensor) -> Tensor:
-        (x,) = inputs
+    def add(_: nn.Module, inputs: tuple[Tensor | Quantized], out: Tensor) -> Tensor:
+        x = _unquantized(*inputs)
         inner = x if down is None else F.linear(x, down.to(x.dtype))
         return out + F.linear(inner, up.to(x.dtype))
 

@@ -1,10 +1,14 @@
 """What users write for options that several commands share."""
 
 import argparse
+from pathlib import Path
 
 import pytest
+import torch
 
-from livetalk_core.commands.live.serve import _secret
+from livetalk_core.commands.live.serve import _secret, settings_of
+from livetalk_core.commands.loras import Lora
+from livetalk_core.commands.main import parser
 from livetalk_core.commands.options import count, memory, minutes, port, positive, seed, size
 from livetalk_core.config import LARGEST_SEED
 from livetalk_core.errors import InputError
@@ -55,3 +59,9 @@ def test_a_token_is_one_line_of_text(tmp_path):
         file.write_bytes(content)
         with pytest.raises(InputError, match=fault):
             _secret(file)
+
+
+def test_live_takes_loras_and_their_strengths():
+    words = ["live", "--image", "person.png", "--lora", "a.safetensors", "-0.5", "--lora", "b.safetensors"]
+    settings = settings_of(parser(words).parse_args(words), torch.device("cpu"), torch.float32, None)
+    assert settings.loras == (Lora(Path("a.safetensors"), -0.5), Lora(Path("b.safetensors"), 1.0))

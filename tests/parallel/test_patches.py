@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from livetalk_core.errors import InputError
-from livetalk_core.models import operations
+from livetalk_core.models import fp8, operations
 from livetalk_core.parallel.patches import Patch, patch_weights, patches_message, patches_of
 from livetalk_core.parallel.protocol import Message, pack, unpack
 
@@ -122,3 +122,14 @@ def test_fp8_weights_stay_as_they_are(model):
     wanted = linear(x) + 0.5 * x @ (PATCHES[0].up @ PATCHES[0].down).T
     patch_weights(model, PATCHES[:1], CPU, torch.float32)
     assert (linear(x) - wanted).abs().max() <= 1e-5 and linear.weight.dtype == torch.float8_e4m3fn
+
+
+@pytest.mark.parametrize("replaces", [False, True])
+def test_what_was_prepared_for_an_fp8_weight_is_read_as_it_was(replaces):
+    linear, x = fp8.SimulatedLinear(8, 5), draw(3, 8)
+    weight, linear.scale_weight = fp8.scaled(draw(5, 8), rows=True)
+    linear.weight = nn.Parameter(weight, requires_grad=False)
+    plain, patch = linear(linear.prepare(x)), Patch("linear.weight", 1.0, draw(5, 8), replaces=replaces)
+    patch_weights(nn.ModuleDict({"linear": linear}), [patch], CPU, torch.float32)
+    changed = linear.bias * replaces + plain * (not replaces) + x @ patch.up.T
+    assert (linear(linear.prepare(x)) - changed).abs().max() <= 1e-5

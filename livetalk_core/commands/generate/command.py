@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ...config import AUDIO_MODES, DEFAULT_PROMPT
 from ..fleet import fleet_options
-from ..options import join_option, machine_options, placement_options, seed, size, speed_options, stoppable
+from ..options import join_option, lora_option, machine_options, placement_options, seed, size, speed_options, stoppable
 from ..progress import show_stage
 
 AUTO = "auto"
@@ -68,6 +68,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
         help="retrospection, which undoes drift: 0 (off) to 1 (default: 0)",
     )
     join_option(command)
+    lora_option(command)
     command.add_argument("--resume", action="store_true", help="go on with an unfinished render of the same output")
     command.add_argument("--overwrite", action="store_true", help="replace an existing output")
     machine_options(command)

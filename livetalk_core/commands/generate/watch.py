@@ -18,6 +18,7 @@ from ...shapes import FRAMES_PER_SECOND
 from ...streaming.render import Render
 from ...streaming.session import Frames
 from ..fleet import fleet_of
+from ..loras import Lora
 from ..options import device_and_dtype, placement_of
 from ..prepare import Settings, prepare
 from ..progress import show_stage, ticking
@@ -40,7 +41,7 @@ def generate(options: argparse.Namespace) -> int:
             size=None if options.size == AUTO else options.size, portrait_shape=options.size == AUTO,
             color_correction=options.color_correction,
             correction=CorrectionConfig(strength=options.correction) if options.correction else None,
-            joins=options.join,
+            joins=options.join, loras=tuple(map(Lora.parse, options.lora)),
             resume=options.resume, overwrite=options.overwrite,
             device=device, dtype=dtype, attention=options.attention, compiled=options.compile,
             placement=placement_of(options), fleet=fleet,

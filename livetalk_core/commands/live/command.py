@@ -8,6 +8,7 @@ from ..fleet import fleet_options
 from ..options import (
     count,
     join_option,
+    lora_option,
     machine_options,
     minutes,
     placement_options,
@@ -41,6 +42,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
         help="retrospection, which undoes drift: 0 (off) to 1 (default: %(default)s)",
     )  # fmt: skip
     join_option(command)
+    lora_option(command)
     command.add_argument(
         "--chunk", type=positive, metavar="FRAMES",
         help="frames of a chunk, 4n+1 (FlashHead Lite: 8n+1): fewer answer sooner and cost more (default: the model's)",

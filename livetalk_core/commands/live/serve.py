@@ -24,6 +24,7 @@ from ...media.place import OutputPlace
 from ...parallel.fleet import Fleet
 from ..fleet import fleet_of
 from ..loading import ModelSettings, load_talker, open_model
+from ..loras import Lora
 from ..options import device_and_dtype, placement_of
 from ..progress import show_stage
 
@@ -63,7 +64,7 @@ def settings_of(
         model=options.model, patch=options.patch, size=options.size, steps=options.steps,
         color_correction=options.color_correction,
         correction=CorrectionConfig(strength=options.correction) if options.correction else None,
-        joins=options.join,
+        joins=options.join, loras=tuple(map(Lora.parse, options.lora)),
         device=device, dtype=dtype, attention=options.attention, compiled=options.compile,
         placement=placement_of(options), fleet=fleet,
     )  # fmt: skip
