@@ -200,13 +200,14 @@ class DecodeChunk(io.ComfyNode):
         if overlap and not state.state.next_chunk and not state.plan.live:
             images.insert(0, images[0][:1])
         after = replace(after, motion=after.motion.cpu())
-        made_with = {**state.made_with, "vae": host.weights_identity(vae), "color correction": stream.color_correction}
+        own = {"vae": host.weights_identity(vae), "color correction": stream.color_correction, "joins": stream.joins}
+        made_with = {**state.made_with, **own}
         decoded = replace(state, state=after, sampled=False, made_with=made_with)
         return io.NodeOutput(torch.cat(images), decoded)
 
 
 def decoding_stream(state: ChunkState, correction: Correction | None) -> StreamConfig:
-    """The stream that the chunk was sampled in, with the colours of `correction` where one is given."""
+    """The stream that the chunk was sampled in; of `correction`, where one is given, its colours and how it joins."""
     if correction is None:
         return state.stream
     if correction.retrospection not in (None, state.stream.correction):
@@ -214,7 +215,8 @@ def decoding_stream(state: ChunkState, correction: Correction | None) -> StreamC
             f"retrospection {correction.retrospection.strength} here, but not in LiveTalk Sample Chunk, which has to "
             "correct what it starts from: connect LiveTalk Correction there"
         )
-    return replace(state.stream, color_correction=correction.color)
+    joins = state.stream.joins if correction.joins is None else correction.joins
+    return replace(state.stream, color_correction=correction.color, joins=joins)
 
 
 def chunk_latent(latent: dict[str, Any], state: ChunkState) -> Tensor:

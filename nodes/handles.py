@@ -143,15 +143,16 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Correction:
-    """How a stream is kept from drifting away from its portrait."""
+    """How a stream is kept from drifting away from its portrait; `joins` is as in `StreamConfig`."""
 
     color: float = 1.0
     retrospection: CorrectionConfig | None = None
+    joins: bool | None = None
 
     def stream(self, made_for: StreamConfig, avatar: Portrait, **settings: Any) -> StreamConfig:
         """The stream of an avatar with this correction and other `settings`; all else is as in `made_for`."""
         height, width = avatar.size
-        kept = {"color_correction": self.color, "correction": self.retrospection}
+        kept = {"color_correction": self.color, "correction": self.retrospection, "joins": self.joins}
         return replace(made_for, height=height, width=width, **kept, **settings)
 
 

@@ -10,6 +10,8 @@ from .inputs import embedded_text, prompt_tokens
 
 RETROSPECTION = CorrectionConfig()
 """Its defaults."""
+JOINS = {"with retrospection": None, "always": True, "never": False}
+"""When chunks are joined, by the names in the widget: `StreamConfig.joins`."""
 
 
 class LaterPrompt(io.ComfyNode):
@@ -115,6 +117,15 @@ class SetCorrection(io.ComfyNode):
                     tooltip="How many of the last chunks are looked at together: fewer react sooner, more tell drift "
                     "from movement.",
                 ),
+                io.Combo.Input(
+                    "join",
+                    options=list(JOINS),
+                    default="with retrospection",
+                    optional=True,
+                    advanced=True,
+                    tooltip="When each chunk's first frames are led from the last one shown to where the chunk goes "
+                    "on: no seams, but the mouth may be a little late there.",
+                ),
             ],
             outputs=[
                 CorrectionSocket.Output(display_name="correction", tooltip="For LiveTalk Render or Sample Chunk.")
@@ -123,8 +134,14 @@ class SetCorrection(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, color_correction: float, retrospection: float, threshold: float, interval: int, lookback: int
+        cls,
+        color_correction: float,
+        retrospection: float,
+        threshold: float,
+        interval: int,
+        lookback: int,
+        join: str = "with retrospection",
     ) -> io.NodeOutput:
         """The settings; at strength 0 retrospection does not run at all."""
         config = CorrectionConfig(interval, lookback, threshold, retrospection) if retrospection else None
-        return io.NodeOutput(Correction(color_correction, config))
+        return io.NodeOutput(Correction(color_correction, config, JOINS[join]))

@@ -48,6 +48,7 @@ CHANGES = {
     "steps": lambda nodes, talk: {"steps": 3},
     "color correction": lambda nodes, talk: {"correction": correction_of(nodes, 0.5)},
     "correction": lambda nodes, talk: {"correction": correction_of(nodes, 1.0, retrospection=1.0)},
+    "joins": lambda nodes, talk: {"correction": correction_of(nodes, 1.0, join="always")},
     "start images": lambda nodes, talk: {"start_images": IMAGE.expand(5, -1, -1, -1)},
     "upscale model": lambda nodes, talk: {"upscale_model": Doubler},
     "codec": lambda nodes, talk: {"codec": "av1"},

@@ -35,7 +35,7 @@ WIDGETS = {
     ],
     "LiveTalkLive": ["seed", "port", "filename_prefix", "steps"],
     "LiveTalkPrompt": ["prompt", "from_second"],
-    "LiveTalkCorrection": ["color_correction", "retrospection", "threshold", "interval", "lookback"],
+    "LiveTalkCorrection": ["color_correction", "retrospection", "threshold", "interval", "lookback", "join"],
     "LiveTalkJobStart": ["filename_prefix", "resume", "job", "codec", "crf"],
     "LiveTalkJobEnd": [],
 }

@@ -63,9 +63,9 @@ def render(nodes, parts, **changes):
     return nodes["LiveTalkRender"][0].execute(**(inputs | changes))
 
 
-def correction_of(nodes, color, retrospection=0.0):
+def correction_of(nodes, color, retrospection=0.0, **more):
     """The node's settings; retrospection at every chunk, whatever the drift."""
-    settings = {"retrospection": retrospection, "threshold": 0.0, "interval": 1, "lookback": 1}
+    settings = {"retrospection": retrospection, "threshold": 0.0, "interval": 1, "lookback": 1, **more}
     return nodes["LiveTalkCorrection"][0].execute(color_correction=color, **settings).args[0]
 
 
@@ -236,6 +236,27 @@ class TestChunks:
     def test_retrospection_is_off_by_default(self, nodes, chunks):
         assert correction_of(nodes, 1.0).retrospection is None
         assert all(state.state.review is None for _, _, state in chunks[1])
+
+    def test_chunks_are_joined_where_the_widget_says_so(self, nodes, parts, chunks):
+        """By Decode Chunk's own settings, or those of Sample Chunk."""
+        of = {join: correction_of(nodes, 1.0, join=join) for join in ("with retrospection", "always", "never")}
+        assert [each.joins for each in of.values()] == [None, True, False]
+        for sampling, decoding in ((None, "always"), ("always", None), ("always", "with retrospection")):
+            state, images = None, []
+            for _ in range(2):
+                latent, sampled = sample(
+                    nodes, parts, state=state, **({"correction": of[sampling]} if sampling else {})
+                )
+                frames, state = decode(
+                    nodes, parts, latent, sampled, **({"correction": of[decoding]} if decoding else {})
+                )
+                images.append(frames)
+            assert torch.equal(images[0], chunks[0][0]) and state.state.shown is not None
+            changed = (images[1] - chunks[0][1]).abs().amax((1, 2, 3))
+            assert changed[0] > 0.01 and changed[8:].max() < 1e-6, "the first frames alone"
+        retrospective = correction_of(nodes, 1.0, retrospection=1.0, join="never")
+        avatar = parts["avatar"]
+        assert not retrospective.stream(chunks[1][0][1].stream, avatar).joined
 
     def test_refuse_retrospection_where_only_decoding_knows_of_it(self, nodes, parts, chunks, errors):
         latent, sampled, _ = chunks[1][0]
