@@ -7,20 +7,23 @@ processes.
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from ..errors import CheckpointError, InputError
+from ..errors import CheckpointError, InputError, LiveTalkError
 from .sharding import SHARDS, processes, read_whole, reader_of
 
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -83,12 +86,29 @@ class Keeper:
         place = newest(self.folder)
         if place is None:
             return 0
-        for name, learner in learners.items():
-            if (place / SHARDS).is_dir():
-                _take_up_shares(place / SHARDS, name, learner)
-            else:
-                _take_up_whole(place, name, learner)
-        return int(json.loads((place / STATE).read_text())["step"])
+        with _reading(place):
+            for name, learner in learners.items():
+                if (place / SHARDS).is_dir():
+                    _take_up_shares(place / SHARDS, name, learner)
+                else:
+                    _take_up_whole(place, name, learner)
+            return int(json.loads((place / STATE).read_text())["step"])
+
+
+@contextmanager
+def _reading(place: Path) -> Iterator[None]:
+    """Whatever fails while a checkpoint is read, from a short file on, is a `CheckpointError` that says what to do."""
+    try:
+        yield
+    except (LiveTalkError, torch.OutOfMemoryError):
+        raise
+    # PyTorch's own says what failed on each process, and is no Exception.
+    except (CheckpointException, SafetensorError, OSError, RuntimeError, LookupError, ValueError, EOFError) as error:
+        cause = next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error
+        reason = str(cause).partition("\n")[0] or type(cause).__name__
+        raise CheckpointError(
+            f"{place} is damaged ({reason}): remove it, and the run goes on from the checkpoint before, or begins anew"
+        ) from None
 
 
 def newest(folder: Path) -> Path | None:
@@ -99,12 +119,13 @@ def newest(folder: Path) -> Path | None:
 def averaged(folder: Path, name: str) -> dict[str, Tensor]:
     """Averaged weights of a run's newest checkpoint, or of the file itself."""
     place = newest(folder) if folder.is_dir() else None
-    if place is not None and (place / SHARDS).is_dir():
-        return read_whole(place / SHARDS, f"{name}/average/")
-    path = folder if place is None else place / f"{name}.average.safetensors"
-    if not path.is_file():
-        raise InputError(f"{path} is no checkpoint; a run's folder or a safetensors file of weights is needed")
-    return load_file(path)
+    with _reading(place or folder):
+        if place is not None and (place / SHARDS).is_dir():
+            return read_whole(place / SHARDS, f"{name}/average/")
+        path = folder if place is None else place / f"{name}.average.safetensors"
+        if not path.is_file():
+            raise InputError(f"{path} is no checkpoint; a run's folder or a safetensors file of weights is needed")
+        return load_file(path)
 
 
 def _is_first() -> bool:

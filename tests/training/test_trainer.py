@@ -2,16 +2,19 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from torch import nn
 
-from livetalk_core.errors import InputError
+from livetalk_core.errors import CheckpointError, InputError
 from livetalk_core.training.chance import generator_of
+from livetalk_core.training.keeping import _parts, averaged
 from livetalk_core.training.muon import Muon, orthogonal
 from livetalk_core.training.trainer import Schedule, Task, Trainer, TrainingError, newest
 
@@ -91,6 +94,37 @@ def test_a_gradient_that_is_no_number_never_reaches_a_checkpoint(tmp_path):
     with pytest.raises(TrainingError, match=r"gradient of slope of step 9 is nan.*step-0000005"):
         Trainer(Line(edge=9), schedule(10), tmp_path).run()
     assert newest(tmp_path) == tmp_path / "step-0000005"
+
+
+def shared_out(folder) -> Path:
+    """A run's newest checkpoint as several processes write it."""
+    trainer = Trainer(Line(), schedule(15), folder)
+    trainer.resume()
+    place = newest(folder)
+    state = {key: part for name, learner in trainer.learners.items() for key, part in _parts(name, learner).items()}
+    for file in place.glob("*.safetensors"):
+        file.unlink()
+    dcp.save(state, checkpoint_id=place / "shards", no_dist=True)
+    return place
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_checkpoint_that_is_cut_off_is_named_and_the_one_before_it_goes_on(tmp_path, shared):
+    Trainer(Line(), schedule(15), tmp_path / "whole").run()
+    run = tmp_path / "run"
+    with pytest.raises(TrainingError):
+        Trainer(Line(poison=12), schedule(15), run).run()
+    place = shared_out(run) if shared else newest(run)
+    kept = {path: path.read_bytes() for path in place.rglob("*") if path.suffix in (".distcp", ".safetensors", ".json")}
+    assert averaged(run, "slope")["weight"].shape == (4, 4)
+    for path, data in kept.items():
+        path.write_bytes(data[: len(data) // 2])
+        with pytest.raises(CheckpointError, match=r"step-0000010 is damaged \(.*remove it"):
+            Trainer(Line(), schedule(15), run).run()
+        path.write_bytes(data)
+    shutil.rmtree(place)
+    Trainer(Line(), schedule(15), run).run()
+    assert losses(run) == losses(tmp_path / "whole")
 
 
 def test_a_network_keeps_still_while_another_is_trained(tmp_path):
