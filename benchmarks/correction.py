@@ -1,7 +1,7 @@
 """What each part of retrospection gives, on a model that is disturbed in a stated way.
 
     python -m benchmarks.correction [--model nano,disturbance=0.3,color=0] [--seconds 100] [--faces 4] [--seeds 1]
-        [--strength 0.5] [--workers 2] [--json FILE]
+        [--strength 0.5] [--workers 2] [--only NAME ...] [--json FILE]
 
 All variants play the same held-out people from the same noise (`evaluate`): without correction; with its means,
 contrast, sharpness or regions alone; with all, but chunks not joined; with everything. First and last: the first and
@@ -10,7 +10,7 @@ the last 50 s (halves of a shorter stream).
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -77,10 +77,10 @@ def perform(job: Job, variant: Variant) -> Outcome:
         return run(job)
 
 
-def measure(entrant: Entrant, protocol: Protocol, strength: float) -> list[Row]:
-    """A row for each variant."""
+def measure(entrant: Entrant, protocol: Protocol, strength: float, variants: Sequence[Variant] = VARIANTS) -> list[Row]:
+    """A row for each variant, of which the first is that without correction."""
     targets, rows = protocol.targets(texture_scale(protocol.cast.size)), []
-    for variant in VARIANTS:
+    for variant in variants:
         jobs = protocol.jobs(replace(entrant, correction=0.0 if variant == OFF else strength))
         outcomes = list(run_all(jobs, protocol.workers, partial(perform, variant=variant)))
         rows.append(Row.of(variant.name, outcomes, [targets[job.subject] for job in jobs]))
@@ -112,13 +112,18 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--strength", type=float, default=0.5)
     parser.add_argument("--workers", type=int, default=2)
+    names = [variant.name for variant in VARIANTS if variant != OFF]
+    parser.add_argument(
+        "--only", choices=names, nargs="+", default=names, help="variants beside that without correction"
+    )
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     settings = Settings((options.model,), options.seconds, options.faces, options.seeds, workers=options.workers)
     if options.json:
         check_place(options.json)
     print(head(), flush=True)
-    rows = measure(options.model, settings.protocol, options.strength)
+    variants = [variant for variant in VARIANTS if variant == OFF or variant.name in options.only]
+    rows = measure(options.model, settings.protocol, options.strength, variants)
     if options.json:
         record: dict[str, Any] = {
             "model": str(options.model), "seconds": options.seconds, "faces": options.faces, "seeds": options.seeds,

@@ -1,6 +1,6 @@
 """What retrospection calls drift, on drawn people whose disturbance is known; and ghosts where chunks meet.
 
-    python -m benchmarks.drift [--faces 20] [--threshold 0.1] [--chunks 16] [--lookback 4] [--json FILE]
+    python -m benchmarks.drift [--faces 20] [--first 0] [--threshold 0.1] [--chunks 16] [--lookback 4] [--json FILE]
 
 Each person speaks for so many chunks, drawn, not made by a model, and handed on through the embedded model's VAE. Seven
 disturbances grow from chunk to chunk and must be found; five change how a person is held, or come with a new prompt,
@@ -191,10 +191,10 @@ def _encoded(frames: Tensor) -> Tensor:
 VAE = nano.vae("cpu", torch.float32)
 
 
-def people(faces: int, chunks: int) -> Iterator[tuple[Subject, Subject]]:
-    """Held-out people, and whom they turn into."""
+def people(faces: int, chunks: int, first: int = 0) -> Iterator[tuple[Subject, Subject]]:
+    """Held-out people from number `first` on, and whom they turn into."""
     cast = Cast(held_out_speech(None), NEW * chunks, SIZE)
-    for number in range(faces):
+    for number in range(first, first + faces):
         yield cast.subject(number), cast.subject(OTHER + number)
 
 
@@ -211,6 +211,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--faces", type=int, default=20)
+    parser.add_argument("--first", type=int, default=0, help="number of the first person")
     parser.add_argument("--chunks", type=int, default=16)
     parser.add_argument("--threshold", type=float, default=CorrectionConfig().threshold)
     parser.add_argument("--lookback", type=int, default=CorrectionConfig().lookback)
@@ -221,7 +222,7 @@ def main() -> None:
         check_place(options.json)
     trial = Trial(options.chunks, CorrectionConfig(lookback=options.lookback, threshold=options.threshold))
     print(f"| disturbance | is drift | found in people | in chunks | {' | '.join(Drift._fields)} |\n|{'---|' * 8}")
-    cast, rows = list(people(options.faces, options.chunks)), []
+    cast, rows = list(people(options.faces, options.chunks, options.first)), []
     for disturbance in DISTURBANCES:
         if options.only and disturbance.name not in options.only:
             continue

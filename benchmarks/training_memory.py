@@ -39,6 +39,8 @@ LATENT = (9, 96, 56)
 
 RANK = 32
 """Of `14b-lora.toml`."""
+MATCHED = 5 + 4 + 1
+"""Copies of a LoRA's factors in distribution matching: the student's, the critic's, the teacher's."""
 
 
 class Stage(NamedTuple):
@@ -163,14 +165,20 @@ def frozen(config: TransformerConfig) -> Denoiser:
     return network
 
 
-def lora_memory(rank: int = RANK, config: TransformerConfig = CONFIG, latent: tuple[int, int, int] = LATENT) -> Memory:
-    """What a LoRA takes of one GPU: the frozen weights; factors with gradients, two moments and averages."""
+def lora_memory(
+    rank: int = RANK,
+    config: TransformerConfig = CONFIG,
+    latent: tuple[int, int, int] = LATENT,
+    copies: int = 5,
+) -> Memory:
+    """What a LoRA takes of one GPU: the frozen weights; `copies` of its factors: with gradients, two moments and
+    averages they are 5. Of `MATCHED` ones the critic's have no average, and the teacher's are weights alone."""
     small = frozen(replace(config, num_layers=1))
     factors = LowRank(small, rank, rank).to("meta")
     count = sum(weight.numel() for weight in factors.parameters()) * config.num_layers
     network = frozen(config)
     weights = sum(tensor.nbytes for tensor in (*network.parameters(), *network.buffers()))
-    return Memory(weights + 5 * count * FLOAT32, 0, inputs_of(config, latent) + kept_by(small, latent))
+    return Memory(weights + copies * count * FLOAT32, 0, inputs_of(config, latent) + kept_by(small, latent))
 
 
 def main() -> None:
@@ -178,7 +186,8 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     print("| stage | GPUs | networks, GB | gathered | activations | together |\n|---|---|---|---|---|---|")
     rows = [(stage.name, stage.ranks, memory_of(stage)) for stage in STAGES]
-    for name, ranks, memory in (*rows, (f"lora, rank {RANK}, on FP8", 1, lora_memory())):
+    loras = [(f"lora, rank {RANK}, on FP8", 1, lora_memory()), ("the same, matched", 1, lora_memory(copies=MATCHED))]
+    for name, ranks, memory in (*rows, *loras):
         figures = " | ".join(f"{part / 1e9:.1f}" for part in (*memory, memory.total))
         print(f"| {name} | {ranks} | {figures} |")
 

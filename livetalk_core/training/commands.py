@@ -36,13 +36,13 @@ from .espeak import make_corpus
 from .flow import Denoiser
 from .keeping import averaged
 from .latents import CAPTIONS, Encoders, Pool, Preparation, least_frames, save_texts
-from .lora import Likeness, pairs_of
+from .lora import Likeness, MatchedLikeness, pairs_of
 from .pictures import PictureFolder, collect_photographs
 from .plot import plot_record
 from .settings import Settings
 from .sharding import processes
 from .speech import SpeechFolder
-from .trainer import Task, Trainer
+from .trainer import RECORD, Task, Trainer
 from .trips import TripsTask
 from .vae import VAETask, calibrate, prepare
 
@@ -153,9 +153,13 @@ def adapt_task(run: Run) -> Task:
 
 
 def lora_task(run: Run) -> Task:
-    """One person's LoRA; it learns at the levels of the stream's own steps where the configuration names none."""
+    """One person's LoRA. By distribution matching where one is named that it is `taught_by`; else by flow matching, at
+    the levels of the stream's own steps where the configuration names none."""
+    if "taught_by" in run.settings.task:
+        base = run.base()
+        return made(MatchedLikeness, run, base.twin(), base.twin(), base, run.vae(), run.pool, run.stream)
     task: Likeness = made(Likeness, run, run.base(), run.vae(), run.pool)
-    if not task.levels and run.stream.guidance is None:
+    if not task.levels and not task.every_level and run.stream.guidance is None:
         task.levels = sigmas(run.stream.steps, run.stream.shift)[:-1]
     return task
 
@@ -193,7 +197,8 @@ def train(stage: str, settings: Settings, folder: Path) -> Path:
         raise InputError(f"train {stage} runs in one process; {accelerator.num_processes} were started")
     Trainer(TASKS[stage](Run(settings)), settings.schedule, folder, accelerator).run()
     accelerator.end_training()  # a process that ends with its group standing may be aborted
-    plot_record(folder)
+    if (folder / RECORD).exists():  # not of a run that is shorter than `log_every`
+        plot_record(folder)
     return folder
 
 

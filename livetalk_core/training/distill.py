@@ -11,7 +11,7 @@ in no loss but `motion_weight`'s, which holds the tail of a chunk, the next one'
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -54,18 +54,20 @@ class Distillation(Task):
     guidance: float = 1.5
     motion_weight: float = 0.1
     text_guidance: float = 1.0
+    learner: ClassVar[str] = "student"
+    """What of `networks` changes the student."""
     networks: dict[str, Any] = field(init=False)
     frozen: Mapping[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
         self.networks = {"student": self.student, "critic": self.critic}
-        self.frozen, self.averaged = {"teacher": self.teacher, "vae": self.vae}, ("student",)
+        self.frozen, self.averaged = {"teacher": self.teacher, "vae": self.vae}, (self.learner,)
         self.levels = sigmas(self.stream.steps, self.stream.shift)
         self._rollouts: dict[int, Condition] = {}
 
     def trains(self, step: int) -> tuple[str, ...]:
         """See `Task`."""
-        return ("critic",) if (step + 1) % (self.critic_steps + 1) else ("student",)
+        return ("critic",) if (step + 1) % (self.critic_steps + 1) else (self.learner,)
 
     def draw_of(self, step: int) -> int:
         """See `Task`: the number of the round."""
@@ -77,7 +79,7 @@ class Distillation(Task):
 
     def losses(self, batch: Batch, step: int, noise: torch.Generator) -> Losses:
         """See `Task`."""
-        learns, number = self.trains(step) == ("student",), int(batch["number"])
+        learns, number = self.trains(step) == (self.learner,), int(batch["number"])
         count = 1 + seed_of("chunks", self.pool.seed, self.draw_of(step)) % self.chunks
         if number not in self._rollouts:
             self._rollouts[number] = self.rollout(batch, count, generator_of("rollout", self.pool.seed, number))
@@ -93,7 +95,7 @@ class Distillation(Task):
             sigma_B = random_levels(len(made), noise, made.device).clamp(0.02, 0.98)
             noisy = noised(made, normal(made.shape, noise, made.device), sigma_B)
             real = guided_estimate(self.teacher, noisy, sigma_B, condition, self.guidance, self.text_guidance)
-            fake = estimate(self.networks["critic"], noisy, sigma_B, condition)
+            fake = estimate(self.critic, noisy, sigma_B, condition)
             scale = (made - real)[:, :, motion:].abs().mean((1, 2, 3, 4)).clamp_min(1e-3)
             target = made - (fake - real) / spread(scale)
         matching = 0.5 * F.mse_loss(made[:, :, motion:], target[:, :, motion:])
@@ -108,7 +110,7 @@ class Distillation(Task):
     def _critic(self, made: Tensor, condition: Condition, noise: torch.Generator) -> Losses:
         motion = condition.motion.shape[2]
         sigma_B, start = random_levels(len(made), noise, made.device), normal(made.shape, noise, made.device)
-        velocity = self.networks["critic"](noised(made, start, sigma_B), sigma_B, condition)
+        velocity = self.critic(noised(made, start, sigma_B), sigma_B, condition)
         error = F.mse_loss(velocity[:, :, motion:], (start - made)[:, :, motion:])
         return {"loss": error, "critic": error}
 
@@ -116,15 +118,26 @@ class Distillation(Task):
     def rollout(self, batch: Batch, count: int, noise: torch.Generator) -> Condition:
         """The condition of chunk `count`, after the chunks before it of the student's own."""
         from_portrait = happens(FROM_PORTRAIT, noise)
-        portrait = batch["cond"][:, -self.stream.geometry.latent_channels :, :1]
-        motion = portrait if from_portrait else batch["latent"][:, :, :2]
-        colors = ColorStatistics.of(batch["reference"])
-        condition = Condition(batch["cond"], batch["clip"], batch["text"], self._sound(batch, 0, count), motion)
+        condition = self.beginning(batch, count)
+        if not from_portrait:
+            condition = condition._replace(motion=batch["latent"][:, :, :2])
         for chunk in range(1, count):
-            frames = decode_normalized(self.vae, self._sample(condition, self.stream.steps, noise)).clamp(-1, 1)
-            tail = match_color(frames[:, :, -self.stream.motion_frames :], colors, self.stream.color_correction)
-            condition = condition._replace(audio=self._sound(batch, chunk, count), motion=self._handed_on(tail))
+            motion, _ = self.go_on(condition, batch, noise)
+            condition = condition._replace(audio=self.sound(batch, chunk, count), motion=motion)
         return condition
+
+    def beginning(self, batch: Batch, count: int) -> Condition:
+        """The condition of the first of `count` chunks, from the portrait alone."""
+        portrait = batch["cond"][:, -self.stream.geometry.latent_channels :, :1]
+        return Condition(batch["cond"], batch["clip"], batch["text"], self.sound(batch, 0, count), portrait)
+
+    def go_on(self, condition: Condition, batch: Batch, noise: torch.Generator) -> tuple[Tensor, Tensor]:
+        """A chunk as the stream makes it: what it hands on, [B,16,k,h,w], and its frames as they were decoded,
+        [B,3,T,H,W] in -1..1."""
+        frames = decode_normalized(self.vae, self._sample(condition, self.stream.steps, noise)).clamp(-1, 1)
+        colors = ColorStatistics.of(batch["reference"])
+        tail = match_color(frames[:, :, -self.stream.motion_frames :], colors, self.stream.color_correction)
+        return self._handed_on(tail), frames
 
     def _handed_on(self, tail: Tensor) -> Tensor:
         """What a chunk's last frames are to the next one, as `streaming.session.encode_revised` has it."""
@@ -134,7 +147,7 @@ class Distillation(Task):
             latent = latent + plain - encode_window(self.vae, decoded)
         return latent
 
-    def _sound(self, batch: Batch, chunk: int, count: int) -> Tensor:
+    def sound(self, batch: Batch, chunk: int, count: int) -> Tensor:
         """Audio windows of a chunk; a rollout that the take is too short for begins earlier."""
         frames, step = self.stream.frame_num, self.stream.new_frames
         latest = batch["sound"].shape[1] - frames - (count - 1) * step
@@ -146,12 +159,12 @@ class Distillation(Task):
         with torch.no_grad():
             latent = self._sample(condition, step, noise)
         sigma_B = torch.full((len(latent),), self.levels[step], device=latent.device)
-        made = estimate(self.networks["student"], latent, sigma_B, condition)
+        made = estimate(self.student, latent, sigma_B, condition)
         return torch.cat([condition.motion, made[:, :, condition.motion.shape[2] :]], dim=2)
 
     def _sample(self, condition: Condition, steps: int, noise: torch.Generator) -> Tensor:
         """The student's latent after the first `steps` steps of the stream's sampler; after all, the clean one."""
-        return sample(self.networks["student"], condition, self.levels[: steps + 1], noise)
+        return sample(self.student, condition, self.levels[: steps + 1], noise)
 
     @torch.no_grad()
     def sample(self, folder: Path, step: int) -> None:

@@ -51,12 +51,27 @@ class Denoiser(Transformer):
     @classmethod
     def of(cls, transformer: Transformer) -> "Denoiser":
         """The same weights, in the same dtypes; those in FP8 with their scales."""
+        denoiser = cls._shaped_as(transformer)
+        denoiser.load_state_dict(transformer.state_dict(), assign=True)
+        return denoiser
+
+    def twin(self) -> "Denoiser":
+        """Another one of the very same frozen weights, of which there is no copy: what changes its layers is its own.
+
+        Both are moved to a device one after the other; there, too, they share them.
+        """
+        twin = self._shaped_as(self).requires_grad_(False).train(self.training)
+        twin.load_state_dict(self.state_dict(keep_vars=True), assign=True)
+        twin.checkpointing = self.checkpointing
+        return twin
+
+    @classmethod
+    def _shaped_as(cls, transformer: Transformer) -> "Denoiser":
         with torch.device("meta"):
             denoiser = cls(transformer.config, dtype=transformer.dtype)
         for name, layer in denoiser.named_modules():
             if (scale := getattr(transformer.get_submodule(name), "scale_weight", None)) is not None:
                 layer.scale_weight = torch.empty_like(scale, device="meta")
-        denoiser.load_state_dict(transformer.state_dict(), assign=True)
         return denoiser
 
     def forward(self, latent: Tensor, sigma_B: Tensor, condition: Condition) -> Tensor:

@@ -12,6 +12,7 @@ from livetalk_core.checkpoints.lora import add_lora, write_lora
 from livetalk_core.commands.main import main
 from livetalk_core.errors import CheckpointError, InputError
 from livetalk_core.models.fp8 import FP8, quantize
+from livetalk_core.presets import PRESETS
 from livetalk_core.sampling.schedule import sigmas
 from livetalk_core.training import commands
 from livetalk_core.training.adapt import condition_of
@@ -21,8 +22,8 @@ from livetalk_core.training.evaluation.entrants import Entrant
 from livetalk_core.training.flow import Denoiser
 from livetalk_core.training.latents import Encoders, Pool, Preparation, encode_window, save_texts
 from livetalk_core.training.looks import draw_looks
-from livetalk_core.training.lora import Likeness, LowRank, pairs_of
-from livetalk_core.training.settings import Data, Settings
+from livetalk_core.training.lora import Likeness, LowRank, MatchedLikeness, pairs_of
+from livetalk_core.training.settings import Data, Settings, read_settings
 from livetalk_core.training.speech import SpeechFolder
 from livetalk_core.training.trainer import Schedule, Trainer
 
@@ -167,3 +168,98 @@ def test_the_command_trains_resumes_and_exports(folder, tmp_path, capsys):
     layers = sum(name.endswith("lora_A.weight") for name in tensors)
     assert layers == len(tensors) // 3 == 15 * len(base().blocks)
     Entrant.parse(f"nano,lora={exported}").open(torch.device("cpu"), torch.float32)
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory):
+    """A LoRA file that changes something, of rank 2."""
+    path = tmp_path_factory.mktemp("taught") / "person.safetensors"
+    lora = LowRank(base(), rank=2, alpha=4.0)
+    filled(lora)
+    write_lora(path, pairs_of(lora.state_dict()), lora.alpha, {})
+    return path
+
+
+def matched(folder, taught, **changes) -> MatchedLikeness:
+    first, vae = base(), nano.vae("cpu", torch.float32)
+    settings = {"clips": 1, "chunks": 2, "critic_steps": 2, "motion_weight": 0.0, "rank": 2, "alpha": 4.0}
+    stream = PRESETS["nano"].stream
+    parts = (first.twin(), first.twin(), first, vae, pool_of(folder), stream)
+    return MatchedLikeness(*parts, taught_by=taught, **(settings | changes))
+
+
+def test_twins_have_the_same_weights_and_changes_of_their_own(folder):
+    first = base()
+    for block in first.blocks:
+        quantize(block)
+    pool, twin = pool_of(folder), first.twin()
+    before = velocity(first, pool)
+    assert torch.equal(velocity(twin, pool), before)
+    assert all(own is other for own, other in zip(first.parameters(), twin.parameters(), strict=True))
+    assert not any(weight.requires_grad for weight in twin.parameters())
+    filled(LowRank(twin, rank=2, alpha=2.0))
+    assert torch.equal(velocity(first, pool), before) and not torch.allclose(velocity(twin, pool), before, atol=0.05)
+    twin.to(torch.float64)
+    assert {weight.dtype for weight in first.parameters()} == {torch.float64}, "moved together"
+
+
+def test_matching_begins_at_what_was_taught_with_only_guidance_to_learn(folder, taught):
+    pool, plain = pool_of(folder), base()
+    task = matched(folder, taught, guidance=1.0)
+    add_lora(plain, taught)
+    for network in (task.student, task.critic, task.teacher):
+        assert torch.allclose(velocity(network, pool), velocity(plain, pool), atol=5e-3)
+    same = task.losses(task.batch(0), 2, generator_of("matched"))["matching"]
+    with torch.no_grad():
+        for weight in task.networks["critic"].parameters():
+            weight.mul_(1.1)
+    other = task.losses(task.batch(0), 2, generator_of("matched"))["matching"]
+    assert same < 1e-8 < 1e-3 * other
+
+
+@pytest.mark.parametrize(("step", "name"), [(1, "critic"), (2, "lora")])
+def test_matching_teaches_one_lora_a_step_and_no_other_weight(folder, taught, step, name):
+    task = matched(folder, taught)
+    assert task.trains(step) == (name,)
+    task.critic.checkpointing = task.student.checkpointing = True
+    task.losses(task.batch(0), step, generator_of("turn"))["loss"].backward()
+    learned = [id(weight) for weight in task.networks[name].parameters() if weight.grad is not None]
+    weights = [*task.networks["lora"].parameters(), *task.networks["critic"].parameters()]
+    everything = [*weights, *task.frozen["teacher_lora"].parameters(), *task.teacher.parameters()]
+    assert len(learned) == len(weights) / 2, "every factor"
+    assert learned == [id(weight) for weight in everything if weight.grad is not None]
+
+
+def test_a_matched_run_goes_on_bit_for_bit_from_the_middle_of_a_round(folder, taught, tmp_path):
+    for run, stops in (("whole", [6]), ("halves", [4, 6])):
+        for steps in stops:
+            schedule = Schedule(steps=steps, warmup=1, final_rate=1.0, rate=1e-3, workers=0, log_every=1, save_every=1)
+            Trainer(matched(folder, taught), schedule, tmp_path / run).run()
+    whole, halves = (tmp_path / run / "step-0000006" for run in ("whole", "halves"))
+    kept = sorted(path.name for path in whole.glob("*.safetensors"))
+    assert "lora.average.safetensors" in kept and "critic.average.safetensors" not in kept
+    for name in kept:
+        assert (whole / name).read_bytes() == (halves / name).read_bytes(), name
+    rows = [json.loads(row) for row in (tmp_path / "halves/record.jsonl").read_text().splitlines()]
+    assert ["critic" in row for row in rows] == [True, True, False] * 2
+
+
+def test_the_command_matches_where_a_teacher_is_named(folder, taught, tmp_path):
+    config, exported = tmp_path / "matched.toml", tmp_path / "person.safetensors"
+    text = (
+        f'dtype = "float32"\n[data]\npool = "{folder}/pool"\n[task]\ntaught_by = "{taught}"\nrank = {{rank}}\n'
+        "alpha = 4.0\nclips = 1\nchunks = 1\ncritic_steps = 1\n[schedule]\nsteps = 2\nworkers = 0\n"
+    )
+    command = ["train", "lora", "--config", str(config), "--output", str(tmp_path / "run"), "--export", str(exported)]
+    config.write_text(text.format(rank=2))
+    assert main(command) == 0
+    tensors, before = load_file(exported), load_file(taught)
+    assert {name: values.shape for name, values in tensors.items()} == {
+        name: values.shape for name, values in before.items()
+    }, "the same format"
+    assert not torch.equal(
+        tensors["diffusion_model.blocks.0.ffn.0.lora_B.weight"], before["diffusion_model.blocks.0.ffn.0.lora_B.weight"]
+    )
+    config.write_text(text.format(rank=3))
+    with pytest.raises(CheckpointError, match="has 90 layers of rank 2, the configuration 90 of rank 3"):
+        commands.train("lora", read_settings(config), tmp_path / "other")
