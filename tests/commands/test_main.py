@@ -479,6 +479,7 @@ def test_info_names_a_flashhead_and_what_is_never_read(golden, tmp_path, capsys,
     assert f"FlashHead {member}'s video transformer: {len(own)} tensors" in out
     assert "never read: audio_emb (8 tensors), text_embedding (4 tensors)" in out
     assert re.search(r"model: .*512x512 px.*\n(.*\n)+.*VAE decode", out)
+    assert "text encoder" not in out, "it has none"
 
 
 def test_info_knows_the_embedded_models_file(capsys):

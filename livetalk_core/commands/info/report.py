@@ -108,11 +108,12 @@ def _memory(preset: Preset, device: torch.device, dtype: torch.dtype, placement:
     needed = residence(preset, dtype, Placement(placement.fp8))
     free, text = available_memory(device), text_encoder_bytes(preset, dtype)
     verdict = "fits" if needed.total <= free else advice(preset, dtype, free)
+    before = [f"  {'text encoder, before':<22}{readable(text):>12}; on the CPU where that is more than there is"]
     return [
         f"memory in {placement.dtype_name(dtype)}, counted, with a margin for the kernels' own workspaces:",
         *(f"  {part:<22}{readable(size):>12}" for part, size in needed.needed.items()),
         f"  {'at once':<22}{readable(needed.total):>12}; {readable(free)} are free on {device}: {verdict}",
-        f"  {'text encoder, before':<22}{readable(text):>12}; on the CPU where that is more than there is",
+        *(before if text else []),
     ]
 
 
