@@ -4,9 +4,10 @@ import argparse
 import math
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from urllib.parse import SplitResult, urlsplit
 
 from ..config import LARGEST_SEED
 from ..errors import Cancelled
@@ -21,6 +22,7 @@ ATTENTION = ("auto", "sdpa", "cudnn", "flash2", "flash3", "xformers", "sage")
 DTYPES = ("float32", "bfloat16", "float16")
 MOST_PORT = 65535
 UNITS = {"M": 2**20, "G": 2**30}
+SCHEME_PORTS = {"http": 80, "https": 443}
 STOPPED_BY = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
@@ -81,6 +83,56 @@ def seed(text: str) -> int:
     if not re.fullmatch(r"-?\d{1,20}", text) or not abs(int(text)) <= LARGEST_SEED:
         raise argparse.ArgumentTypeError(f"{text[:30]!r} is no seed; a whole number up to {LARGEST_SEED} is needed")
     return int(text)
+
+
+def words(text: str) -> str:
+    """What a text encoder can read: bytes of the command line that are no UTF-8 are none."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"{ascii(text)[:50]} is no text; UTF-8 is needed") from None
+    return text
+
+
+def web_address(text: str) -> str:
+    """The address of a web server's page or service."""
+    _address(text, ("http", "https"), "http://localhost:8880/v1/audio/speech")
+    return text
+
+
+def rtmp_address(text: str) -> str:
+    """Where an RTMP server takes a stream: its host, and behind that an application and a key."""
+    if not _address(text, ("rtmp", "rtmps"), "rtmp://localhost/live/key").path.strip("/"):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} has no path; an address such as rtmp://localhost/live/key is needed"
+        )
+    return text
+
+
+def origin(text: str) -> str:
+    """A web page's origin as browsers send it: scheme, host, and a port that is not the scheme's own."""
+    parts = _address(text, tuple(SCHEME_PORTS), "https://example.org")
+    if parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc:
+        raise argparse.ArgumentTypeError(
+            f"{text[:50]!r} is more than an origin; one such as https://example.org is needed"
+        )
+    host = f"[{parts.hostname}]" if ":" in str(parts.hostname) else parts.hostname
+    own_port = parts.port in (None, SCHEME_PORTS[parts.scheme])
+    return f"{parts.scheme}://{host}" + ("" if own_port else f":{parts.port}")
+
+
+def _address(text: str, schemes: Sequence[str], example: str) -> SplitResult:
+    """An address in its parts, the scheme one of `schemes`."""
+    try:
+        parts = urlsplit(text)
+        complete = parts.scheme in schemes and parts.hostname and parts.port != 0  # what is no port raises ValueError
+    except ValueError:
+        complete = False
+    if not complete or not re.fullmatch(r"[!-~]+", text):
+        raise argparse.ArgumentTypeError(
+            f"{text[:50]!r} is no address of {' or '.join(schemes)}; one such as {example} is needed"
+        )
+    return parts
 
 
 def machine_options(command: argparse.ArgumentParser) -> None:

@@ -9,7 +9,18 @@ import torch
 from livetalk_core.commands.live.serve import _secret, settings_of
 from livetalk_core.commands.loras import Lora
 from livetalk_core.commands.main import parser
-from livetalk_core.commands.options import count, memory, minutes, port, positive, seed, size
+from livetalk_core.commands.options import (
+    count,
+    memory,
+    minutes,
+    origin,
+    port,
+    positive,
+    rtmp_address,
+    seed,
+    size,
+    web_address,
+)
 from livetalk_core.config import LARGEST_SEED
 from livetalk_core.errors import InputError
 
@@ -26,11 +37,49 @@ from livetalk_core.errors import InputError
         (port, "65535", 65535),
         (minutes, "0.5", 0.5),
         (seed, "-3", -3),
+        (web_address, "https://[::1]:8880/v1/audio/speech?a=b", "https://[::1]:8880/v1/audio/speech?a=b"),
+        (rtmp_address, "rtmps://user:key@live.example.org/app/key", "rtmps://user:key@live.example.org/app/key"),
+        (origin, "https://example.org", "https://example.org"),
+        (origin, "HTTPS://Example.org:443/", "https://example.org"),
+        (origin, "http://[::1]:8080", "http://[::1]:8080"),
         (seed, str(LARGEST_SEED), LARGEST_SEED),
     ],
 )
 def test_values(read, text, value):
     assert read(text) == value
+
+
+@pytest.mark.parametrize("read", [web_address, rtmp_address, origin])
+def test_what_is_no_address_is_named(read):
+    scheme = "rtmp" if read is rtmp_address else "http"
+    words = [
+        "",
+        " ",
+        "x",
+        "x.flv",
+        "/tmp/x.flv",
+        "file:///tmp/x",
+        "pipe:1",
+        f"{scheme}:",
+        f"{scheme}://",
+        f"{scheme}:///a",
+    ]
+    words += [f"{scheme}://a:{port}/b" for port in ("99999", "0", "x", "-1")]
+    words += [f"{scheme}://a b/c", f"{scheme}://a/\0", f"{scheme}://[::1/a", f"{scheme}://a/ü", "udp://1.2.3.4:5/a"]
+    for text in words:
+        with pytest.raises(argparse.ArgumentTypeError, match="needed"):
+            read(text)
+
+
+def test_a_stream_has_an_application_and_an_origin_no_path():
+    for read, text in (
+        (rtmp_address, "rtmp://localhost"),
+        (origin, "https://a/b"),
+        (origin, "https://u@a"),
+        (origin, "*"),
+    ):
+        with pytest.raises(argparse.ArgumentTypeError, match="needed"):
+            read(text)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,17 @@ from pathlib import Path
 
 from ...config import AUDIO_MODES, DEFAULT_PROMPT
 from ..fleet import fleet_options
-from ..options import join_option, lora_option, machine_options, placement_options, seed, size, speed_options, stoppable
+from ..options import (
+    join_option,
+    lora_option,
+    machine_options,
+    placement_options,
+    seed,
+    size,
+    speed_options,
+    stoppable,
+    words,
+)
 from ..progress import show_stage
 
 AUTO = "auto"
@@ -32,9 +42,9 @@ def add_options(command: argparse.ArgumentParser) -> None:
         help="an InfiniteTalk patch for --model, then a folder of Wan 2.1 I2V 14B; sampled as its makers do: "
         "40 steps, guided, 81 frames a chunk; or LeapTalk's folder, for FlashHead Pro: 1 step",
     )  # fmt: skip
-    command.add_argument("--prompt", default=DEFAULT_PROMPT, help="what is seen")
+    command.add_argument("--prompt", type=words, default=DEFAULT_PROMPT, help="what is seen")
     command.add_argument(
-        "--prompt-at", nargs=2, action="append", default=[], metavar=("SECONDS", "PROMPT"),
+        "--prompt-at", type=words, nargs=2, action="append", default=[], metavar=("SECONDS", "PROMPT"),
         help="another prompt from the chunk at this time on; may be given several times",
     )  # fmt: skip
     command.add_argument("--seed", type=seed, default=0, help="of the noise (default: 0)")
@@ -59,7 +69,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
         "--guidance", type=float, nargs=2, metavar=("TEXT", "AUDIO"),
         help="sample weights that are not distilled, guided by prompt and by sound; 1: not (with --patch: 5 4)",
     )  # fmt: skip
-    command.add_argument("--negative-prompt", help="what guidance by text leads away from")
+    command.add_argument("--negative-prompt", type=words, help="what guidance by text leads away from")
     command.add_argument("--color-correction", type=float, help="0 (off) to 1 (default: 1)")
     command.add_argument(
         "--correction",

@@ -11,13 +11,17 @@ from ..options import (
     lora_option,
     machine_options,
     minutes,
+    origin,
     placement_options,
     port,
     positive,
+    rtmp_address,
     seed,
     size,
     speed_options,
     stoppable,
+    web_address,
+    words,
 )
 from ..progress import show_stage
 
@@ -32,7 +36,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
         "--patch", type=Path, metavar="PATH",
         help="LeapTalk's folder, for FlashHead Pro: 1 step a chunk; or an InfiniteTalk patch, as for generate",
     )  # fmt: skip
-    command.add_argument("--prompt", default=DEFAULT_PROMPT, help="what is seen")
+    command.add_argument("--prompt", type=words, default=DEFAULT_PROMPT, help="what is seen")
     command.add_argument("--seed", type=seed, default=0, help="of the noise (default: 0)")
     command.add_argument("--size", type=size, help="WIDTHxHEIGHT in pixels (default: the model's)")
     command.add_argument("--steps", type=int, help="sampling steps (default: the model's)")
@@ -62,7 +66,10 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 def _speech_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--tts", metavar="URL", help="speaks texts: an OpenAI-compatible /v1/audio/speech (default: espeak-ng)"
+        "--tts",
+        type=web_address,
+        metavar="URL",
+        help="speaks texts: an OpenAI-compatible /v1/audio/speech (default: espeak-ng)",
     )
     command.add_argument("--tts-model", default="tts-1", help="model that --tts is asked for (default: tts-1)")
     command.add_argument("--tts-key-file", type=Path, help="a file with the key that --tts wants")
@@ -71,7 +78,7 @@ def _speech_options(command: argparse.ArgumentParser) -> None:
 
 def _output_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--record", type=Path, metavar="FILE", help="also into this .mp4; later sessions get a number")
-    command.add_argument("--rtmp", metavar="URL", help="also to this server, from the start on")
+    command.add_argument("--rtmp", type=rtmp_address, metavar="URL", help="also to this server, from the start on")
     command.add_argument("--virtual-camera", action="store_true", help="also as a camera of this machine")
 
 
@@ -82,7 +89,9 @@ def _server_options(command: argparse.ArgumentParser) -> None:
         help="for other machines too, such as 0.0.0.0: asks for a token (default: this machine alone)",
     )  # fmt: skip
     command.add_argument("--token-file", type=Path, help="with --listen: a file with the token (default: a new one)")
-    command.add_argument("--origin", action="append", default=[], help="of a proxy in front: https://example.org")
+    command.add_argument(
+        "--origin", type=origin, action="append", default=[], help="of a proxy in front: https://example.org"
+    )
     command.add_argument(
         "--waiting", type=count, default=16, help="callers that may wait for their turn; 0 refuses them (default: 16)"
     )

@@ -1,6 +1,7 @@
 """The live server on the command line: the cast loaded, the page served, the engine run in this thread."""
 
 import argparse
+import importlib
 import sys
 from contextlib import nullcontext
 from functools import partial
@@ -16,6 +17,7 @@ from ...live.performer import Cast, check_chunk
 from ...live.server.access import Access, new_token
 from ...live.server.app import LiveServer
 from ...live.server.house import House
+from ...live.server.listening import check_listens
 from ...live.server.voice import SpeechServer, Voice, embedded_voice
 from ...live.session import Sink, no_poll
 from ...media.coding import USUAL_CODING
@@ -31,12 +33,10 @@ from ..progress import show_stage
 
 def serve(options: argparse.Namespace) -> int:
     """Serve as the options say, until the user stops it; the exit code."""
-    if options.record is not None:
-        USUAL_CODING.check_name(options.record)
-        OutputPlace(options.record).check(resume=False, overwrite=False)
+    check_outputs(options)
     device, dtype = device_and_dtype(options)
     with fleet_of(options, dtype) or nullcontext() as fleet:
-        access, voice = access_of(options), voice_of(options)  # refused before a model is loaded
+        access, voice = access_of(options), voice_of(options)
         cast = cast_of(options, settings_of(options, device, dtype, fleet))
         house = House(
             cast, voice, partial(outputs_of, options, cast),
@@ -48,12 +48,27 @@ def serve(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace, house: House, access: Access, fleet: Fleet | None) -> None:
-    with LiveServer(house, access, options.page_listen or "127.0.0.1", options.port) as server:
+    with LiveServer(house, access, host_of(options), options.port) as server:
         token = f"#token={access.token}" if access.token else ""
         print(f"model {options.model} on {fleet or options.device}; the page: {server.url}{token}", flush=True)
         if access.token:
             print("others can hear and see this: put a proxy with TLS in front (docs/live.md)", file=sys.stderr)
         house.perform(no_poll)
+
+
+def check_outputs(options: argparse.Namespace) -> None:
+    """Raise an error for what could not be served, recorded or shown, before a model is loaded."""
+    check_listens(host_of(options), options.port)
+    if options.record is not None:
+        USUAL_CODING.check_name(options.record)
+        OutputPlace(options.record).check(resume=False, overwrite=False)
+    if options.virtual_camera:
+        importlib.import_module("pyvirtualcam")
+
+
+def host_of(options: argparse.Namespace) -> str:
+    """The address to listen at."""
+    return "127.0.0.1" if options.page_listen is None else options.page_listen
 
 
 def settings_of(
@@ -86,10 +101,10 @@ def cast_of(options: argparse.Namespace, settings: ModelSettings) -> Cast:
 
 def voice_of(options: argparse.Namespace) -> Voice | None:
     """What speaks texts."""
-    if not options.tts:
+    if options.tts is None:
+        if options.tts_key_file is not None:
+            raise InputError("--tts-key-file is for --tts; leave it out, or name the server")
         return embedded_voice(options.voice)
-    if not options.tts.startswith(("http://", "https://")):
-        raise InputError(f"--tts {options.tts!r}; an address such as http://localhost:8880/v1/audio/speech is needed")
     key = _secret(options.tts_key_file) if options.tts_key_file else None
     return SpeechServer(options.tts, options.tts_model, options.voice or "alloy", key)
 

@@ -14,11 +14,12 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 
-from ...errors import InputError, LiveTalkError, OutputError
+from ...errors import InputError, LiveTalkError
 from ..mux import FRAGMENTED, Encoded, Target
 from ..session import Sink
 from .access import Access
 from .house import House
+from .listening import cannot_listen
 
 PAGE = Path(__file__).with_name("page")
 MOST_MESSAGE = 2**20
@@ -49,8 +50,7 @@ class LiveServer:
         self._thread.start()
         self._started.wait()
         if isinstance(self._failure, OSError):
-            place = f"{self._host}:{self._port}"
-            raise OutputError(f"cannot listen at {place} ({self._failure.strerror}); choose another port")
+            raise cannot_listen(self._host, self._port, self._failure)
         if self._failure is not None:
             raise self._failure
         return self

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ PCM_RATE = 24_000
 """Of the format `pcm`, as OpenAI's interface defines it."""
 PATIENCE = ClientTimeout(total=None, sock_connect=5, sock_read=20)
 ESPEAK = "espeak-ng"
+MOST_NAME = 100
 
 
 class Voice(Protocol):
@@ -80,7 +82,7 @@ class SpeechServer:
                         f"{self._url} answered {answer.status}, {kind}, {start!r}; sound is needed: check --tts"
                     )
                 raw = kind in ("audio/pcm", "audio/l16", "application/octet-stream")
-                async for piece in self._raw(answer.content) if raw else self._whole(answer.content):
+                async for piece in self._raw(answer.content) if raw else self._decoded(answer.content):
                     yield piece
         except (ClientError, asyncio.TimeoutError, OSError) as error:
             reason = str(error) or type(error).__name__
@@ -95,7 +97,7 @@ class SpeechServer:
             yield resampler.take(data)
         yield resampler.rest()
 
-    async def _whole(self, content: StreamReader) -> AsyncIterator[np.ndarray]:
+    async def _decoded(self, content: StreamReader) -> AsyncIterator[np.ndarray]:
         with tempfile.TemporaryDirectory() as folder:
             file, size = Path(folder, "speech"), 0
             with file.open("wb") as out:
@@ -116,5 +118,26 @@ def pieces_of(file: Path) -> Iterator[np.ndarray]:
 
 
 def embedded_voice(name: str | None = None) -> Voice | None:
-    """espeak-ng, where it is installed."""
-    return Espeak(name) if shutil.which(ESPEAK) else None
+    """espeak-ng, where it is installed, with its voice of that `name`; `InputError` for an unknown one."""
+    if shutil.which(ESPEAK) is None:
+        if name is not None:
+            raise InputError(
+                f"voice {name!r} is of {ESPEAK}, which is not installed: install it, or leave the voice out"
+            )
+        return None
+    if name is not None:
+        _check_voice(name)
+    return Espeak(name)
+
+
+def _check_voice(name: str) -> None:
+    """Have espeak-ng say a letter to nobody."""
+    remedy = f"`{ESPEAK} --voices` lists those that it has"
+    if not name.strip() or "\0" in name or len(name) > MOST_NAME:
+        raise InputError(f"voice {name[:MOST_NAME]!r} is no name; {remedy}")
+    tried = subprocess.run(
+        [ESPEAK, "-v", name, "-q", "--stdin"], input=b"a", capture_output=True, timeout=PATIENCE.sock_read
+    )
+    if tried.returncode:
+        reason = tried.stderr.decode(errors="replace").strip().partition("\n")[0]
+        raise InputError(f"voice {name!r} cannot speak ({reason}); {remedy}")
