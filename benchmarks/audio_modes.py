@@ -38,14 +38,14 @@ def main() -> None:
     sound = np.resize(sound, round(options.seconds * 16_000))
     source = TensorAudio(torch.from_numpy(sound)[None], 16_000)
     plan = ChunkPlan.of(-(-len(sound) // 640), StreamConfig())
-    window, whole = (
+    by_window, at_once = (
         torch.cat([features.for_chunk(plan.chunk(i))[0] for i in range(plan.count)])
         for features in (speech_features(source, encoder.eval(), plan, mode) for mode in ("window", "whole"))
     )
-    difference = (window - whole).flatten(2).norm(dim=2) / whole.flatten(2).norm(dim=2)
+    difference = (by_window - at_once).flatten(2).norm(dim=2) / at_once.flatten(2).norm(dim=2)
     print(f"{options.seconds:.0f} s of speech, {encoder.blocks} layers of {encoder.channels}: relative difference")
     print(f"mean {difference.mean():.4f}, 99th percentile {difference.quantile(0.99):.4f}, most {difference.max():.4f}")
-    cosine = torch.nn.functional.cosine_similarity(window.flatten(2), whole.flatten(2), dim=2)
+    cosine = torch.nn.functional.cosine_similarity(by_window.flatten(2), at_once.flatten(2), dim=2)
     print(f"cosine similarity: mean {cosine.mean():.5f}, least {cosine.min():.5f}")
 
 

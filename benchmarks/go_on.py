@@ -114,12 +114,12 @@ def changes(first: Part, second: Part) -> Changes:
     )
 
 
-def whole_changes(whole: Part, border: int) -> Changes:
+def unbroken_changes(unbroken: Part, border: int) -> Changes:
     """The same of a talk in one part, at the same frame."""
-    before, after = whole.frames[:, :border], whole.frames[:, border:]
-    inner = [start for start in whole.borders if start != border]
-    first = Part(before, whole.path, [start for start in inner if start < border])
-    return changes(first, Part(after, whole.path, [start - border for start in inner if start > border]))
+    before, after = unbroken.frames[:, :border], unbroken.frames[:, border:]
+    inner = [start for start in unbroken.borders if start != border]
+    first = Part(before, unbroken.path, [start for start in inner if start < border])
+    return changes(first, Part(after, unbroken.path, [start - border for start in inner if start > border]))
 
 
 def sound_off(first: Part, second: Part, said: np.ndarray) -> dict[str, float]:
@@ -148,7 +148,7 @@ def measure(seconds: float, size: int, seed: int, folder: Path) -> dict[str, Any
     half = said.shape[1] // 2
     sounds = {"whole": said, "first": said[:, :half], "second": said[:, half:]}
     sources = {name: TensorAudio(torch.from_numpy(sound.copy()), RATE) for name, sound in sounds.items()}
-    whole = render(talker, sources["whole"], folder / "whole.mp4", seed)
+    unbroken = render(talker, sources["whole"], folder / "whole.mp4", seed)
     first = render(talker, sources["first"], folder / "first.mp4", seed)
     last = first.frames[:, -talker.stream.motion_frames :]
     second = render(talker, sources["second"], folder / "second.mp4", seed, last)
@@ -156,7 +156,7 @@ def measure(seconds: float, size: int, seed: int, folder: Path) -> dict[str, Any
     return {
         "frames": frames,
         "size": size,
-        "whole": whole_changes(whole, frames // 2)._asdict(),
+        "whole": unbroken_changes(unbroken, frames // 2)._asdict(),
         "gone on": changes(first, second)._asdict(),
         "begun anew": changes(first, anew)._asdict(),
         "sound": sound_off(first, second, said),

@@ -18,6 +18,9 @@ AUDIO_MODES = ("window", "stream", "whole")
 LARGEST_SEED = 2**64 - 1
 """Of the noise, either way from 0."""
 
+MOST_STEPS = 1000
+"""Of sampling: so many timesteps the models know."""
+
 SECRET_VARIABLE = "LIVETALK_SECRET"
 """Where a worker looks in the environment for its fleet's secret."""
 
@@ -283,8 +286,10 @@ class StreamConfig:
         self.geometry.latent_frames(self.motion_frames)
         if self.motion_frames >= self.frame_num:
             raise InputError(f"{self.motion_frames} motion frames; a chunk of {self.frame_num} needs fewer")
-        if self.steps < 1:
-            raise InputError(f"{self.steps} sampling steps; at least 1 is needed (the model is distilled for 4)")
+        if not 1 <= self.steps <= MOST_STEPS:
+            raise InputError(
+                f"{self.steps} sampling steps; 1 to {MOST_STEPS} are possible (the model is distilled for 4)"
+            )
         if self.revisions < 0 or (self.revisions and self.draws_latents):
             raise InputError(
                 f"{self.revisions} revisions of the latents handed on; needs 0 (none) or more, and 0 where latents are "

@@ -6,7 +6,7 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -19,6 +19,8 @@ T = TypeVar("T")
 MISSING = "does not exist"
 LONGEST_SECRET = 65_536
 """Bytes of a secret, a key or a token."""
+PIPE_SECONDS, PIPE_LOOK_SECONDS = 10.0, 0.02
+"""How long a pipe is waited for, and how often it is looked at."""
 NAME_SHOWN = 200
 """Characters of a path that a message shows at most."""
 
@@ -52,8 +54,7 @@ def read_secret_file(path: Path, error: type[LiveTalkError]) -> bytes:
     Raises `error` for any other.
     """
     try:
-        with path.open("rb") as file:
-            secret = file.read(LONGEST_SECRET + 1).strip()
+        secret = _first_bytes(path, LONGEST_SECRET + 1).strip()
     except (OSError, ValueError) as fault:
         reason = getattr(fault, "strerror", None) or fault
         raise error(f"{shown(path)} cannot be read ({reason}); a file with one line is needed") from None
@@ -64,9 +65,36 @@ def read_secret_file(path: Path, error: type[LiveTalkError]) -> bytes:
     return secret
 
 
+def _first_bytes(path: Path, count: int) -> bytes:
+    """So many bytes of a file, or all that it has; of a pipe what is written within `PIPE_SECONDS`, however slowly."""
+    if not path.is_fifo():
+        with path.open("rb") as file:
+            return file.read(count)
+    content, until = b"", time.monotonic() + PIPE_SECONDS
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        while len(content) < count and time.monotonic() < until:
+            piece = _available(handle, count - len(content))
+            content += piece or b""
+            if b"\n" in content or (piece == b"" and content):  # a line, or whoever wrote has ended
+                break
+            time.sleep(0 if piece else PIPE_LOOK_SECONDS)
+    finally:
+        os.close(handle)
+    return content
+
+
+def _available(handle: int, count: int) -> bytes | None:
+    """What can be read at once; nothing where nobody writes, None where a writer has not written yet."""
+    try:
+        return os.read(handle, count)
+    except BlockingIOError:
+        return None
+
+
 def shown(path: Path) -> str:
-    """A path as a message shows it: of a very long one, the beginning and the end."""
-    text = str(path)
+    """A path as a message shows it: what no terminal should get as an escape; of a very long one, its two ends."""
+    text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(path))
     half = NAME_SHOWN // 2
     return text if len(text) <= NAME_SHOWN else f"{text[:half]}...{text[-half:]}"
 
@@ -93,13 +121,14 @@ NO_SPACE = "free some space or choose another folder"
 
 def check_place(path: Path) -> None:
     """Raise `OutputError` where no file could be written at `path`: before the work that ends in it."""
-    if "\0" in str(path):
-        raise OutputError(f"{str(path)!r} holds a null character, which no name may have: choose another one")
+    _check_name(path)
     with writing(path):
         if not path.parent.is_dir():
             raise OutputError(f"{path.parent} is no folder; {path.name} is written there: create it first")
         if path.is_dir():
             raise OutputError(f"{path} is a folder; needed is the name of a file: choose another one")
+        if path.exists() and not path.is_file():  # a pipe, a device: also behind a link such as /dev/stdout
+            raise OutputError(f"{shown(path)} is no file, and what is written replaces it: choose another name")
         if is_there(path) and not path.is_symlink() and not os.access(path, os.W_OK):
             raise OutputError(f"{path} is write-protected; it is to be replaced: choose another name")
         with new_file(path):
@@ -108,12 +137,33 @@ def check_place(path: Path) -> None:
 
 def make_folder(path: Path) -> None:
     """Make a folder, and those above it, where there is none; `OutputError` where no file could be put into it."""
+    check_folder(path)
     with writing(path):
-        if is_there(path) and not path.is_dir():
-            raise OutputError(f"{shown(path)} is a file; needed is a folder: choose another one")
         path.mkdir(parents=True, exist_ok=True)
         with new_file(path / "file"):
             pass
+
+
+def check_folder(path: Path) -> None:
+    """Raise `OutputError` where there is no folder, and none could be made because of what is there."""
+    _check_name(path)
+    with writing(path):
+        if is_there(path) and not path.is_dir():
+            raise OutputError(f"{shown(path)} is a file; needed is a folder: choose another one")
+
+
+def _check_name(path: Path) -> None:
+    if "\0" in str(path):
+        raise OutputError(f"{str(path)!r} holds a null character, which no name may have: choose another one")
+
+
+def files_below(folder: Path, endings: Iterable[str]) -> list[Path]:
+    """The regular files of a folder and those in it whose names end so, sorted; what cannot be listed is left out."""
+    files: list[Path] = []
+    for place, _, names in os.walk(folder):
+        paths = (Path(place, name) for name in names)
+        files += [path for path in paths if path.suffix.lower() in endings and path.is_file()]
+    return sorted(files)
 
 
 def is_there(path: Path) -> bool:

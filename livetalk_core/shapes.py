@@ -7,6 +7,8 @@ from .errors import InputError
 FRAMES_PER_SECOND = 25
 SAMPLE_RATE = 16_000
 SAMPLES_PER_FRAME = SAMPLE_RATE // FRAMES_PER_SECOND
+MOST_SIDE = 8192
+"""Pixels of a video's longer side: H.264's levels end there."""
 
 
 class Geometry(NamedTuple):
@@ -40,6 +42,10 @@ class Geometry(NamedTuple):
     def check_size(self, height: int, width: int) -> None:
         """Raise `InputError` unless both sides are positive multiples of `size_multiple` pixels."""
         side = self.size_multiple
+        if max(height, width) > MOST_SIDE:
+            raise InputError(
+                f"size {width}x{height} px; at most {MOST_SIDE} px a side are possible: choose a smaller one"
+            )
         if min(height, width) < side or height % side or width % side:
             nearest = tuple(max(side, round(length / side) * side) for length in (height, width))
             raise InputError(

@@ -1,12 +1,16 @@
 """Places that are looked at before the work: what cannot be written there is named, and nothing is left or followed."""
 
+import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from livetalk_core import files
 from livetalk_core.checkpoints.convert import convert
 from livetalk_core.errors import InputError, OutputError
-from livetalk_core.files import check_place, make_folder
+from livetalk_core.files import check_folder, check_place, files_below, make_folder, read_secret_file, shown
 from livetalk_core.media.place import OutputPlace
 
 
@@ -59,3 +63,58 @@ def test_folders_are_made_where_they_can_be(tmp_path):
         make_folder(tmp_path / "file")
     with pytest.raises(OutputError, match="what is above it is no folder"):
         make_folder(tmp_path / "file" / "a")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such pipes")
+@pytest.mark.parametrize("pieces", [[b"secret\n"], [b"sec", b"ret"]])
+def test_a_secret_comes_through_a_pipe_however_slowly(tmp_path, pieces):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    def write():
+        time.sleep(0.1)
+        with pipe.open("wb", buffering=0) as end:
+            for piece in pieces:
+                end.write(piece)
+                time.sleep(0.1)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert read_secret_file(pipe, InputError) == b"secret"
+    writer.join()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such pipes")
+def test_a_pipe_that_nobody_writes_is_not_waited_for_without_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "PIPE_SECONDS", 0.2)
+    os.mkfifo(tmp_path / "pipe")
+    assert read_secret_file(tmp_path / "pipe", InputError) == b""
+
+
+def test_paths_are_shown_on_one_line_without_escapes():
+    assert shown(Path("a\nb\x1b[31m\u202e\udcff \u4eba.png")) == "a\\nb\\x1b[31m\\u202e\\udcff \u4eba.png"
+    assert len(shown(Path("x" * 5000))) < 300
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such pipes")
+def test_a_pipe_or_device_is_never_replaced(tmp_path):
+    """Also behind a link, as /dev/stdout is one: who may write everywhere would lose it."""
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "link.json").symlink_to("/dev/null")
+    for name in ("pipe.json", "link.json"):
+        with pytest.raises(OutputError, match="is no file, and what is written replaces it"):
+            check_place(tmp_path / name)
+    with pytest.raises(OutputError, match="is a file"):
+        check_folder(tmp_path / "pipe.json")
+    with pytest.raises(OutputError, match="null character"):
+        make_folder(tmp_path / "a\0b")
+
+
+def test_files_below_a_folder(tmp_path):
+    for name in ("b.WAV", "a.wav", "c.mp3", "inner/d.wav"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "e.wav").mkdir()
+    (tmp_path / "f.wav").symlink_to("nowhere")
+    assert files_below(tmp_path, {".wav"}) == [tmp_path / name for name in ("a.wav", "b.WAV", "inner/d.wav")]
+    assert files_below(tmp_path / "none", {".wav"}) == []

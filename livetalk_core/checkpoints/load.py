@@ -235,7 +235,8 @@ def open_model(
     if str(name) == nano.NAME:
         if patch is not None:
             raise CheckpointError(
-                f"{nano.NAME} takes no patch {patch}; needed is a folder of Wan 2.1 or FlashHead Pro: give it"
+                f"{nano.NAME} takes no patch {shown(Path(patch))}; needed is a folder of Wan 2.1 or FlashHead Pro: "
+                "give it"
             )
         embedded = nano.open_nano(device, dtype)
         return replace(embedded, load_transformer=lambda: nano.transformer(home, dtype, operations))

@@ -3,9 +3,18 @@
 import argparse
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from .options import device_and_dtype, machine_options, size, stoppable
+from ..errors import InputError
+from .options import device_and_dtype, machine_options, positive, size, stoppable
 from .progress import show_stage, ticking
+
+OF_VIDEOS: dict[str, Any] = dict.fromkeys(("audio", "reference", "face", "syncnet", "embedder"))
+OF_MODELS: dict[str, Any] = {
+    "model": "nano", "against": [], "quick": False, "seconds": None, "faces": None, "seeds": None, "speech": None,
+    "photographs": False, "round_trips": None,
+}  # fmt: skip
+"""Options of one kind of evaluation alone, and their values where they are not given."""
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -24,8 +33,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--quick", action="store_true", help="2 faces, 1 seed, 10 s each unless given otherwise")
     command.add_argument("--seconds", type=float, help="of each stream (default: 20)")
-    command.add_argument("--faces", type=int, help="held-out people (default: 4)")
-    command.add_argument("--seeds", type=int, help="of noise for each of them (default: 2)")
+    command.add_argument("--faces", type=positive, help="held-out people (default: 4)")
+    command.add_argument("--seeds", type=positive, help="of noise for each of them (default: 2)")
     command.add_argument("--speech", type=Path, help="a recording, or a folder of them (default: made by espeak-ng)")
     command.add_argument(
         "--photographs", action="store_true", help="let photographs (of scikit-image, matplotlib) speak, no drawn faces"
@@ -35,7 +44,9 @@ def add_options(command: argparse.ArgumentParser) -> None:
     )
     _render_options(command)
     command.add_argument("--size", type=size, default=(128, 128), help="WIDTHxHEIGHT in pixels (default: 128x128)")
-    command.add_argument("--workers", type=int, default=1, help="streams at a time, each in a process (default: 1)")
+    command.add_argument(
+        "--workers", type=positive, default=1, help="streams at a time, each in a process (default: 1)"
+    )
     command.add_argument("--json", type=Path, help="keep all figures in this file")
     command.add_argument("--plots", type=Path, help="folder for charts over time")
     command.add_argument("--sheet", type=Path, help="PNG of frames to look at: a row for each stream")
@@ -57,9 +68,18 @@ def _render_options(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Measure how well a model, or any video, talks: lip sync, identity, liveliness, picture, all of it over time."""
-    if options.video or options.clips:
-        return _judge(options)
-    return _measure(options)
+    judging = options.video is not None or options.clips is not None
+    _check_together(options, judging)
+    return _judge(options) if judging else _measure(options)
+
+
+def _check_together(options: argparse.Namespace, judging: bool) -> None:
+    """Raise `InputError` for options of the other kind of evaluation."""
+    foreign = OF_MODELS if judging else OF_VIDEOS
+    named = [name for name, default in foreign.items() if getattr(options, name) != default]
+    if named:
+        needs = "a model, and no --video or --clips" if judging else "videos: --video FILE or --clips FOLDER"
+        raise InputError(f"--{named[0].replace('_', '-')} is for {needs}; leave it out, or choose the other")
 
 
 def _judge(options: argparse.Namespace) -> int:

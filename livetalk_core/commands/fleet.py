@@ -69,11 +69,28 @@ def workers_of(options: argparse.Namespace, setup: Mapping[str, Any], runner: st
     from ..parallel.fleet import local_fleet, remote_fleet
     from ..parallel.worker import read_secret
 
-    if options.listen:
+    _check_together(options)
+    if options.listen is not None:
         if not options.ranks or options.ranks < 1 or options.devices:
             raise InputError("--listen needs --ranks, how many workers will connect, and no --devices")
         secret = read_secret(options.secret_file)
         return remote_fleet(address(options.listen), options.ranks, secret, runner, fields=setup)
-    if options.devices:
+    if options.devices is not None:
         return local_fleet(parse_devices(options.devices), runner, fields=setup)
     return None
+
+
+def _check_together(options: argparse.Namespace) -> None:
+    """Raise `InputError` for what tells workers something where there are none to be told."""
+    if options.listen is not None:
+        return
+    of_hosts = [name for name in ("ranks", "secret_file") if getattr(options, name) is not None]
+    if of_hosts:
+        raise InputError(f"{_option(of_hosts[0])} is for workers of other hosts: leave it out, or say where to listen")
+    of_several = [name for name in ("shard_weights", "send_fp8", "mesh") if getattr(options, name)]
+    if of_several and options.devices is None:
+        raise InputError(f"{_option(of_several[0])} is for several devices: leave it out, or name them with --devices")
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")

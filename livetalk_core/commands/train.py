@@ -22,7 +22,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Train a model: its speech data, its parts, stage 1 (adapt), stage 2 (distill), or one person's LoRA."""
     with show_stage("starting"):
-        from ..files import check_place
+        from ..files import check_place, make_folder
         from ..hardware.machine import choose_device
         from ..training import commands
         from ..training.settings import read_settings
@@ -37,6 +37,7 @@ def run(options: argparse.Namespace) -> int:
             return 0
         if options.output is None:
             raise InputError(f"train {options.stage} has no --output; a folder for its checkpoints is needed")
+        make_folder(options.output)
         print(commands.train(options.stage, settings, options.output))
         if options.export:
             print(commands.export(options.stage, settings, options.output, options.export))

@@ -3,6 +3,7 @@
 import gc
 import os
 import platform
+import re
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,11 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.ones(1, device=device).item()  # `meta` and the like hold no numbers
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"device {name!r} cannot be used ({reason}); use cpu, cuda, cuda:0 ... or auto") from None
+    except Exception as error:  # each back end that is not there has its own
+        reason = re.split(r"\. |: | device type at|\n", str(error))[0]
+        raise InputError(
+            f"device {name[:40]!r} cannot be used ({reason[:200]}); use cpu, cuda, cuda:0 ... or auto"
+        ) from None
     return device
 
 

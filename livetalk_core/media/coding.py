@@ -12,6 +12,7 @@ import torch
 from av.container import OutputContainer
 
 from ..errors import InputError
+from ..files import shown
 from ..shapes import FRAMES_PER_SECOND
 
 BT709, TV_RANGE = 1, 1
@@ -101,7 +102,9 @@ class Coding:
         if video.suffix.lower() != self.suffix:
             other = next((name for name, each in ENCODERS.items() if f".{each.container}" == video.suffix.lower()), "")
             choice = f", or another codec ({other})" if other in CODECS else ""
-            raise InputError(f"output {video}; {self.codec} needs a name that ends in {self.suffix}: change it{choice}")
+            raise InputError(
+                f"output {shown(video)}; {self.codec} needs a name that ends in {self.suffix}: change it{choice}"
+            )
 
     def add_to(self, container: OutputContainer, rate: int = FRAMES_PER_SECOND) -> av.VideoStream:
         """A stream with a fresh encoder."""

@@ -156,6 +156,12 @@ def _shortened(image: Image.Image, height: int, width: int, crop: Crop) -> Image
         return image
     part = shown_part(image.size, height, width, Crop(top=crop.top))
     across, down = (part.width, 0) if image.width > image.height else (0, part.height)
-    left, top = max(0, part.left - across), max(0, part.top - down)
-    right, bottom = min(image.width, part.right + across), min(image.height, part.bottom + down)
+    left, right = _around(part.left, part.right, across, image.width)
+    top, bottom = _around(part.top, part.bottom, down, image.height)
     return image.crop((left, top, right, bottom))
+
+
+def _around(start: int, stop: int, more: int, length: int) -> tuple[int, int]:
+    """From `more` before `start` to `more` after `stop`, within 0 to `length`, at least a pixel."""
+    first = max(0, min(start - more, length - 1))
+    return first, min(length, max(stop + more, first + 1))

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..files import check_readable, files_below
 from ..media.audio import AudioSource, open_audio
 from ..media.crop import Box, Crop
 from ..media.image import to_reference
@@ -107,7 +108,8 @@ class ClipSource:
             raise InputError(f"the unknown filters {', '.join(unknown)}; there are {', '.join(FILTERS)}")
         for size in buckets:
             WAN.check_size(*size)
-        files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
+        check_readable(folder, "clips", "a folder of them", InputError, folders=True)
+        files = files_below(folder, SUFFIXES)
         clips: list[Clip] = []
         left_out: dict[Path, str] = {}
         for file in files:

@@ -5,6 +5,7 @@ The cascade (Ojala's patterns, trained by OpenCV's authors) comes with the packa
 
 from collections.abc import Sequence
 from importlib import import_module
+from math import isfinite
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -42,6 +43,8 @@ class Face(NamedTuple):
             raise InputError(
                 f"{text!r} is no face; write LEFT,TOP,WIDTH,HEIGHT in pixels, such as 140,130,230,230"
             ) from None
+        if not all(map(isfinite, face)):
+            raise InputError(f"{text!r} is no face; finite numbers of pixels are needed")
         if min(face.width, face.height) < LEAST_SIDE:
             raise InputError(
                 f"a face of {face.width:.0f}x{face.height:.0f} px; at least {LEAST_SIDE} px a side are needed"

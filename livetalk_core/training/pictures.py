@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import InputError
-from ..files import make_folder
+from ..files import check_readable, files_below, make_folder
 from .canvas import box, column, ellipse
 from .chance import generator_of, spread, uniform
 
@@ -43,7 +43,8 @@ class PictureFolder:
         """All pictures of a folder."""
         if folder is None:
             return cls()
-        files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
+        check_readable(folder, "pictures", "a folder of them", InputError, folders=True)
+        files = files_below(folder, SUFFIXES)
         if not files:
             raise InputError(f"{folder} holds no pictures; make some (`train pictures`) or add yours")
         return cls(tuple(map(_read, files)))

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import InputError
+from ..files import check_readable, files_below
 from ..shapes import SAMPLE_RATE
 from .chance import generator_of, uniform
 from .mouth import standardize
@@ -33,8 +34,8 @@ class SpeechFolder:
     @classmethod
     def open(cls, folder: Path, held: bool = False) -> "SpeechFolder":
         """All recordings of a folder, or one file. Where it holds the two sets of `espeak.py`, those of one of them."""
-        inside = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
-        files = [folder] if folder.is_file() else inside
+        check_readable(folder, "speech", "a recording, or a folder of them,", InputError, folders=True)
+        files = [folder] if folder.is_file() else files_below(folder, SUFFIXES)
         prefix = "held-" if held else "train-"
         files = [file for file in files if file.name.startswith(prefix)] or files
         if not files:

@@ -17,7 +17,7 @@ def place_examples() -> None:
     """Copy them to the input folder where they are missing, and say so; never where the user has turned that off."""
     folder = Path(folder_paths.get_input_directory())
     missing = {name: folder / placed for name, placed in EXAMPLES.items() if not (folder / placed).exists()}
-    if not missing or not _wanted():
+    if not missing or not _asked_for():
         return
     try:
         for name, place in missing.items():
@@ -29,7 +29,7 @@ def place_examples() -> None:
         logging.info("LiveTalk: put %s into %s (ComfyUI's settings, LiveTalk, turn this off)", names, folder)
 
 
-def _wanted() -> bool:
+def _asked_for() -> bool:
     settings = Path(folder_paths.get_user_directory()) / "default" / "comfy.settings.json"
     try:
         return json.loads(settings.read_text(encoding="utf-8")).get(SETTING, True)

@@ -42,6 +42,13 @@ def test_frames_of_another_precision_are_not_taken_for_the_same():
         (["--listen", "127.0.0.1:5", "--ranks", "2", "--devices", "cpu"], "no --devices"),
         (["--listen", "here", "--ranks", "2"], "address 'here'; write HOST:PORT"),
         (["--devices", "cpu x0"], "the nearest number that can is 1"),
+        (["--devices", ""], "devices ''; write auto"),
+        (["--listen", ""], "--listen needs --ranks"),
+        (["--ranks", "2"], "--ranks is for workers of other hosts"),
+        (["--devices", "cpu", "--secret-file", "x"], "--secret-file is for workers of other hosts"),
+        (["--shard-weights"], "--shard-weights is for several devices"),
+        (["--send-fp8"], "--send-fp8 is for several devices"),
+        (["--mesh", "ring=2"], "--mesh is for several devices"),
     ],
 )
 def test_what_cannot_work_is_refused(arguments, message, monkeypatch):

@@ -126,3 +126,10 @@ def test_shapes_are_allowed_and_near(width, height, geometry):
     assert 0.75 * 768 * 448 < high * wide <= 768 * 448
     if max(width, height) < 8 * min(width, height):
         assert abs(math.log(high / wide / (height / width))) < 0.016 * multiple
+
+
+@pytest.mark.parametrize("size", [(64, 20_000), (30_000, 64), (64, 64)])
+@pytest.mark.parametrize("frame", [(8192, 16), (16, 8192), (64, 64)])
+@pytest.mark.parametrize("top", [False, True])
+def test_pictures_and_frames_of_any_shape(size, frame, top):
+    assert cover(Image.new("RGB", size, "gray"), *frame, Crop(top=top)).size == frame[::-1]

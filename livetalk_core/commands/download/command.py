@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from ...files import check_folder, make_folder
 from ..options import stoppable
 from .sources import BUNDLES
 
@@ -21,9 +22,11 @@ def run(options: argparse.Namespace) -> int:
     from .plan import carry_out, planned
 
     with stoppable():
+        check_folder(options.to)
         plan = planned(options.name, options.to)
         print("\n".join(plan.described()), flush=True)
         if not options.dry_run:
+            make_folder(options.to)
             carry_out(plan, lambda line: print(line, flush=True))
             print(plan.next_step)
     return 0

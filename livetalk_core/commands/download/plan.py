@@ -10,7 +10,7 @@ from typing import NamedTuple
 from ...checkpoints.convert import convert
 from ...errors import OutputError
 from .hub import RemoteFile, Repository, fetch, look_up, part_of
-from .sources import BUNDLES, Bundle, Wanted
+from .sources import BUNDLES, Bundle, Source
 
 GENERATE = "python -m livetalk_core generate"
 
@@ -90,7 +90,7 @@ def planned(name: str, folder: Path, endpoint: str | None = None) -> Plan:
     return Plan(bundle, folder, tuple(repositories.values()), tuple(items), endpoint)
 
 
-def _item(source: Wanted, file: RemoteFile, folder: Path) -> Item:
+def _item(source: Source, file: RemoteFile, folder: Path) -> Item:
     target = folder / source.folder / (Path(file.name).name if source.flat else file.name)
     return Item(file, target, target.with_name(source.converted) if source.converted else None)
 

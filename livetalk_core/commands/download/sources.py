@@ -14,7 +14,7 @@ INFINITETALK = "wan2.1_infiniteTalk_single_fp16.safetensors"
 UMT5 = "umt5_xxl_fp8_e4m3fn_scaled.safetensors"
 
 
-class Wanted(NamedTuple):
+class Source(NamedTuple):
     """Files of one repository.
 
     `pattern` is a name there, or a pattern of names. They go to `folder`, below the one that the user names, with their
@@ -31,17 +31,17 @@ class Wanted(NamedTuple):
 class Bundle(NamedTuple):
     """All that a model needs, and what to do with it: a command's end, or a sentence; `{}` stands for the folder."""
 
-    files: tuple[Wanted, ...]
+    files: tuple[Source, ...]
     generate: str = ""
     advice: str = ""
 
 
-def _whole(repository: str, folder: str, *patterns: str) -> tuple[Wanted, ...]:
-    return tuple(Wanted(repository, pattern, folder) for pattern in patterns)
+def _ready(repository: str, folder: str, *patterns: str) -> tuple[Source, ...]:
+    return tuple(Source(repository, pattern, folder) for pattern in patterns)
 
 
-def _pickles(repository: str, folder: str, *names: str) -> tuple[Wanted, ...]:
-    return tuple(Wanted(repository, f"{name}.pth", folder, f"{name}.safetensors") for name in names)
+def _pickles(repository: str, folder: str, *names: str) -> tuple[Source, ...]:
+    return tuple(Source(repository, f"{name}.pth", folder, f"{name}.safetensors") for name in names)
 
 
 WAN_FILES = ("config.json", "diffusion_pytorch_model*.safetensors*", "google/umt5-xxl/*")
@@ -51,28 +51,28 @@ WAN_PICKLES = (
     "Wan2.1_VAE",
 )
 CHINESE_WAV2VEC2 = (
-    Wanted("TencentGameMate/chinese-wav2vec2-base", "config.json", "chinese-wav2vec2-base"),
-    Wanted(
+    Source("TencentGameMate/chinese-wav2vec2-base", "config.json", "chinese-wav2vec2-base"),
+    Source(
         "TencentGameMate/chinese-wav2vec2-base", "pytorch_model.bin", "chinese-wav2vec2-base", "model.safetensors"
     ),
 )  # fmt: skip
-ENGLISH_WAV2VEC2 = _whole("facebook/wav2vec2-base-960h", "wav2vec2-base-960h", "config.json", "model.safetensors")
+ENGLISH_WAV2VEC2 = _ready("facebook/wav2vec2-base-960h", "wav2vec2-base-960h", "config.json", "model.safetensors")
 FLASHHEAD_FOLDER = "SoulX-FlashHead-1_3B"
 PRO = (
-    *_whole(FLASHHEAD, FLASHHEAD_FOLDER, "Model_Pro/config.json", "Model_Pro/diffusion_pytorch_model.safetensors"),
-    Wanted(FLASHHEAD, "VAE_Wan/Wan2.1_VAE.pth", FLASHHEAD_FOLDER, "Wan2.1_VAE.safetensors"),
+    *_ready(FLASHHEAD, FLASHHEAD_FOLDER, "Model_Pro/config.json", "Model_Pro/diffusion_pytorch_model.safetensors"),
+    Source(FLASHHEAD, "VAE_Wan/Wan2.1_VAE.pth", FLASHHEAD_FOLDER, "Wan2.1_VAE.safetensors"),
     *ENGLISH_WAV2VEC2,
 )
 LITE = (
-    *_whole(FLASHHEAD, FLASHHEAD_FOLDER, "Model_Lite/config.json", "Model_Lite/diffusion_pytorch_model.safetensors"),
-    *_whole(FLASHHEAD, FLASHHEAD_FOLDER, "VAE_LTX/config.json", "VAE_LTX/diffusion_pytorch_model.safetensors"),
+    *_ready(FLASHHEAD, FLASHHEAD_FOLDER, "Model_Lite/config.json", "Model_Lite/diffusion_pytorch_model.safetensors"),
+    *_ready(FLASHHEAD, FLASHHEAD_FOLDER, "VAE_LTX/config.json", "VAE_LTX/diffusion_pytorch_model.safetensors"),
     *ENGLISH_WAV2VEC2,
 )
 
 BUNDLES = {
     "14b": Bundle(
         (
-            *_whole(FLASHTALK, "SoulX-FlashTalk-14B", *WAN_FILES),
+            *_ready(FLASHTALK, "SoulX-FlashTalk-14B", *WAN_FILES),
             *_pickles(FLASHTALK, "SoulX-FlashTalk-14B", *WAN_PICKLES),
             *CHINESE_WAV2VEC2,
         ),
@@ -83,26 +83,26 @@ BUNDLES = {
     "leaptalk": Bundle(
         (
             *PRO,
-            *_whole(LEAPTALK, "leaptalk", "lora/adapter_config.json", "lora/adapter_model.safetensors"),
-            Wanted(LEAPTALK, "audio_proj_step_10400.pt", "leaptalk", "audio_proj.safetensors"),
+            *_ready(LEAPTALK, "leaptalk", "lora/adapter_config.json", "lora/adapter_model.safetensors"),
+            Source(LEAPTALK, "audio_proj_step_10400.pt", "leaptalk", "audio_proj.safetensors"),
         ),
         generate="--model {0}/SoulX-FlashHead-1_3B/Model_Pro --patch {0}/leaptalk",
     ),
     "infinitetalk": Bundle(
         (
-            *_whole(WAN, "Wan2.1-I2V-14B-480P", *WAN_FILES),
+            *_ready(WAN, "Wan2.1-I2V-14B-480P", *WAN_FILES),
             *_pickles(WAN, "Wan2.1-I2V-14B-480P", *WAN_PICKLES),
-            Wanted(COMFY, f"split_files/model_patches/{INFINITETALK}", "InfiniteTalk", flat=True),
+            Source(COMFY, f"split_files/model_patches/{INFINITETALK}", "InfiniteTalk", flat=True),
             *CHINESE_WAV2VEC2,
         ),
         generate=f"--model {{0}}/Wan2.1-I2V-14B-480P --patch {{0}}/InfiniteTalk/{INFINITETALK}",
     ),
     "comfyui-encoders": Bundle(
         (
-            Wanted(COMFY, f"split_files/text_encoders/{UMT5}", "text_encoders", flat=True),
-            Wanted(COMFY, "split_files/clip_vision/clip_vision_h.safetensors", "clip_vision", flat=True),
-            Wanted(COMFY, "split_files/vae/wan_2.1_vae.safetensors", "vae", flat=True),
-            Wanted("Kijai/wav2vec2_safetensors", "wav2vec2-chinese-base_fp32.safetensors", "audio_encoders"),
+            Source(COMFY, f"split_files/text_encoders/{UMT5}", "text_encoders", flat=True),
+            Source(COMFY, "split_files/clip_vision/clip_vision_h.safetensors", "clip_vision", flat=True),
+            Source(COMFY, "split_files/vae/wan_2.1_vae.safetensors", "vae", flat=True),
+            Source("Kijai/wav2vec2_safetensors", "wav2vec2-chinese-base_fp32.safetensors", "audio_encoders"),
         ),
         advice="for ComfyUI: with --to ComfyUI/models its loaders list them",
     ),

@@ -10,7 +10,7 @@ import torch
 
 from ...checkpoints.nano import NAME
 from ...errors import InputError
-from ...files import write_durably
+from ...files import check_readable, fault_of, shown, write_durably
 from ...hardware.machine import describe
 from ...presets import PRESETS
 from ...shapes import FRAMES_PER_SECOND, WAN
@@ -95,11 +95,12 @@ def round_trip_table(settings: Settings, trips: int) -> str:
     """What each entrant's VAE leaves of held-out faces and photographs after up to `trips` round trips."""
     if not 1 <= trips <= 10_000:
         raise InputError(f"{trips} round trips; 1 to 10000 are needed")
-    shown = pictures(settings.protocol.cast, settings.faces)
+    _check_files(settings)
+    faces = pictures(settings.protocol.cast, settings.faces)
     tables: list[str] = []
     for entrant in settings.entrants:
         vae, stream = entrant.codec()
-        psnr = {name: decibels(round_trips(vae, picture, trips, stream), picture) for name, picture in shown.items()}
+        psnr = {name: decibels(round_trips(vae, picture, trips, stream), picture) for name, picture in faces.items()}
         tables.append(f"{entrant}\n{loss_table(psnr)}")
     return "\n\n".join(tables)
 
@@ -107,8 +108,13 @@ def round_trip_table(settings: Settings, trips: int) -> str:
 def _check_files(settings: Settings) -> None:
     """Raise an error for what cannot be read or measured, or not be written at the end, before hours are spent."""
     for entrant in settings.entrants:
-        if entrant.model not in (NAME, DRAWN) and not Path(entrant.model).exists():
-            raise InputError(f"no model at {entrant.model}; needed is {NAME!r}, {DRAWN!r}, or a folder of weights")
+        if entrant.model not in (NAME, DRAWN) and fault_of(Path(entrant.model), folders=True) is not None:
+            raise InputError(
+                f"no model at {shown(Path(entrant.model))}; needed is {NAME!r}, {DRAWN!r}, or a folder of weights"
+            )
+        for file in entrant.files:
+            check_readable(file, "weights", "a safetensors file", InputError)
+        entrant.check()
     check_outputs(settings.json, settings.sheet, settings.plots)
 
 

@@ -25,6 +25,8 @@ from .performers import DrawnPerformer, ModelPerformer, Performer
 
 DRAWN = "drawn"
 """In place of a model: the generator's own frames through the VAE of `nano`."""
+MOST_DISTURBANCE = 100.0
+"""Latents have a deviation of about 1."""
 SETTINGS: dict[str, Callable[[str], Any]] = {
     "transformer": Path, "vae": Path, "steps": int, "guidance": float, "color": float, "correction": float,
     "disturbance": float, "fp8": int, "revisions": int, "repeats_portrait": int, "lora": Path,
@@ -56,6 +58,14 @@ class Entrant:
     revisions: int | None = None
     repeats_portrait: int | None = None
     lora: Path | None = None
+
+    def __post_init__(self) -> None:
+        self._stream(StreamConfig())
+        if not 0 <= self.disturbance <= MOST_DISTURBANCE:
+            raise InputError(f"disturbance {self.disturbance}; needs 0 (none) to {MOST_DISTURBANCE:g}")
+        for name in ("fp8", "repeats_portrait"):
+            if getattr(self, name) not in (0, 1, None):
+                raise InputError(f"{name} {getattr(self, name)}; needs 0 (no) or 1 (yes)")
 
     @classmethod
     def parse(cls, text: str) -> "Entrant":
@@ -95,9 +105,20 @@ class Entrant:
         model = self._model(torch.device("cpu"), torch.float32)
         return model.vae, self.stream(model)
 
+    def check(self) -> None:
+        """Raise an error for a model that is not whole, or whose stream cannot be so: no weights are read."""
+        self.stream(self._model(torch.device("cpu"), torch.float32))
+
     def stream(self, model: Model) -> StreamConfig:
         """How the model's stream is made."""
-        default = model.preset.stream
+        return self._stream(model.preset.stream)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Those that take the place of the model's parts, or change them."""
+        return tuple(filter(None, (self.transformer, self.vae, self.lora)))
+
+    def _stream(self, default: StreamConfig) -> StreamConfig:
         return replace(
             default,
             revisions=default.revisions if self.revisions is None else self.revisions,

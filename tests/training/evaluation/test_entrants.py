@@ -41,6 +41,18 @@ def test_what_is_no_setting_is_named(text):
         Entrant.parse(text)
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["steps=0", "steps=-1", "steps=1001", "guidance=nan", "guidance=-1", "color=2", "color=nan", "correction=9",
+     "correction=nan", "disturbance=nan", "disturbance=-1", "disturbance=inf", "fp8=2", "fp8=-1", "revisions=-1",
+     "repeats_portrait=7"],
+)  # fmt: skip
+def test_values_that_no_stream_has_are_named_before_anything_is_loaded(text):
+    name = text.partition("=")[0]
+    with pytest.raises(InputError, match="strength" if name == "correction" else name):
+        Entrant.parse(f"nano,{text}")
+
+
 def test_settings_reach_the_stream():
     performer = Entrant.parse("nano,steps=7,color=0.5,correction=0.25").open(CPU, torch.float32)
     assert isinstance(performer, ModelPerformer)

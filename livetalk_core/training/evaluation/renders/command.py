@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ....errors import InputError
-from ....files import fault_of, write_durably
+from ....files import fault_of, shown, write_durably
 from ....hardware.machine import describe
 from ..outputs import check_outputs
 from .judge import Judges, Verdict, judge, judge_all, videos_of
@@ -43,7 +43,8 @@ def paths_of(settings: Settings) -> list[Path]:
     for path in (settings.video, settings.audio):
         fault = None if path is None else fault_of(path)
         if fault is not None:
-            raise InputError(f"no file at {path}, which {fault}; needed is a video or its sound")
+            raise InputError(f"no file at {shown(path)}, which {fault}; needed is a video or its sound")
+    settings.judges.check()
     check_outputs(settings.json, settings.sheet, settings.plots)
     return [settings.video] if settings.video is not None else videos_of(Path(settings.clips or ""))
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from ....errors import InputError
+from ....files import check_readable, files_below
 from ....media.image import load_image, to_reference
 from ....shapes import FRAMES_PER_SECOND
 from ...detection import Face, find_faces
@@ -31,6 +32,17 @@ class Judges:
     face: Face | None = None
     syncnet: tuple[Path, Path] | None = None
     embedder: Path | None = None
+
+    def check(self) -> None:
+        """Raise `InputError` for files that cannot be read."""
+        for path, what in ((self.reference, "reference"), *((file, "network") for file in self.networks)):
+            if path is not None:
+                check_readable(path, what, "a picture" if what == "reference" else "TorchScript or ONNX", InputError)
+
+    @property
+    def networks(self) -> tuple[Path, ...]:
+        """All files of networks."""
+        return (*(self.syncnet or ()), *([self.embedder] if self.embedder is not None else []))
 
     def meter(self, render: Render, face: Face, first: Tensor) -> Meter:
         """What measures a video whose first frame is `first` [3,1,H,W]."""
@@ -80,7 +92,8 @@ def judge(path: Path, audio: Path | None, judges: Judges) -> Verdict:
 
 def videos_of(folder: Path) -> list[Path]:
     """The videos in a folder, by name; `InputError` where there is none."""
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES) if folder.is_dir() else []
+    check_readable(folder, "clips", "a folder of videos", InputError, folders=True)
+    paths = files_below(folder, SUFFIXES)
     if not paths:
         raise InputError(f"{folder} holds no video; needed is a folder of {', '.join(sorted(SUFFIXES))}")
     return paths

@@ -95,6 +95,9 @@ def test_what_cannot_be_judged_is_named(spoken, tmp_path):
         judge(write_video(tmp_path / "e.mp4", noise, sound), None, NO_JUDGES)
     with pytest.raises(InputError, match="is no face; write LEFT,TOP"):
         Face.parse("10,20,30")
+    for text in ("nan,0,64,64", "0,0,inf,inf"):
+        with pytest.raises(InputError, match="finite numbers of pixels"):
+            Face.parse(text)
     with pytest.raises(InputError, match="lies outside"):
         judge(write_video(tmp_path / "f.mp4", frames, sound), None, Judges(face=Face(500, 500, 60, 60)))
 
