@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..shapes import SAMPLE_RATE
+from . import ogg
 from .blocks import Blocks, batched, exactly, resampled
 from .channels import stereo_matrix, to_mono
 from .containers import checked, reading
@@ -182,8 +183,8 @@ class FileAudio(AudioSource):
 
 
 def _parts(path: Path) -> list[Part | None]:
-    """What to read one behind the other: parts of a WAV, or None for the file as it is."""
-    parts = wav_parts(path)
+    """What to read one behind the other: parts of a WAV or an Ogg, or None for the file as it is."""
+    parts = wav_parts(path) or [Part(link.start, link.stop) for link in ogg.links(path)]
     plain = not parts or (len(parts) == 1 and parts[0].seconds is None and parts[0].size_at is None)
     return [None] if plain else list(parts)
 

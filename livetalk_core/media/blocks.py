@@ -64,7 +64,10 @@ class Blocks:
 def as_array(frame: av.AudioFrame) -> np.ndarray:
     """float32 [channels, samples] in -1..1 from a frame of any sample format."""
     channels, planar = frame.layout.nb_channels, frame.format.is_planar
-    if planar and channels >= MISCOUNTED:
+    if frame.format.packed.name == "s64":  # PyAV makes no arrays of these
+        (frame,) = av.AudioResampler("dbl").resample(frame)
+        planar = False
+    elif planar and channels >= MISCOUNTED:
         (frame,) = av.AudioResampler(frame.format.packed.name).resample(frame)
         planar = False
     data = frame.to_ndarray()

@@ -1,5 +1,6 @@
 """Media files as they are opened: which kinds are read, what is refused before FFmpeg sees it, and its errors."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,14 @@ FORMATS = (
     "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dsf,dts,dv,eac3,flac,flv,gsm,ircam,loas,matroska,webm,mlp,mov,mp4,m4a,3gp,3g2,"
     "mj2,mp3,mpc,mpc8,mpeg,mpegts,mxf,nistsphere,nut,ogg,sox,tak,truehd,tta,voc,w64,wav,wtv,wv"
 )
+OTHER_KINDS = {
+    rb"\x89PNG|\xff\xd8\xff|GIF8|RIFF.{4}WEBP|.{4}ftyp(?:avif|hei|mif1)|II\*\x00|MM\x00\*|8BPS": "a picture",
+    rb"PK\x03\x04|7z\xbc\xaf|Rar!|\x1f\x8b": "an archive, which has to be unpacked first",
+    rb"MThd": "MIDI, which holds notes and no sound",
+    rb"%PDF|\xd0\xcf\x11\xe0": "a document",
+    rb"\xff\xfe|\xfe\xff": "a text file",
+}
+"""How files begin that are now and then taken for a recording."""
 WHITELIST = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
 
 
@@ -33,7 +42,7 @@ def head(path: Path, size: int = 64) -> bytes:
 
 def unreadable(path: Path, error: FFmpegError | None) -> InputError:
     """What to say of a file that gives no sound."""
-    reason = text_start(path)
+    reason = text_start(path) or other_kind(path)
     if not reason and error is None:
         return InputError(f"sound of {path} has no samples; at least one is needed: choose a recording with sound")
     reason = reason or f"damaged, cut off or of another kind ({error.strerror if error else ''})"
@@ -61,6 +70,12 @@ def reading(path: Path) -> Iterator[None]:
             f"sound {path} cannot be read ({error.strerror or error}); it has to stay where it is, on a disk that can "
             "be read: look whether it still does, or copy it elsewhere"
         ) from error
+
+
+def other_kind(path: Path) -> str:
+    """What a file is that holds no sound, by its beginning; empty where nothing tells."""
+    first = head(path)
+    return next((what for start, what in OTHER_KINDS.items() if re.match(start, first, re.DOTALL)), "")
 
 
 def text_start(path: Path) -> str:

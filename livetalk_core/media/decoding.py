@@ -17,6 +17,7 @@ from av.stream import Disposition, Stream
 
 from ..errors import InputError
 from . import ogg
+from .claims import lacks_end
 from .containers import WHITELIST, opening, unreadable
 from .wav import Part, PartFile
 
@@ -118,11 +119,12 @@ def track(path: Path, part: Part | None, index: int) -> Iterator[Track]:
     with opened(path, part) as container:
         stream: Any = container.streams[index]
         name = container.format.name
-        promised = part.seconds if part else _promised(path, container, stream, name)
-        ends = ogg.ends(path) if name == "ogg" else None
+        told = None if part is None else part.seconds
+        promised = _promised(path, container, stream, name) if told is None else told
+        ends = ogg.ends(path, ogg.Link(part.start, part.stop) if part else None) if name == "ogg" else None
         if ends and promised is not None and 0 < ends.latest_start < LOST_START_SECONDS * stream.sample_rate:
             promised = max(promised, ends.length / stream.sample_rate - OGG_SLACK_SECONDS)
-        cut, latest = (ends.cut, ends.latest_start) if ends else (False, None)
+        cut, latest = (ends.cut, ends.latest_start) if ends else (part is None and lacks_end(path, name), None)
         yield Track(container, stream, name in RAW, _origin(container), promised, cut, latest)
 
 

@@ -3,6 +3,7 @@
 import copy
 import hashlib
 from collections.abc import Callable, Iterable
+from math import isfinite
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,8 @@ from .blocks import Resampler, batched, exactly, interleaved
 from .channels import stereo_matrix, to_mono
 from .loudness import LoudnessMeter
 
+LOUDEST = 1000.0
+"""What samples may be, 60 dB above full scale: whole numbers in a file of floating-point ones are beyond."""
 Progress = Callable[[float], None]
 """Told about once per second of sound the share that is surveyed, 0 to 1; never where the file gives no length."""
 
@@ -83,10 +86,14 @@ class Survey:
         return self._digest.hexdigest()
 
     def _add(self, block: np.ndarray) -> None:
-        if not np.isfinite(block).all():
+        largest = max(float(block.max()), -float(block.min()))
+        if not largest <= LOUDEST:  # NaN is not, either
+            fault = (
+                "NaN or infinite samples" if not isfinite(largest) else f"samples of {largest:.3g}, full scale being 1,"
+            )
             raise InputError(
-                f"sound of {self._name} holds NaN or infinite samples after {self.samples / self._rate:.1f} s; finite "
-                "ones are needed: export it again, as 16-bit WAV for instance"
+                f"sound of {self._name} holds {fault} after {self.samples / self._rate:.1f} s; finite ones, from -1 to "
+                "1, are needed: export it again, as 16-bit WAV for instance"
             )
         self._digest.update(interleaved(block).data)
         self.samples += block.shape[1]

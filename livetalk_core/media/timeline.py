@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 
 import av
 
-from .decoding import LOST_START_SECONDS, Fault, Track
+from .decoding import LOST_START_SECONDS, MATROSKA, Fault, Track
 
 SLACK_SECONDS = 0.04
 """How far timestamps may be off before they are followed: recorders' clocks jitter, and a frame of video is as long."""
@@ -19,6 +19,8 @@ WITHOUT_HOLES = ("ogg", "flac")
 """Formats whose sound has no pauses: what their timestamps leave out was there."""
 AHEAD = 4
 """Frames behind a gap in Ogg whose times are asked: those where a page begins may have their neighbours'."""
+NEW_CLOCKS, NEW_CLOCK_SECONDS = ("mpegts", "mpeg"), 10.0
+"""Formats that are joined as they are, each part with a clock of its own; a step by more is one (as ffmpeg has it)."""
 OVERLAP_SECONDS = 1.0
 """A step back by more is no overlap: another recording was joined to the first, with a clock of its own."""
 MOST_FILLED = 2 * 48_000 * 3600
@@ -168,7 +170,9 @@ class Timeline:
         slack = 0 if self._lost is not None and ahead > 0 else SLACK_SECONDS * self._rate
         if abs(ahead) <= slack:
             return 0
-        if ahead > 0:
+        if ahead > NEW_CLOCK_SECONDS * self._rate and self._name in NEW_CLOCKS:
+            filled = 0
+        elif ahead > 0:
             damaged = self._lost is not None or self._name in WITHOUT_HOLES
             filled = self._gap(ahead, damaged)
         else:
@@ -219,7 +223,8 @@ class Timeline:
 
     def _end(self) -> Iterator[Silence]:
         promised = self._track.promised
-        skipped = (self._shift or 0) if self._name == "ogg" else 0  # its length counts from the stream's beginning
+        # The length counts from the stream's beginning there, which may be long before the first sound.
+        skipped = max(0, self._shift or 0) if self._name in ("ogg", MATROSKA) else 0
         missing = 0 if promised is None else round(promised * self._rate) - self._position - skipped
         if missing > NEGLIGIBLE_SECONDS * self._rate:
             filled = self._gap(missing, damaged=True)

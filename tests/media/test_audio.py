@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import av
 import numpy as np
 import pyloudnorm
 import pytest
@@ -244,6 +245,33 @@ def test_video_file_with_sound(tmp_path, media):
 
 
 # What is refused
+
+
+@pytest.mark.parametrize("large", [32_767.0, -1e30])
+def test_numbers_that_are_no_sound(wav, large):
+    """Whole numbers of 16 bits as floating-point ones: noise at any gain."""
+    sound = np.zeros((2, 40_000))
+    sound[1, 39_000] = large
+    with pytest.raises(InputError, match=r"holds samples of .*, full scale being 1"):
+        open_audio(wav(sound))
+    with pytest.raises(InputError, match="full scale being 1"):
+        TensorAudio(torch.from_numpy(sound), RATE)
+    sound[1, 39_000] = 10
+    assert open_audio(wav(sound)).samples == 40_000
+
+
+def test_integers_of_64_bits(tmp_path, media):
+    sound = media.speech(1, 16_000)
+    path = tmp_path / "a.nut"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s64le", rate=16_000)
+        stream.codec_context.layout = "mono"
+        resampler = av.AudioResampler("s64", "mono", 16_000)
+        frame = av.AudioFrame.from_ndarray(sound, format="flt", layout="mono")
+        frame.sample_rate, frame.pts = 16_000, 0
+        for part in (*resampler.resample(frame), None):
+            container.mux(stream.encode(part))
+    np.testing.assert_allclose(open_audio(path).read(0, 16_000, 16_000, mono=True), sound, atol=1e-6)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

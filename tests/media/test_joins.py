@@ -1,0 +1,133 @@
+"""Recordings joined in one file with other clocks, channels or rates, and those whose clock does not begin at 0."""
+
+import struct
+from itertools import pairwise
+
+import av
+import numpy as np
+import pytest
+
+from livetalk_core.media import ogg
+from livetalk_core.media.audio import open_audio
+from livetalk_core.media.ogg import Link, links
+
+RATE = 48_000
+
+
+def joined(folder, media, *recordings):
+    """Ogg files of 2 s each, one behind the other: (codec, rate, channels)."""
+    parts = []
+    for number, (codec, rate, channels) in enumerate(recordings):
+        layout = "mono" if channels == 1 else "stereo"
+        sound = media.speech(2, rate, channels) * (number + 1)
+        path = media.write_sound(
+            folder / f"{number}.ogg", sound, rate, codec, layout, frame=960, serial_offset=str(number)
+        )
+        parts.append(path.read_bytes())
+    path = folder / "joined.ogg"
+    path.write_bytes(b"".join(parts))
+    return path, np.cumsum([0, *map(len, parts)]).tolist()
+
+
+@pytest.mark.parametrize(
+    "recordings",
+    [
+        (("libopus", 48_000, 2), ("libopus", 48_000, 1)),
+        (("libopus", 48_000, 1), ("libopus", 48_000, 2)),
+        (("vorbis", 44_100, 2), ("vorbis", 22_050, 2)),
+        (("libopus", 48_000, 2), ("vorbis", 44_100, 2), ("libopus", 48_000, 1)),
+    ],
+)
+def test_joined_streams_of_other_channels_rates_and_codecs_are_all_read(tmp_path, media, recordings):
+    path, edges = joined(tmp_path, media, *recordings)
+    assert links(path) == [Link(*pair) for pair in pairwise(edges)]
+    source = open_audio(path)
+    assert source.seconds == pytest.approx(2 * len(recordings), abs=0.15)
+    assert (source.sample_rate, source.channels) == recordings[0][1:]
+    assert [note for note in source.notes if "unreadable" in note or "cut off" in note] == []
+    assert f"{len(recordings)} recordings one behind the other" in source.notes[0]
+    levels = [
+        np.abs(source.read(round((2 * n + 0.2) * RATE), RATE, RATE, mono=True)).max() for n in range(len(recordings))
+    ]
+    assert all(later > 1.2 * earlier for earlier, later in pairwise(levels))
+
+
+def test_joined_streams_that_are_alike_are_left_to_the_decoder(tmp_path, media):
+    path, _ = joined(tmp_path, media, *[("libopus", 48_000, 1)] * 2)
+    assert links(path) == []
+    source = open_audio(path)
+    assert source.seconds == pytest.approx(4, abs=0.1) and not source.notes
+
+
+def test_an_end_that_is_missing_is_the_last_recordings(tmp_path, media):
+    path, edges = joined(tmp_path, media, ("libopus", 48_000, 2), ("libopus", 48_000, 1))
+    data = path.read_bytes()
+    path.write_bytes(data[: (edges[1] + edges[2]) // 2])
+    source = open_audio(path)
+    assert 2 < source.seconds < 4 and "cut off" in source.notes[-1]
+    assert not ogg.ends(path, Link(*edges[:2])).cut and ogg.ends(path, Link(edges[1], len(path.read_bytes()))).cut
+
+
+def test_links_of_other_files(tmp_path):
+    path = tmp_path / "a"
+    for content in (b"OggS", b"OggS\0\2" + bytes(10), b"RIFF", b"OggS\0\2" + bytes(20) + b"\xff" + b"OggS\0\2"):
+        path.write_bytes(content)
+        assert len(links(path)) in (0, 2)
+
+
+def test_what_opus_leaves_out_is_not_missed(tmp_path, media):
+    path = media.write_sound(tmp_path / "a.opus", media.speech(3, RATE), RATE, "libopus", "mono", frame=960)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"OpusHead") + 10
+    before = ogg.ends(path).length
+    skipped = struct.unpack_from("<H", data, at)[0]
+    data[at : at + 2] = struct.pack("<H", 24_000)
+    path.write_bytes(data)
+    assert ogg.ends(path).length == before + skipped - 24_000
+
+
+@pytest.mark.parametrize("start", [0.0, 10.0, 3600.0])
+@pytest.mark.parametrize(("name", "codec", "picture"), [("a.mka", "libopus", False), ("a.mkv", "aac", True)])
+def test_a_matroska_file_may_begin_at_any_time(tmp_path, media, name, codec, picture, start):
+    path = tmp_path / name
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("mpeg4", rate=25) if picture else None
+        stream = container.add_stream(codec, rate=RATE)
+        stream.codec_context.layout = "mono"
+        if video is not None:
+            video.width = video.height = 64
+            for index in range(75):
+                frame = av.VideoFrame(64, 64, "yuv420p")
+                frame.pts = round(25 * start) + index
+                container.mux(video.encode(frame))
+            container.mux(video.encode(None))
+        resampler = av.AudioResampler(
+            stream.codec_context.format.name, "mono", RATE, frame_size=960 if codec == "libopus" else 1024
+        )
+        frame = av.AudioFrame.from_ndarray(media.speech(3, RATE), format="flt", layout="mono")
+        frame.sample_rate, frame.pts = RATE, 0
+        for part in (*resampler.resample(frame), *resampler.resample(None)):
+            part.pts += round(start * RATE)
+            container.mux(stream.encode(part))
+        container.mux(stream.encode(None))
+    source = open_audio(path)
+    assert source.seconds == pytest.approx(3, abs=0.1) and not source.notes
+
+
+def test_transport_streams_that_are_joined_have_clocks_of_their_own(tmp_path, media):
+    parts = [
+        media.write_sound(
+            tmp_path / f"{offset}.ts",
+            media.speech(2, RATE),
+            RATE,
+            "mp2",
+            "mono",
+            frame=1152,
+            **{"output_ts_offset": offset} if int(offset) else {},
+        ).read_bytes()
+        for offset in ("0", "3600000000", "0")
+    ]
+    path = tmp_path / "a.ts"
+    path.write_bytes(b"".join(parts))
+    source = open_audio(path)
+    assert source.seconds == pytest.approx(6, abs=0.2) and not source.notes
