@@ -14,10 +14,9 @@ from pathlib import Path
 import av
 import PIL
 
-from .hearing import INPUTS, ROOT, Row, ffmpeg_version, try_folder, try_sounds
+from .hearing import GROUPS, INPUTS, ROOT, Row, ffmpeg_version, try_folder, try_sounds
 from .lips import try_lips
 from .pictures import try_crops, try_pictures
-from .sounds import GROUPS
 
 DOCUMENT = ROOT / "docs" / "inputs.md"
 SECTIONS = ("sounds", "pictures", "lips")

@@ -12,8 +12,9 @@ from livetalk_core.media.audio import AudioSource, open_audio
 from livetalk_core.media.video import VideoWriter
 from livetalk_core.shapes import FRAMES_PER_SECOND, frames_of_samples
 
+from . import rare_sounds, sounds
 from .alignment import align, decode
-from .sounds import GROUPS, RATE, SECONDS, Kind, ffmpeg, make
+from .sounds import RATE, SECONDS, Kind, ffmpeg, make
 
 ROOT = Path(__file__).resolve().parents[2]
 INPUTS = ROOT / "tests" / "media" / "inputs"
@@ -100,6 +101,9 @@ def try_kind(kind: Kind, spoken: Path) -> Row:
             return Row(kind.name, f"not made by this ffmpeg ({''.join(reason)})", True)
         damaged = kind.against == "clean" or (kind.change is not None and kind.against == "before")
         return heard(kind.name, path, truth, kind.refused, kind.against == "timed", damaged)
+
+
+GROUPS = sounds.GROUPS | rare_sounds.GROUPS
 
 
 def try_sounds(groups: list[str]) -> dict[str, list[Row]]:

@@ -15,23 +15,15 @@ from livetalk_core.media.crop import Crop, cut_away, shown_part
 from livetalk_core.media.image import load_image
 from tests.media.profiles import SPACES, cmyk_profile, grey_profile, in_space, press, rgb_profile
 
+from . import rare_pictures
 from .hearing import ROOT, Row
+from .making import ORIENTATION, TURNS, Made, saved
 
 MOST_ERROR = 1.5
 """Of 255, on average over all pixels."""
-ORIENTATION = 0x0112
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}  # fmt: skip
-"""How a picture must lie in the file for each orientation of EXIF."""
 FRAME = (128, 128)
 HEAD = 1 / 6
 """The part of `fullbody.jpg`, from above, that its head is in."""
-
-Made = tuple[str, str, bytes, Image.Image | str]
-"""Kind, file name, content, and what must come of it: a picture or part of a message."""
 
 
 def portrait() -> Image.Image:
@@ -39,20 +31,8 @@ def portrait() -> Image.Image:
     return Image.open(ROOT / "demo" / "portrait.png").convert("RGB").resize((256, 256))
 
 
-def saved(image: Image.Image, name: str, **options: Any) -> bytes:
-    """The file's bytes."""
-    file = io.BytesIO()
-    formats = {"jpg": "JPEG", "tif": "TIFF", "jp2": "JPEG2000", "heic": "HEIF"}
-    ending = name.rpartition(".")[2]
-    image.save(file, formats.get(ending, ending.upper()), **options)
-    return file.getvalue()
-
-
 def formats(truth: Image.Image) -> Iterator[Made]:
     """Each file format."""
-    import pillow_heif
-
-    pillow_heif.register_heif_opener()
     fine = {"quality": 97, "subsampling": 0}
     for name, options in (
         ("png", {}), ("jpg", fine), ("webp", {"lossless": True}), ("webp", {"quality": 97}), ("bmp", {}), ("tga", {}),
@@ -159,6 +139,7 @@ def refusals(truth: Image.Image) -> Iterator[Made]:
 
 GROUPS = {
     "File formats": formats, "Pixels": modes, "Colours": colours, "Orientation": orientations, "Refused": refusals,
+    **rare_pictures.GROUPS,
 }  # fmt: skip
 
 

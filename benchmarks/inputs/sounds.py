@@ -21,7 +21,7 @@ class Kind(NamedTuple):
 
     `options` of ffmpeg make it from the speech; `change` then makes it odd. What is read is compared with ffmpeg's
     decode of the file before the change, of the file as it is (`itself`, or `timed`: at its times against the picture),
-    or of the speech (`clean`). `refused`: part of the message that is right for it.
+    or of the speech, once (`clean`) or two times (`twice`). `refused`: part of the message that is right for it.
     """
 
     name: str
@@ -47,6 +47,10 @@ def make(kind: Kind, speech: Path, folder: Path) -> tuple[Path, Path]:
     ffmpeg(*inputs, *filters, *kind.options, before)
     data = before.read_bytes()
     path.write_bytes(kind.change(data) if kind.change else data)
+    if kind.against == "twice":
+        twice = folder / "twice.wav"
+        ffmpeg("-stream_loop", "1", "-i", speech, twice)
+        return path, twice
     return path, {"before": before, "itself": path, "timed": path, "clean": speech}[kind.against]
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..files import check_readable
+from .color_tags import profile_of
 from .crop import CENTER, Crop, cover
 from .srgb import to_srgb
 
@@ -38,6 +39,8 @@ PLUGINS = {"HEIF": "pillow_heif", "JXL": "pillow_jxl", "AVIF": "pillow_avif"}
 """Packages that teach Pillow a format, where they are installed."""
 # A phone's picture with others (depth, gain map) behind the first: still a still.
 STILL_FORMATS = ("HEIF", "MPO")
+BITS_PER_SAMPLE, PLANES, SEPARATE = 258, 284, 2
+"""TIFF's tags for the depth and the order of colours, and the order that is plane by plane."""
 SUBFILE_TYPE, REDUCED = 254, 1
 """TIFF's tag and its bit for a page that is a preview of another one."""
 ORIENTATION = 0x0112
@@ -62,13 +65,18 @@ SIGNATURES = (
     Signature(
         rb"II\*\0.{4}CR|.{4}ftypcrx |FUJIFILMCCD-RAW|IIU\0|IIRO", "a camera's raw picture", f"develop it and {SAVE}"
     ),
-    Signature(rb"\s*(?:<\?xml.{0,500})?<svg", "SVG, which has no pixels"),
+    Signature(rb"\s*<(?:!doctype html|html|head)", "a web page", "download the picture itself"),
+    Signature(rb"(?:\xef\xbb\xbf)?\s*(?:<[!?].{0,900})?<svg", "SVG, which has no pixels"),
+    Signature(rb"PK\x03\x04|\x1f\x8b|7z\xbc\xaf|Rar!", "an archive", "unpack it, or save its picture as PNG or JPEG"),
     Signature(rb"8BPS", "a Photoshop file"),
     Signature(rb"\x76\x2f\x31\x01", "OpenEXR"),
     Signature(rb"%PDF|%!PS", "a document"),
     Signature(rb".{4}ftyp|\x1a\x45\xdf\xa3|RIFF.{4}AVI ", "a video", "save one of its pictures as PNG or JPEG"),
-    Signature(rb"\s*<(?:!doctype|html|head)", "a web page", "download the picture itself"),
+    Signature(rb"RIFF.{4}WAVE|ID3|OggS|fLaC|FORM.{4}AIF", "a sound", "choose a picture"),
     Signature(rb"version https://git-lfs", "a git-LFS pointer", "run `git lfs pull`"),
+    Signature(  # but for the formats whose numbers are text
+        rb"(?!P[1-7]\s)(?:\xef\xbb\xbf)?[\t\n\r -~]{1,1024}$|\xff\xfe|\xfe\xff", "a text file", "get the picture itself"
+    ),
 )
 _pillow_limits = Lock()
 
@@ -85,8 +93,10 @@ def load_image(path: Path | str) -> Image.Image:
     with _readable(path), _limits(), Image.open(path, formats=_formats()) as image:
         factor = _factor(image, path.name)
         _check_still(image, path.name)
+        _check_planes(image, path.name)
         image.load()
-        return _turned(to_srgb(image, path.name, factor), image.getexif().get(ORIENTATION))
+        flat = to_srgb(image, path.name, profile_of(image, path), factor)
+        return _turned(flat, image.getexif().get(ORIENTATION))
 
 
 def check_bounds(width: int, height: int, name: str = "image") -> None:
@@ -136,8 +146,11 @@ def _readable(path: Path) -> Iterator[None]:
 
 def _signature(path: Path) -> Signature | None:
     """What a file is by its beginning; None for a kind that is read here."""
-    with path.open("rb") as file:
-        start = file.read(1024)
+    try:
+        with path.open("rb") as file:
+            start = file.read(1024)
+    except OSError:
+        return None
     kind = next((kind for kind in SIGNATURES if re.match(kind.start, start, re.IGNORECASE | re.DOTALL)), None)
     return None if kind is None or kind.format in Image.OPEN else kind
 
@@ -198,6 +211,18 @@ def _check_still(image: Image.Image, name: str) -> None:
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format not in STILL_FORMATS and not _has_previews_alone(image):
         raise InputError(f"{name} holds {frames} pictures; a still image is needed: save one of them on its own")
+
+
+def _check_planes(image: Any, name: str) -> None:
+    """Pillow takes a TIFF's planes for bytes."""
+    if image.format != "TIFF" or image.tag_v2.get(PLANES) != SEPARATE:
+        return
+    bits = np.ravel(image.tag_v2.get(BITS_PER_SAMPLE, 8))
+    if len(bits) > 1 and bits.max() > 8:
+        raise InputError(
+            f"{name} is a TIFF whose colours lie in planes of {bits.max()} bits, which are not read; interleaved ones "
+            f"are needed: {OPEN_AND_SAVE}"
+        )
 
 
 def _has_previews_alone(image: Any) -> bool:

@@ -102,18 +102,19 @@ def bands(image: Image.Image) -> Iterator[Image.Image]:
         yield image.crop((0, top, image.width, min(top + BAND, image.height)))
 
 
-def to_srgb(image: Image.Image, name: str, factor: int = 1) -> Image.Image:
+def to_srgb(image: Image.Image, name: str, profile: bytes | None = None, factor: int = 1) -> Image.Image:
     """A picture of any of Pillow's modes as RGB in sRGB, its sides divided by `factor`.
 
-    Its profile is read from `image.info`; one that is damaged or of other colours is left aside, with a warning.
-    `InputError` for floating-point pixels without a known range.
+    A `profile` that is damaged or of other colours is left aside, with a warning. `InputError` for floating-point
+    pixels without a known range.
     """
-    samples, profile = Samples.of(image, name), image.info.get("icc_profile")
+    samples = Samples.of(image, name)
+    opaque = not _has_alpha(image) or _is_hidden(image, name)
     colors = _color_mode(image, samples)
     transform = _transform(profile, colors, name) if profile else None
     result = Image.new("RGB", (-(-image.width // factor), -(-image.height // factor)))
     for index, band in enumerate(bands(image)):
-        flat = _flat(samples.bytes(band) if samples else band, colors, transform)
+        flat = _flat(samples.bytes(band) if samples else band, colors, transform, opaque)
         result.paste(flat.reduce(factor) if factor > 1 else flat, (0, index * BAND // factor))
     return result
 
@@ -150,10 +151,27 @@ def _changes_nothing(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
     return bool(np.abs(moved).max() <= SAME_COLORS)
 
 
-def _flat(band: Image.Image, colors: str, transform: ImageCms.ImageCmsTransform | None) -> Image.Image:
+def _has_alpha(image: Image.Image) -> bool:
+    return bool({"A", "a"} & set(image.getbands())) or "transparency" in image.info
+
+
+def _is_hidden(image: Image.Image, name: str) -> bool:
+    """Whether all of it is transparent: some programs write an alpha of 0 and mean nothing by it."""
+    if any(_straight(band).convert("RGBA").getextrema()[3] != (0, 0) for band in bands(image)):
+        return False
+    logger.warning("%s: all of it is transparent; it is shown as if nothing were", name)
+    return True
+
+
+def _straight(band: Image.Image) -> Image.Image:
+    """Without its alpha in its colours."""
+    return band.convert(PREMULTIPLIED[band.mode]) if band.mode in PREMULTIPLIED else band
+
+
+def _flat(band: Image.Image, colors: str, transform: ImageCms.ImageCmsTransform | None, opaque: bool) -> Image.Image:
     """A band as opaque RGB in sRGB."""
-    band = band.convert(PREMULTIPLIED[band.mode]) if band.mode in PREMULTIPLIED else band
-    if "A" not in band.getbands() and "transparency" not in band.info:
+    band = _straight(band)
+    if opaque:
         return _converted(band, colors, transform)
     rgba = band.convert("RGBA")
     if transform is not None:

@@ -59,8 +59,6 @@ def test_crop_offset_is_rounded_to_even_like_torchvision():
         ("L", 77, (77, 77, 77)),
         ("1", 1, (255, 255, 255)),
         ("RGBA", (*RED, 255), RED),
-        ("RGBA", (*RED, 0), (255, 255, 255)),
-        ("LA", (0, 0), (255, 255, 255)),
         ("LA", (77, 255), (77, 77, 77)),
         ("I;16", 0x8080, (128, 128, 128)),
     ],
@@ -78,8 +76,56 @@ def test_half_transparent_is_laid_on_white(tmp_path):
 def test_palette_with_transparency(tmp_path):
     image = picture("P", 1)
     image.putpalette([0, 0, 0, *RED])
+    image.putpixel((9, 9), 0)
     assert load_image(save(tmp_path, image)).getpixel((0, 0)) == RED
     assert load_image(save(tmp_path, image, transparency=1)).getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(("mode", "color"), [("RGBA", (*RED, 0)), ("LA", (77, 0)), ("P", 1)])
+@pytest.mark.parametrize("seen", [False, True])
+def test_a_picture_of_which_nothing_is_seen_shows_its_colours(tmp_path, caplog, mode, color, seen):
+    image, options = picture(mode, color, (80, 600)), {}
+    if mode == "P":
+        image.putpalette([0, 0, 0, *RED])
+        options = {"transparency": 1}
+    if seen:  # a pixel of it, in another band of rows
+        image.putpixel((9, 590), {"RGBA": (0, 0, 0, 9), "LA": (0, 9), "P": 0}[mode])
+    expected = (255, 255, 255) if seen else (77, 77, 77) if mode == "LA" else RED
+    assert load_image(save(tmp_path, image, **options)).getpixel((3, 3)) == expected
+    assert ("all of it is transparent" in caplog.text) != seen
+
+
+def test_planes_of_16_bits_are_not_taken_for_bytes(tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    pixels = np.full((3, 80, 80), 40_000, np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", planarconfig="separate")
+    with pytest.raises(InputError, match="planes of 16 bits"):
+        load_image(tmp_path / "a.tif")
+    tifffile.imwrite(tmp_path / "a.tif", (pixels // 257).astype(np.uint8), photometric="rgb", planarconfig="separate")
+    assert load_image(tmp_path / "a.tif").getpixel((3, 3)) == (155, 155, 155)
+
+
+@pytest.mark.parametrize(
+    "content", [b"<!-- Inkscape -->\n<svg a='1'>", b"\xef\xbb\xbf<?xml version='1.0'?><!DOCTYPE svg PUBLIC 'x'>\n<svg>"]
+)
+def test_svg_however_it_begins(tmp_path, content):
+    (tmp_path / "a.svg").write_bytes(content)
+    with pytest.raises(InputError, match="is SVG"):
+        load_image(tmp_path / "a.svg")
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b'{"error": 404}', "a text file"),
+        ("zwölf".encode("utf-16"), "a text file"),
+        (b"PK\3\4" + bytes(99), "an archive"),
+    ],
+)
+def test_files_of_other_programs(tmp_path, content, what):
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(InputError, match=f"a.png is {what}"):
+        load_image(tmp_path / "a.png")
 
 
 def test_cmyk_jpeg(tmp_path):
@@ -197,6 +243,8 @@ def test_what_is_no_image(tmp_path, content):
         (b"<!DOCTYPE html>", "is a web page"),
         (b'<?xml version="1.0"?>\n<svg xmlns="a">', "is SVG"),
         (b"8BPS\0\1", "is a Photoshop file"),
+        (b"RIFF\x24\0\0\0WAVEfmt ", "is a sound"),
+        (b"ID3\3\0", "is a sound"),
         (b"version https://git-lfs.github.com/spec/v1", "is a git-LFS pointer"),
     ],
 )
