@@ -160,6 +160,7 @@ def headers() -> Iterator[Kind]:
     for mask in (0, 0x3F):
         change = replaced(28, struct.pack("<I", mask), b"fmt ")
         yield Kind(f"WAV, extensible, mask 0x{mask:X} for eight", "a.wav", [], change, filters=pan(8, "7.1"))
+    yield Kind("WAV, big endian (RIFX)", "a.wav", [], replaced(0, b"RIFX"), refused="big-endian")
     yield Kind("BW64", "a.wav", ["-rf64", "always"], replaced(0, b"BW64"))
     yield Kind("RF64 cut off at 60 %", "a.wav", ["-rf64", "always"], cut(0.6))
     yield Kind("WAV, junk and text before the format", "a.wav", [], with_chunks_before)

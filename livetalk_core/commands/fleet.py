@@ -87,7 +87,7 @@ def _check_together(options: argparse.Namespace) -> None:
     of_hosts = [name for name in ("ranks", "secret_file") if getattr(options, name) is not None]
     if of_hosts:
         raise InputError(f"{_option(of_hosts[0])} is for workers of other hosts: leave it out, or say where to listen")
-    of_several = [name for name in ("shard_weights", "send_fp8", "mesh") if getattr(options, name)]
+    of_several = [name for name in ("shard_weights", "send_fp8", "mesh", "overlap") if getattr(options, name)]
     if of_several and options.devices is None:
         raise InputError(f"{_option(of_several[0])} is for several devices: leave it out, or name them with --devices")
 

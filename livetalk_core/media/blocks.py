@@ -18,6 +18,7 @@ class Blocks:
         self._rate, self._layout = like.sample_rate, like.layout.name
         self._channels = like.layout.nb_channels
         self._fifo = av.AudioFifo()
+        self._kind: tuple[str, str, int] | None = None
         self._converter: av.AudioResampler | None = None
 
     def of(self, items: Iterable[av.AudioFrame | Silence | Trimmed]) -> Iterator[np.ndarray]:
@@ -35,11 +36,11 @@ class Blocks:
 
     def _gathered(self, frame: av.AudioFrame) -> Iterator[np.ndarray]:
         frame.pts = None
-        try:
-            self._fifo.write(frame)
-        except ValueError:  # of another rate, layout or sample format than those before
+        kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if kind != self._kind:  # the FIFO would read channels that are not there
             yield from self._rest()
-            self._fifo.write(frame)
+            self._kind = kind
+        self._fifo.write(frame)
         if self._fifo.samples >= self._rate:
             yield from self._arrays(self._fifo.read())
 

@@ -15,6 +15,7 @@ FORMATS = (
     "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dsf,dts,dv,eac3,flac,flv,gsm,ircam,loas,matroska,webm,mlp,mov,mp4,m4a,3gp,3g2,"
     "mj2,mp3,mpc,mpc8,mpeg,mpegts,mxf,nistsphere,nut,ogg,sox,tak,truehd,tta,voc,w64,wav,wtv,wv"
 )
+BIG_ENDIAN_WAV = b"RIFX"
 OTHER_KINDS = {
     rb"\x89PNG|\xff\xd8\xff|GIF8|RIFF.{4}WEBP|.{4}ftyp(?:avif|hei|mif1)|II\*\x00|MM\x00\*|8BPS": "a picture",
     rb"PK\x03\x04|7z\xbc\xaf|Rar!|\x1f\x8b": "an archive, which has to be unpacked first",
@@ -31,6 +32,11 @@ def checked(path: Path) -> Path:
     check_readable(path, "sound", "a media file on this machine", InputError)
     if not path.stat().st_size:
         raise InputError(f"sound {path} is empty; a whole media file is needed: copy or download it again")
+    if head(path, len(BIG_ENDIAN_WAV)) == BIG_ENDIAN_WAV:  # FFmpeg reads it in the other order, as noise
+        raise InputError(
+            f"sound {path} is a WAV in big-endian order (RIFX), which is not read; an ordinary one is needed: convert "
+            "it, with SoX for instance"
+        )
     return path.resolve()
 
 

@@ -29,6 +29,8 @@ RAW = {
     "loas", "mlp", "truehd", "sox", "nistsphere", "ircam", "dsf",
 }  # fmt: skip
 """Formats without timestamps: FFmpeg counts the packets, those that hold no sound too."""
+EQUAL_PACKETS = {"amr"}
+"""Formats whose packets last equally long, however few their bytes: FFmpeg cannot decode those of a pause."""
 SYNC_BYTES, LEAST_SYNC_BYTES = 4, 2
 """Of each packet's beginning, how many are compared, and how many must be the same in all to be a sync word."""
 TAGS = (b"ID3", b"TAG", b"APETAG", b"LYRICS")
@@ -178,7 +180,7 @@ def decoded(path: Path, source: Track) -> Iterator[av.AudioFrame | Fault]:
             if isinstance(error, EndOfFile):
                 continue
             first_error = first_error or error
-            yield Fault(good.worth(packet))
+            yield Fault(1.0 if source.container.format.name in EQUAL_PACKETS else good.worth(packet))
             continue
         good.add(packet)
         for frame in frames:

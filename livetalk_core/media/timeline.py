@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 
 import av
 
-from .decoding import LOST_START_SECONDS, MATROSKA, Fault, Track
+from .decoding import EQUAL_PACKETS, LOST_START_SECONDS, MATROSKA, Fault, Track
 
 SLACK_SECONDS = 0.04
 """How far timestamps may be off before they are followed: recorders' clocks jitter, and a frame of video is as long."""
@@ -124,6 +124,7 @@ class Timeline:
         self._shift: int | None = None
         self._filled = 0
         self._lost: float | None = None
+        self._last = 0
 
     def lay_out(self, items: Iterable[av.AudioFrame | Fault]) -> Iterator[av.AudioFrame | Silence | Trimmed]:
         """The frames in their places, silence between them, and behind the last up to the promised length."""
@@ -139,7 +140,7 @@ class Timeline:
         self, frame: av.AudioFrame, following: list[av.AudioFrame]
     ) -> Iterator[av.AudioFrame | Silence | Trimmed]:
         ahead, length = self._ahead(frame, following), self._length(frame)
-        self._lost = None
+        self._lost, self._last = None, length
         if ahead > 0:
             yield Silence(ahead)
             self._position += ahead
@@ -222,6 +223,10 @@ class Timeline:
         return samples
 
     def _end(self) -> Iterator[Silence]:
+        if self._lost and self._name in EQUAL_PACKETS:
+            pause = self._gap(round(self._lost) * self._last, damaged=True)
+            self._position, self._lost = self._position + pause, None
+            yield Silence(pause)
         promised = self._track.promised
         # The length counts from the stream's beginning there, which may be long before the first sound.
         skipped = max(0, self._shift or 0) if self._name in ("ogg", MATROSKA) else 0

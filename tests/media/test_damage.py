@@ -226,6 +226,26 @@ def test_joined_mp3_with_tags(tmp_path, media):
     assert open_audio(path).seconds == pytest.approx(3 * once.seconds, abs=0.2)
 
 
+@pytest.mark.parametrize(
+    ("name", "codec", "frame"), [("a.mp3", "libmp3lame", 1152), ("a.ac3", "ac3", 1536), ("a.aac", "aac", 1024)]
+)
+@pytest.mark.parametrize("layouts", [("stereo", "mono"), ("mono", "stereo"), ("5.1", "stereo")])
+def test_channels_alone_may_change(tmp_path, media, name, codec, frame, layouts):
+    """Television does so between two programmes; fewer channels than before were read beyond their end: a crash."""
+    if codec == "libmp3lame" and "5.1" in layouts:
+        pytest.skip("MP3 has two channels at most")
+    parts = []
+    for number, layout in enumerate(layouts):
+        sound = media.speech(2, RATE, {"mono": 1, "stereo": 2, "5.1": 6}[layout])
+        parts.append(
+            media.write_sound(tmp_path / f"{number}.{name[2:]}", sound, RATE, codec, layout, frame=frame).read_bytes()
+        )
+    (tmp_path / name).write_bytes(b"".join(parts))
+    source = open_audio(tmp_path / name)
+    assert source.seconds == pytest.approx(4, abs=0.25)
+    assert all(np.abs(source.read(second * RATE, RATE, RATE, mono=True)).max() > 0.05 for second in (0, 1, 2, 3))
+
+
 def test_sample_rate_and_channels_may_change(tmp_path, media):
     parts = [
         media.write_sound(tmp_path / "a.mp3", media.speech(2, rate, channels), rate, "libmp3lame", layout, frame=1152)
@@ -237,6 +257,31 @@ def test_sample_rate_and_channels_may_change(tmp_path, media):
     source = open_audio(path)
     assert (source.sample_rate, source.channels) == (44_100, 1) and source.seconds == pytest.approx(4, abs=0.2)
     assert np.abs(source.read(3 * 44_100, 22_050, 44_100, mono=True)).max() > 0.05
+
+
+def test_pauses_of_amr_keep_their_length(tmp_path, media):
+    """Telephones send a few bytes for a pause, and FFmpeg has no decoder for them."""
+    if "libopencore_amrnb" not in av.codecs_available:
+        pytest.skip("this PyAV cannot write AMR")
+    path = media.write_sound(tmp_path / "a.amr", media.speech(3, 8000), 8000, "libopencore_amrnb", "mono", frame=160)
+    data = path.read_bytes()
+    frames = [data[at : at + 32] for at in range(6, len(data), 32)]  # of 12.2 kbit/s
+    assert len(data) == 6 + 32 * len(frames) and all(frame[0] >> 3 & 15 == 7 for frame in frames)
+    pause = bytes([8 << 3 | 4, 0, 0, 0, 0, 0])
+    for silent_frames in (range(50, 75), range(len(frames) - 25, len(frames))):
+        parts = [pause if number in silent_frames else frame for number, frame in enumerate(frames)]
+        path.write_bytes(data[:6] + b"".join(parts))
+        source = open_audio(path)
+        assert source.samples == 160 * len(frames)
+        assert silent(source, silent_frames[1] / 50, silent_frames[-1] / 50)
+        assert "0.50 s at 00:00:0" in source.notes[0] and len(source.notes) == 1
+
+
+def test_a_big_endian_wav_is_refused_by_name(tmp_path, media):
+    path = tmp_path / "a.wav"
+    path.write_bytes(b"RIFX" + media.wav_bytes(media.speech(1, RATE).T, RATE)[4:])
+    with pytest.raises(InputError, match="big-endian"):
+        open_audio(path)
 
 
 # Pages of Ogg
