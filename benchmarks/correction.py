@@ -30,7 +30,7 @@ from livetalk_core.training.evaluation.evaluate import Protocol, Row, texture_sc
 from livetalk_core.training.evaluation.rollout import Job, Outcome, run, run_all
 
 OVER_TIME = ("identity", "color", "sharpness")
-WHOLE = ("lip_sync", "head_motion", "picture", "border_motion")
+OVERALL = ("lip_sync", "head_motion", "picture", "border_motion")
 
 
 class Variant(NamedTuple):
@@ -92,14 +92,19 @@ def line(row: Row, off: Row) -> str:
     """A line of the table."""
     first, last = ([windows[place] for windows in row.windows] for place in (0, -1))
     course = (fmean(getattr(one, name) for one in part) for name in OVER_TIME for part in (first, last))
-    overall = (row.spread(name)[0] for name in WHOLE)
+    overall = (row.spread(name)[0] for name in OVERALL)
     seconds = row.seconds_per_second / off.seconds_per_second
     return f"| {row.name} | " + " | ".join(f"{value:.3f}" for value in (*course, *overall, seconds)) + " |"
 
 
 def head() -> str:
     """The table's first lines."""
-    names = ("correction", *(f"{name}, {part}" for name in OVER_TIME for part in ("first", "last")), *WHOLE, "seconds")
+    names = (
+        "correction",
+        *(f"{name}, {part}" for name in OVER_TIME for part in ("first", "last")),
+        *OVERALL,
+        "seconds",
+    )
     return f"| {' | '.join(names)} |\n|{'---|' * len(names)}"
 
 

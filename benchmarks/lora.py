@@ -146,15 +146,15 @@ def measure(entrant: Entrant, protocol: Protocol, number: int, measurer: Measure
     return Measured(Row.of(str(entrant), outcomes, [target] * own.seeds), distances)
 
 
-def table(found: list[Measured]) -> str:
+def table(measured: list[Measured]) -> str:
     """Each score without, with each LoRA, and of the drawn person; how much nearer: the share of the distance gone."""
-    without, *others, drawn = found
+    without, *others, drawn = measured
     names = [f"with {Path(str(one.row.name).partition('lora=')[2]).stem} | nearer by" for one in others]
     lines = [f"| | without | {' | '.join(names)} | drawn |", "|---" * (3 + 2 * len(others)) + "|"]
     for name in Distances._fields:
-        lines.append(_line(f"person, {name}", [one.spread(name)[0] for one in found], nearer=True))
+        lines.append(_line(f"person, {name}", [one.spread(name)[0] for one in measured], nearer=True))
     for name in NEARER:
-        lines.append(_line(f"{name}, distance", [one.distance(name) for one in found], nearer=True))
+        lines.append(_line(f"{name}, distance", [one.distance(name) for one in measured], nearer=True))
     for name in AS_GOOD:
         lines.append(_line(name, [one.row.spread(name)[0] for one in (without, *others, drawn)], nearer=False))
     return "\n".join(lines)
@@ -190,12 +190,12 @@ def main() -> None:
     if options.json:
         check_place(options.json)
     protocol, measurer = settings.protocol, load_measurer()
-    found = [measure(entrant, protocol, options.person, measurer) for entrant in entrants]
-    print(table(found))
+    measured = [measure(entrant, protocol, options.person, measurer) for entrant in entrants]
+    print(table(measured))
     if options.json:
         kept: dict[str, Any] = {
             "person": options.person, "seconds": options.seconds, "seeds": options.seeds, "machine": describe(),
-            "rows": [record(one) for one in found],
+            "rows": [record(one) for one in measured],
         }  # fmt: skip
         write_durably(options.json, (json.dumps(kept, indent=1) + "\n").encode())
 

@@ -132,13 +132,13 @@ def within(spans: Sequence[Span], others: Sequence[Span]) -> list[Span]:
 def figures(timeline: Timeline, step: float) -> dict[str, float]:
     """A step's: its seconds, those in which something moved, of these those under attention, and those waited."""
     moving = [(span[0], span[1]) for span in timeline.exchanges]
-    found = {
+    parts = {
         "step": step,
         "moving": seconds(moving),
         "under attention": seconds(within(moving, timeline.attention)),
         "waited": timeline.waited,
     }
-    return {name: round(value, 4) for name, value in found.items()}
+    return {name: round(value, 4) for name, value in parts.items()}
 
 
 class Work:
@@ -174,14 +174,14 @@ def run_rank(rank: int, store: str, side: int, steps: int) -> dict[str, Any]:
     """One rank's figures of every way, and whether pieces change a bit."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", store=dist.FileStore(store, RANKS), rank=rank, world_size=RANKS)
-    work, found = Work(side), {way: list[dict[str, float]]() for way in WAYS}
+    work, steps = Work(side), {way: list[dict[str, float]]() for way in WAYS}
     results = {way: work.step(*degree)[1] for way, degree in WAYS.items()}  # the first ones warm up
     for _ in range(steps):
         for way, degree in WAYS.items():
-            found[way].append(work.step(*degree)[0])
+            steps[way].append(work.step(*degree)[0])
     dist.destroy_process_group()
     equal = all(torch.equal(results[way], results["ulysses"]) for way in WAYS if way != "ring")
-    return {"steps": found, "equal": equal}
+    return {"steps": steps, "equal": equal}
 
 
 @contextmanager

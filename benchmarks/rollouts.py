@@ -186,11 +186,11 @@ def difference(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, f
     return fmean(pairs), T_95[len(pairs)] * stdev(pairs) / len(pairs) ** 0.5
 
 
-def table(stage_1: Scores, found: dict[int, list[Scores]]) -> str:
+def table(stage_1: Scores, students: dict[int, list[Scores]]) -> str:
     """Means, and differences to K = 1 where there are two seeds or more."""
     lines = [f"| | {' | '.join(Scores._fields)} |", "|---" * (1 + len(Scores._fields)) + "|"]
     lines.append(f"| stage 1 | {' | '.join(f'{value:.3f}' for value in stage_1)} |")
-    columns = {count: list(zip(*scores, strict=True)) for count, scores in found.items()}
+    columns = {count: list(zip(*scores, strict=True)) for count, scores in students.items()}
     for count, values in columns.items():
         lines.append(f"| K = {count} | {' | '.join(f'{fmean(value):.3f}' for value in values)} |")
     for count, values in columns.items():
@@ -215,17 +215,17 @@ def main() -> None:
         check_place(options.json)
     scale = Scale(options.folder, options.speech)
     teacher = scale.stage_1(options.stage_1_steps)
-    found: dict[int, list[Scores]] = {count: [] for count in COUNTS}
+    students: dict[int, list[Scores]] = {count: [] for count in COUNTS}
     stage_1 = scale.scores(scale.task(teacher, None, 1, 0))
     for seed in range(options.seeds):
         for count in COUNTS:
-            found[count].append(student(scale, teacher, count, seed, options.rounds))
-        print(f"{seed + 1} seeds\n{table(stage_1, found)}\n", flush=True)
+            students[count].append(student(scale, teacher, count, seed, options.rounds))
+        print(f"{seed + 1} seeds\n{table(stage_1, students)}\n", flush=True)
         if options.json:
             kept: dict[str, Any] = {
                 "size": SIZE, "chunks": CHUNKS, "people": PEOPLE, "rounds": options.rounds,
                 "stage_1_steps": options.stage_1_steps, "machine": describe(), "stage_1": stage_1._asdict(),
-                "students": {count: [scores._asdict() for scores in all_of] for count, all_of in found.items()},
+                "students": {count: [scores._asdict() for scores in all_of] for count, all_of in students.items()},
             }  # fmt: skip
             write_durably(options.json, (json.dumps(kept, indent=1) + "\n").encode())
 

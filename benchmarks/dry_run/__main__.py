@@ -21,17 +21,17 @@ from .allocator import GIB, least
 from .lowered import lowered_block, lowered_vae
 from .runs import BLOCKS, DENOISE, Case, Report, run
 
-WHOLE = Case("bfloat16")
-IN_FP8 = replace(WHOLE, name="FP8", placement=Placement(fp8=True))
+PLAIN = Case("bfloat16")
+IN_FP8 = replace(PLAIN, name="FP8", placement=Placement(fp8=True))
 CASES = [
-    WHOLE,
+    PLAIN,
     IN_FP8,
-    replace(WHOLE, name="FP8, streamed on 16 GB", placement=Placement(True, int(15.3 * GIB))),
-    replace(WHOLE, name="live", mode="stream"),
-    replace(WHOLE, name="two speakers", speakers=2),
-    replace(WHOLE, name="correction", correction=True),
-    replace(WHOLE, name="guidance, 81 frames", guidance=Guidance(5.0, 4.0), frames=81, chunks=2),
-    replace(WHOLE, name="a rank of eight", ranks=8),
+    replace(PLAIN, name="FP8, streamed on 16 GB", placement=Placement(True, int(15.3 * GIB))),
+    replace(PLAIN, name="live", mode="stream"),
+    replace(PLAIN, name="two speakers", speakers=2),
+    replace(PLAIN, name="correction", correction=True),
+    replace(PLAIN, name="guidance, 81 frames", guidance=Guidance(5.0, 4.0), frames=81, chunks=2),
+    replace(PLAIN, name="a rank of eight", ranks=8),
 ]
 
 
@@ -42,7 +42,7 @@ def counted_by_info(case: Case) -> bool:
 
 def compiles(case: Case) -> bool:
     """Whether `--compile` is for this case, and its blocks are as those that are counted compiled."""
-    return case in (WHOLE, IN_FP8)
+    return case in (PLAIN, IN_FP8)
 
 
 def compiled(report: Report) -> dict[str, int]:
@@ -85,7 +85,7 @@ def record(report: Report) -> dict[str, Any]:
         "moved_bytes": watch.moved[DENOISE] + watch.moved[BLOCKS],
         "kernels": watch.kernels[DENOISE] + watch.kernels[BLOCKS],
         **(fused(report) | compiled(report) if compiles(report.case) else {}),
-        **(vae(report) if report.case == WHOLE else {}),
+        **(vae(report) if report.case == PLAIN else {}),
         "waits": sum(watch.waits.values()),
         "faults": report.faults,
     }

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 WAITS = ("aten._local_scalar_dense", "aten.nonzero", "aten.equal", "aten.masked_select", "aten.is_nonzero")
 """Operations for whose result, on a GPU, the host waits."""
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "_scaled_mm")
-WHOLE = ("aten.rms_norm", "aten.layer_norm")
+UNDIVIDED = ("aten.rms_norm", "aten.layer_norm")
 """What a GPU computes in one kernel, though it could be taken apart."""
 COPIES = ("aten._to_copy", "aten.copy_")
 LARGE = 2**20
@@ -66,7 +66,7 @@ class Watch(TorchDispatchMode):
             self._wait(name, inputs)
             return {torch.bool: True}.get(args[0].dtype, 1.0 if args[0].dtype.is_floating_point else 1)
         with self:  # what PyTorch makes of several operations is seen as these
-            apart = name.startswith("aten.") and name not in WHOLE
+            apart = name.startswith("aten.") and name not in UNDIVIDED
             result = func.decompose(*args, **kwargs) if apart else NotImplemented
         if result is not NotImplemented:
             return result

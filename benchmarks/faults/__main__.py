@@ -102,10 +102,10 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"faults": kinds, "stages": stages, "over_before_the_fault": too_late, "wrong": wrong}
 
 
-def table(found: dict[str, Any]) -> str:
+def table(figures: dict[str, Any]) -> str:
     """The figures as Markdown."""
     lines = ["| fault | tried | as they must be | named after, s: median, most |", "|---|---|---|---|"]
-    for fault, kind in found["faults"].items():
+    for fault, kind in figures["faults"].items():
         times = kind["median_seconds"], kind["most_seconds"]
         after = "nothing to name" if times[0] is None else "{}, {}".format(*times)
         lines.append(f"| {fault} | {kind['tried']} | {kind['good']} | {after} |")
@@ -153,9 +153,9 @@ def keep(path: Path, name: str, seed: int, row: dict[str, Any]) -> None:
         trials = before.get("trials", {}) if before.get("seed") == seed else {}
         trials[str(row["number"])] = {**row, **{part: round(row[part], 2) for part in ("moment", "seconds")}}
         trials = dict(sorted(trials.items(), key=lambda item: int(item[0])))
-        found = {"seed": seed, "machine": describe(), **summary(list(trials.values())), "trials": trials}
+        of_these = {"seed": seed, "machine": describe(), **summary(list(trials.values())), "trials": trials}
         file.truncate(0)
-        file.write(json.dumps({**figures, name: found}, indent=1) + "\n")
+        file.write(json.dumps({**figures, name: of_these}, indent=1) + "\n")
 
 
 def main() -> int:

@@ -122,7 +122,7 @@ class Trial:
         ground.fleet.start()
         self.stage_seconds = {"load": time.monotonic() - begun}
         self._session = session_of(ground.fleet, SIDE, SIDE, CHUNKS)
-        self._whole = self._undisturbed()
+        self._undisturbed_frames = self._undisturbed()
         self._before = ground.leftovers()
 
     def _undisturbed(self) -> dict[int, Tensor]:
@@ -215,7 +215,11 @@ class Trial:
     def _compare(self, outcomes: list[Outcome]) -> list[str]:
         """Whether all frames are those of the render that nothing happened to."""
         shown = {first: pixels for outcome in outcomes for first, pixels in outcome.pixels.items()}
-        wrong = [first for first, whole in self._whole.items() if not torch.equal(shown.get(first, whole[:0]), whole)]
+        wrong = [
+            first
+            for first, frames in self._undisturbed_frames.items()
+            if not torch.equal(shown.get(first, frames[:0]), frames)
+        ]
         return [f"other frames from {wrong[0]} on"] if wrong else []
 
     def _left(self, old: list[int]) -> list[str]:
@@ -227,9 +231,9 @@ class Trial:
 
     def _left_now(self, old: list[int]) -> list[str]:
         kept = [process for process in old if is_running(process)]
-        found, files = self._ground.leftovers(), [path.name for path in self._temporary.iterdir()]
+        left, files = self._ground.leftovers(), [path.name for path in self._temporary.iterdir()]
         problems = [f"still running: {kept}"] * bool(kept) + [f"temporary files: {files}"] * bool(files)
-        return problems + [f"{found} left of {self._before}"] * (found != self._before)
+        return problems + [f"{left} left of {self._before}"] * (left != self._before)
 
 
 def playable(path: Path) -> int:

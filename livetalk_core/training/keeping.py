@@ -26,7 +26,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from ..errors import CheckpointError, InputError, LiveTalkError
 from .sharding import SHARDS, processes, read_whole, reader_of
 
-WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+COMPLETE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 KEPT = 2
 """Checkpoints that stay: the newest ones."""
 STATE = "state.json"
@@ -139,7 +139,7 @@ def _put_in_place(temporary: Path, target: Path) -> None:
 
 
 def _write_whole(place: Path, name: str, learner: Learner) -> None:
-    weights, optimizer = get_state_dict(learner.network, learner.optimizer, options=WHOLE)
+    weights, optimizer = get_state_dict(learner.network, learner.optimizer, options=COMPLETE)
     _save(place / f"{name}.safetensors", weights)
     if learner.average:
         _save(place / f"{name}.average.safetensors", weights | learner.average)
@@ -190,7 +190,7 @@ def _take_up_whole(place: Path, name: str, learner: Learner) -> None:
     sizes = {key: tensor.shape for key, tensor in weights.items()}
     _check_shapes(sizes, learner.network.state_dict(), "", place / f"{name}.safetensors")
     set_state_dict(
-        learner.network, learner.optimizer, model_state_dict=weights, optim_state_dict=optimizer_state, options=WHOLE
+        learner.network, learner.optimizer, model_state_dict=weights, optim_state_dict=optimizer_state, options=COMPLETE
     )
     average = load_file(place / f"{name}.average.safetensors") if learner.average else {}
     for key, value in learner.average.items():
