@@ -5,7 +5,7 @@ import math
 import re
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -123,16 +123,13 @@ def origin(text: str) -> str:
 
 def _address(text: str, schemes: Sequence[str], example: str) -> SplitResult:
     """An address in its parts, the scheme one of `schemes`."""
-    try:
+    with suppress(ValueError):  # of what is no port, or no name in brackets
         parts = urlsplit(text)
-        complete = parts.scheme in schemes and parts.hostname and parts.port != 0  # what is no port raises ValueError
-    except ValueError:
-        complete = False
-    if not complete or not re.fullmatch(r"[!-~]+", text):
-        raise argparse.ArgumentTypeError(
-            f"{text[:50]!r} is no address of {' or '.join(schemes)}; one such as {example} is needed"
-        )
-    return parts
+        if parts.scheme in schemes and parts.hostname and parts.port != 0 and re.fullmatch(r"[!-~]+", text):
+            return parts
+    raise argparse.ArgumentTypeError(
+        f"{text[:50]!r} is no address of {' or '.join(schemes)}; one such as {example} is needed"
+    )
 
 
 def machine_options(command: argparse.ArgumentParser) -> None:

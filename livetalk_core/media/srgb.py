@@ -157,7 +157,7 @@ def _has_alpha(image: Image.Image) -> bool:
 
 def _is_hidden(image: Image.Image, name: str) -> bool:
     """Whether all of it is transparent: some programs write an alpha of 0 and mean nothing by it."""
-    if any(_straight(band).convert("RGBA").getextrema()[3] != (0, 0) for band in bands(image)):
+    if any(_straight(band).convert("RGBA").getchannel("A").getextrema() != (0, 0) for band in bands(image)):
         return False
     logger.warning("%s: all of it is transparent; it is shown as if nothing were", name)
     return True

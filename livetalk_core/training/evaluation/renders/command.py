@@ -41,8 +41,7 @@ class Settings:
 def paths_of(settings: Settings) -> list[Path]:
     """The videos to judge; what is missing or cannot be written is an error before any work."""
     for path in (settings.video, settings.audio):
-        fault = None if path is None else fault_of(path)
-        if fault is not None:
+        if path is not None and (fault := fault_of(path)) is not None:
             raise InputError(f"no file at {shown(path)}, which {fault}; needed is a video or its sound")
     settings.judges.check()
     check_outputs(settings.json, settings.sheet, settings.plots)
