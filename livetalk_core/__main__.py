@@ -36,9 +36,7 @@ def leave_at_once(code: int) -> NoReturn:
 
     What was registered for the end is done, threads that others wait for are waited for, and output is written out.
     """
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.daemon:
-            thread.join()
+    threading._shutdown()  # pyright: ignore[reportAttributeAccessIssue]  # ends idle pools, then waits, as at any end
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError):  # whoever read it has gone, or there is none

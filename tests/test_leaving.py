@@ -8,6 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 CODE = """
 import atexit, sys, threading, time
+from concurrent.futures import ThreadPoolExecutor
 from livetalk_core.__main__ import leave_at_once
 
 class Slow:
@@ -19,6 +20,8 @@ slow.itself = slow
 atexit.register(print, "registered")
 threading.Thread(target=lambda: (time.sleep(0.2), print("thread"))).start()
 threading.Thread(target=lambda: time.sleep(60), daemon=True).start()
+pool = ThreadPoolExecutor(1)  # whose thread waits for more, for ever
+pool.submit(time.sleep, 0)
 print("message", file=sys.stderr)
 sys.stdout.write("printed ")
 leave_at_once(3)
