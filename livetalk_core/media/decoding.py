@@ -124,6 +124,8 @@ def track(path: Path, part: Part | None, index: int) -> Iterator[Track]:
         told = None if part is None else part.seconds
         promised = _promised(path, container, stream, name) if told is None else told
         ends = ogg.ends(path, ogg.Link(part.start, part.stop) if part else None) if name == "ogg" else None
+        if ends and promised is not None:
+            promised -= ends.skipped / stream.sample_rate
         if ends and promised is not None and 0 < ends.latest_start < LOST_START_SECONDS * stream.sample_rate:
             promised = max(promised, ends.length / stream.sample_rate - OGG_SLACK_SECONDS)
         cut, latest = (ends.cut, ends.latest_start) if ends else (part is None and lacks_end(path, name), None)

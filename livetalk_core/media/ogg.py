@@ -42,11 +42,13 @@ class Ends(NamedTuple):
 
     `latest_start`: the sample before which it must begin, or its first pages are lost: 0, where such a page is missing.
     `length`: samples, 0 where nothing tells. `cut`: the last page is not marked as the last, or is not all there.
+    `skipped`: samples that are counted and left out.
     """
 
     latest_start: int
     length: int
     cut: bool
+    skipped: int
 
 
 def links(path: Path) -> list[Link]:
@@ -83,8 +85,8 @@ def ends(path: Path, link: Link | None = None) -> Ends:
     segments = page[HEAD : HEAD + page[HEAD - 1]] if len(page) >= HEAD else b""
     complete = len(segments) > 0 and len(page) >= HEAD + len(segments) + sum(segments)
     if not (complete and page[5] & LAST):
-        return Ends(latest, 0, True)
-    return Ends(latest, max(0, int.from_bytes(page[6:14], "little") - skipped), False)
+        return Ends(latest, 0, True, skipped)
+    return Ends(latest, max(0, int.from_bytes(page[6:14], "little") - skipped), False, skipped)
 
 
 def _pre_skip(head: bytes) -> int:

@@ -84,6 +84,7 @@ def test_what_opus_leaves_out_is_not_missed(tmp_path, media):
     data[at : at + 2] = struct.pack("<H", 24_000)
     path.write_bytes(data)
     assert ogg.ends(path).length == before + skipped - 24_000
+    assert ogg.ends(path).skipped == 24_000
 
 
 @pytest.mark.parametrize("start", [0.0, 10.0, 3600.0])
