@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.dry_run.allocator import GIB, Allocator, OutOfMemory, least
 from benchmarks.dry_run.files import published
-from benchmarks.dry_run.lowered import lowered_block
+from benchmarks.dry_run.lowered import lowered_block, lowered_vae
 from benchmarks.dry_run.runs import BLOCKS, DENOISE, Case, run
 from benchmarks.dry_run.watch import Event
 from livetalk_core.config import Guidance
@@ -159,6 +159,14 @@ def test_a_step_by_tritons_kernels_moves_a_third_in_a_quarter_of_the_kernels(in_
     watch = run(replace(SHORT, frames=None, placement=Placement(fp8=in_fp8), fused=True)).watch
     assert 2 * GIB < watch.moved[BLOCKS] < (moved - watch.moved[DENOISE]) / large
     assert 5 < watch.kernels[BLOCKS] < (kernels - watch.kernels[DENOISE]) / large
+
+
+@pytest.mark.slow
+def test_the_vae_compiled_moves_two_thirds_in_two_fifths_of_the_kernels():
+    watch = run(replace(SHORT, frames=None)).watch
+    for part, by in lowered_vae(PRESETS["14b"]).items():
+        assert 0.4 * watch.moved[part] < by.moved < 2 / 3 * watch.moved[part]
+        assert 0.1 * watch.kernels[part] < by.kernels < 0.4 * watch.kernels[part]
 
 
 def test_what_is_kept_between_two_products_is_counted(monkeypatch):
