@@ -11,6 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+import torch
 from faulty_worker import go_wrong
 
 from livetalk_core.commands.worker import RUNNERS, add_options
@@ -20,16 +21,30 @@ from livetalk_core.streaming import engine_runner
 ORDER = Path(os.environ["LIVETALK_TEST_ORDER"])
 
 
-def obey(stage, rank) -> None:
-    """Go wrong, if this is when."""
+def ordered(stage, rank) -> str | None:
+    """What is to go wrong, if this is when."""
     try:
         order = ORDER.read_text().split()
     except FileNotFoundError:  # none was given, or the other rank has taken it away
-        return
-    if order[:2] == [stage, str(rank)]:
-        ORDER.rename(ORDER.with_suffix(".done"))
-        os.utime(ORDER.with_suffix(".done"))
-        go_wrong(order[2])
+        return None
+    if order[:2] != [stage, str(rank)]:
+        return None
+    ORDER.rename(ORDER.with_suffix(".done"))
+    os.utime(ORDER.with_suffix(".done"))
+    return order[2]
+
+
+def obey(stage, rank) -> None:
+    """Go wrong, if this is when."""
+    go_wrong(ordered(stage, rank))
+
+
+def spoil(stage, rank, numbers):
+    """The same numbers, the last of them NaN if this is when; `NaN` in the stage's name tells it from `obey`'s."""
+    if ordered(f"{stage}:NaN", rank):
+        numbers = numbers.clone(memory_format=torch.contiguous_format)
+        numbers.view(-1)[-1] = torch.nan
+    return numbers
 
 
 def staged(rank):
@@ -45,13 +60,18 @@ def staged(rank):
 
         engine_runner.load_transformer = load_and_obey
         runner = engine_runner.EngineRunner.of(job)
-        vae = runner.engine.vae.vae
+        transformer, vae = runner.engine.transformer, runner.engine.vae.vae
         for stage, part in (
-            ("denoise", runner.engine.transformer.blocks[-1]),
+            ("sound", transformer.audio_proj),
+            ("condition", transformer.text_embedding),
+            ("denoise", transformer.blocks[-1]),
             ("decode", list(vae.decoder.head.modules())[-1]),
             ("encode", list(vae.encoder.head.modules())[-1]),
         ):
             part.register_forward_pre_hook(lambda *_, stage=stage: obey(stage, rank))
+            part.register_forward_hook(lambda _, __, out, stage=stage: spoil(stage, rank, out))
+        match_color = engine_runner.match_color
+        engine_runner.match_color = lambda *given: spoil("color", rank, match_color(*given))
         return runner
 
     return make

@@ -10,7 +10,7 @@ import torch
 from faulty_fleets import LIMITS, Button, playable, processes_of, wait_until_gone
 
 from livetalk_core.commands.prepare import prepare
-from livetalk_core.errors import Cancelled, WorkerError
+from livetalk_core.errors import Cancelled, NumbersError, WorkerError
 from livetalk_core.media.place import partial_path
 from livetalk_core.parallel.fleet import Fleet, Limits
 from livetalk_core.parallel.launch import LocalWorkers
@@ -81,6 +81,37 @@ def test_a_finished_chunk_outlives_a_worker_and_the_render_goes_on(settings, fle
     again, _ = prepare(settings("talk", fleet, resume=True))
     list(again.run())
     assert playable(again.output) == ALL_FRAMES
+
+
+@pytest.mark.parametrize(
+    ("stage", "rank", "numbers"),
+    [
+        ("sound", 1, "latents"),
+        ("condition", 1, "latents"),
+        ("denoise", 0, "latents"),
+        ("denoise", 1, "latents"),
+        ("decode", 1, "frames"),
+        ("color", 0, "matched colours"),
+        ("encode", 1, "motion latents it hands on"),
+    ],
+)
+def test_a_nan_in_a_worker_stops_the_render_at_its_chunk(settings, fleet, order, stage, rank, numbers):
+    """Nothing of that chunk is kept, and what was made before it plays.
+
+    The workers are there for the next job, but where one alone has the NaN (a single frame's colours are not shared):
+    the others have gone on, so all are ended.
+    """
+    fleet.start()
+    render, _ = prepare(settings("nan", fleet))
+    render.session.prompts, processes = {1: render.session.avatar.text[:2]}, processes_of(fleet)
+    with pytest.raises(WorkerError if stage == "color" else NumbersError) as caught:
+        for event in render.run():
+            if isinstance(event, ChunkEnd):
+                order.write_text(f"{stage}:NaN {rank} now")
+    message = str(caught.value)
+    assert f"chunk 2 (from 1.32 s on): its {numbers} are not finite" in message and "\n" not in message
+    assert playable(partial_path(render.output)) == 33
+    assert stage == "color" or processes_of(fleet) == processes
 
 
 def test_workers_that_end_between_two_jobs_are_given_all_anew(settings, fleet):

@@ -28,7 +28,7 @@ def errors(pack):
 def spoiling(pack, parts, monkeypatch):  # noqa: F811
     """`spoiling(stage)`: from then on, one number of that stage is NaN in every chunk but the first."""
     session, chunks = pack("livetalk_core.streaming.session"), []
-    inputs, match_color = session.Session._inputs, session.match_color
+    inputs, match_color = session.Session._inputs, session.Session._match_color
     model, vae = parts["model"], parts["vae"]
     modules = {
         "sound": model.audio_proj,
@@ -53,7 +53,7 @@ def spoiling(pack, parts, monkeypatch):  # noqa: F811
 
         def begin(stage):
             if stage == "color":
-                monkeypatch.setattr(session, "match_color", lambda *given: spoiled(match_color(*given)))
+                monkeypatch.setattr(session.Session, "_match_color", lambda *given: spoiled(match_color(*given)))
                 return
             hook = modules[stage].register_forward_hook(lambda _, __, out: spoiled(out))
             hooks.callback(hook.remove)
