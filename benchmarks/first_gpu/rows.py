@@ -134,7 +134,7 @@ class Measuring:
         shape: Any = (self._place, dtype, config.dim, config.num_heads)
         errors = fused.errors_of(fused.Fused(), *shape)
         tokens = Shape.of(self._preset, self._place, dtype).calls[0].queries
-        ways = [fused.trials(way, *shape, tokens // 2) for way in (fused.Fused(), PLAIN)]
+        ways = [fused.trials(way, *shape, rows=tokens // 2) for way in (fused.Fused(), PLAIN)]
         for name, error in errors.items():
             with torch.inference_mode():
                 least = [time_work(way[name], self._place, REPEATS)["least"] * 1e3 for way in ways]

@@ -268,20 +268,20 @@ def fp8_operations(device: torch.device) -> Any:
     return fp8.Operations if not has_triton() or _fails(device, Fp8Linear) else Fp8Operations
 
 
-def _fails(device: torch.device, layer: type[fp8.Linear]) -> bool:
+def _fails(device: torch.device, kind: type[fp8.Linear]) -> bool:
     try:
-        _probe_fp8(device, layer)
+        _probe_fp8(device, kind)
     except Exception as error:
         logger.debug("quantising by Triton: %s", error)
         return True
     return False
 
 
-def _probe_fp8(device: torch.device, layer: type[fp8.Linear]) -> None:
+def _probe_fp8(device: torch.device, kind: type[fp8.Linear]) -> None:
     """Raise where an FP8 layer does not run on the device, or gives other numbers than its simulation."""
     generator = torch.Generator().manual_seed(0)
     x, weight = (torch.randn(side, generator=generator).to(device) for side in ((48, 64), (32, 64)))
-    kernel, simulation = (make(64, 32, bias=False, device=device) for make in (layer, fp8.SimulatedLinear))
+    kernel, simulation = (make(64, 32, bias=False, device=device) for make in (kind, fp8.SimulatedLinear))
     for layer in (kernel, simulation):
         values, layer.scale_weight = fp8.scaled(weight, rows=True)
         layer.weight = nn.Parameter(values, requires_grad=False)

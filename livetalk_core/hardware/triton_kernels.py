@@ -4,6 +4,7 @@ Arithmetic is in float32, rounded once for each tensor that is stored. `comfy_ki
 its `adaln` adds no branch's result, and its `rms_rope` norms each head by itself.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,7 +17,12 @@ from ..models.fp8 import FP8
 WARPS = 8
 
 
-@triton.jit
+def jit(kernel: Callable[..., None]) -> Any:
+    """Triton's, whose result is launched with a grid: `kernel[grid](...)`."""
+    return triton.jit(kernel)
+
+
+@jit
 def _join_norm(
     x: Any, y: Any, gate: Any, factor: Any, shift: Any, joined: Any, normed: Any,
     width: Any, rows: Any, gate_stride: Any, factor_stride: Any, eps: Any,
@@ -42,7 +48,7 @@ def _join_norm(
         tl.store(normed + at, (centred * by + plus).to(normed.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@jit
 def _norm_rotate(
     x: Any, weight: Any, rotation: Any, out: Any, width: Any, tokens: Any, head_pairs: Any, eps: Any,
     BLOCK: tl.constexpr,
@@ -61,7 +67,7 @@ def _norm_rotate(
     tl.store(out + row * width + channel, turned.to(out.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@jit
 def _to_fp8(x: Any, out: Any, scale: Any, width: Any, largest: Any, tiny: Any, BLOCK: tl.constexpr) -> None:
     row, channel = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
     inside = channel < width
