@@ -3,6 +3,11 @@
 It needs frames in the order in which they are shown, and the same packets from the same frames on any machine.
 """
 
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -121,3 +126,26 @@ class Coding:
 
 USUAL_CODING = Coding()
 """Plays everywhere; hardly to be told from the frames."""
+
+
+@contextmanager
+def usual_scheduling() -> Iterator[None]:
+    """The calling thread, and those that are begun meanwhile, are scheduled as it was before.
+
+    SVT-AV1 gives both the highest priority of real time where root runs it, as in most containers: nothing else on the
+    machine, and nothing that is started from here, would get its turn.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    policy, priority, others = os.sched_getscheduler(0), os.sched_getparam(0), set(_threads())
+    try:
+        yield
+    finally:
+        for thread in {threading.get_native_id()} | (set(_threads()) - others):
+            with suppress(OSError):  # it has ended meanwhile
+                os.sched_setscheduler(thread, policy, priority)
+
+
+def _threads() -> list[int]:
+    return [int(thread.name) for thread in Path("/proc/self/task").iterdir()]

@@ -14,7 +14,7 @@ from av.container import OutputContainer
 
 from ..errors import InputError
 from ..shapes import FRAMES_PER_SECOND
-from .coding import BT709, TV_RANGE, USUAL_CODING, Coding
+from .coding import BT709, TV_RANGE, USUAL_CODING, Coding, usual_scheduling
 from .sound import Sound
 
 FRAGMENT_FLAGS = "frag_custom+delay_moov+default_base_moof+skip_trailer+use_metadata_tags"
@@ -61,7 +61,9 @@ class Segment:
         frame = rgb.reformat(format=pixels, dst_colorspace="ITU709", dst_color_range="MPEG")
         frame.colorspace, frame.color_range = BT709, TV_RANGE
         frame.pts, frame.time_base = index, Fraction(1, self._picture.rate)
-        self._container.mux(self._video.encode(frame))
+        with usual_scheduling():  # the first one opens the encoder
+            packets = self._video.encode(frame)
+        self._container.mux(packets)
 
     def add_sound(self, first: int, last: int) -> None:
         """Encode the packets that video frames [first, last) add."""

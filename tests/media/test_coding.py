@@ -1,5 +1,8 @@
 """Codecs and qualities: what is written plays, and a file that was cut back and continued is the same to the byte."""
 
+import os
+from pathlib import Path
+
 import av
 import numpy as np
 import pytest
@@ -35,6 +38,18 @@ def test_plays_and_shows_the_frames(tmp_path, media, coding):
     shown = np.stack([frame.to_ndarray(format="yuv420p")[:64] for frame in frames])
     luma = media.pictures(50) @ np.array([0.2126, 0.7152, 0.0722]) * 219 / 255 + 16
     assert np.abs(shown - luma).mean() < 8
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="encoders take priorities from root alone")
+@pytest.mark.parametrize("coding", CODINGS, ids=CODECS)
+def test_no_encoder_takes_the_machine_for_itself(tmp_path, media, coding):
+    """SVT-AV1 of root makes real-time threads of its own, and of the one that opens it."""
+    writer = VideoWriter.create(tmp_path / f"a{coding.suffix}", 64, 64, media.tensor_audio(1), coding=coding)
+    writer.write(torch.from_numpy(media.pictures(5)))
+    policies = {os.sched_getscheduler(int(thread.name)) for thread in Path("/proc/self/task").iterdir()}
+    writer.end_chunk()
+    assert policies == {os.SCHED_OTHER}
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
 @pytest.mark.parametrize("coding", CODINGS, ids=CODECS)
