@@ -47,3 +47,9 @@ def test_users_keep_their_torch_and_their_versions():
 def test_no_folder_of_tests_is_a_package():
     """A tests/__init__.py would make pytest import the root one, which is ComfyUI's entry point."""
     assert not list((ROOT / "tests").rglob("__init__.py"))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "figures").rglob("*.json")), ids=lambda path: path.stem)
+def test_figures_name_no_place_of_the_machine_that_made_them(path):
+    text = path.read_text(encoding="utf-8")
+    assert not re.findall(r"(?<![\w.])/(?:home|media|mnt|opt|root|tmp|Users|var|work)/[^\s\"']*", text)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from benchmarks.fleet_path import session_of
 from livetalk_core.errors import LiveTalkError, WorkerError
+from livetalk_core.hardware.machine import ROOT
 from livetalk_core.media.place import partial_path
 from livetalk_core.parallel.fleet import Fleet
 from livetalk_core.streaming.render import Render
@@ -168,9 +169,15 @@ class Trial:
         problems += [f"the next job failed: {outcomes[-1].error}"] * (outcomes[-1].error is not None)
         ended = any(isinstance(outcome.error, WorkerError) for outcome in errors)
         problems += self._compare(outcomes) + self._left(old if ended else [])
-        said = str(errors[0].error) if errors else None
-        done = injector.at is not None
+        said = self._placeless(str(errors[0].error)) if errors else None
+        done, problems = injector.at is not None, [self._placeless(problem) for problem in problems]
         return {**case._asdict(), "done": done, "said": said, "after": after, "problems": problems}
+
+    def _placeless(self, text: str) -> str:
+        """`text` without where this machine keeps the project and the videos: records are for others to read."""
+        for place in (self._folder, self._temporary, ROOT):
+            text = text.replace(f"{place}/", "")
+        return text
 
     def _judge(self, case: Case, injector: Injector, errors: list[Outcome], after: float | None) -> list[str]:
         """What is wrong with the errors of a case."""
