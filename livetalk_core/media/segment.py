@@ -6,6 +6,7 @@ depends on its frames, its place in the video and the sound alone.
 
 import io
 from collections.abc import Iterator
+from contextlib import nullcontext
 from fractions import Fraction
 
 import av
@@ -61,7 +62,7 @@ class Segment:
         frame = rgb.reformat(format=pixels, dst_colorspace="ITU709", dst_color_range="MPEG")
         frame.colorspace, frame.color_range = BT709, TV_RANGE
         frame.pts, frame.time_base = index, Fraction(1, self._picture.rate)
-        with usual_scheduling():  # the first one opens the encoder
+        with nullcontext() if self._video.codec_context.is_open else usual_scheduling():
             packets = self._video.encode(frame)
         self._container.mux(packets)
 
