@@ -8,12 +8,14 @@ torch.compile makes kernels of its own, of the plain operations.
 import importlib
 import importlib.util
 import logging
+import re
 from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.library import CustomOpDef
 
 from ..errors import InputError
 from ..models import fp8, operations
@@ -22,6 +24,8 @@ from ..models.transformer import Transformer
 
 logger = logging.getLogger(__name__)
 
+NAMESPACE = re.sub(r"\W", "_", __package__ or "livetalk")
+"""In which PyTorch finds the operations."""
 TOLERANCE = 1e-2
 """Root-mean-square error allowed against the plain passes in float32, relative to theirs; bfloat16 makes 0.3 %."""
 ROWS = 67
@@ -32,29 +36,37 @@ def _kernels() -> Any:
     return importlib.import_module(".triton_kernels", __package__)
 
 
-@torch.library.custom_op("livetalk::norm", mutates_args=())
+def operation(name: str) -> Callable[[Callable[..., Any]], CustomOpDef]:
+    """Makes a function one operation of PyTorch's, named after this copy of the pack.
+
+    Two copies may be in one process, as a package and in ComfyUI; the younger must not take the older one's place.
+    """
+    return torch.library.custom_op(f"{NAMESPACE}::{name}", mutates_args=())
+
+
+@operation("norm")
 def _norm(x: Tensor, factor: Tensor, shift: Tensor, eps: float) -> Tensor:
     return _kernels().join_norm(x, None, None, factor, shift, eps)[1]
 
 
-@torch.library.custom_op("livetalk::join", mutates_args=())
+@operation("join")
 def _join(x: Tensor, y: Tensor, gate: Tensor | None) -> Tensor:
     return _kernels().join_norm(x, y, gate, None, None, 0.0)[0]
 
 
-@torch.library.custom_op("livetalk::join_norm", mutates_args=())
+@operation("join_norm")
 def _join_norm(
     x: Tensor, y: Tensor, gate: Tensor | None, factor: Tensor, shift: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
     return _kernels().join_norm(x, y, gate, factor, shift, eps)
 
 
-@torch.library.custom_op("livetalk::norm_rotate", mutates_args=())
+@operation("norm_rotate")
 def _norm_rotate(x: Tensor, weight: Tensor, rotation: Tensor, eps: float) -> Tensor:
     return _kernels().norm_rotate(x, weight, rotation, eps)
 
 
-@torch.library.custom_op("livetalk::to_fp8", mutates_args=())
+@operation("to_fp8")
 def _to_fp8(x: Tensor) -> tuple[Tensor, Tensor]:
     return _kernels().to_fp8(x)
 

@@ -20,7 +20,7 @@ from ..models import fp8, operations
 from ..models.attention import AttentionFunction, attend
 from ..presets import Preset
 from ..shapes import VideoShape
-from .fused import Fp8Linear, Fp8Operations, has_triton
+from .fused import Fp8Linear, Fp8Operations, has_triton, operation
 
 logger = logging.getLogger(__name__)
 
@@ -197,7 +197,7 @@ def _loaded(name: str) -> AttentionFunction:
     return attention
 
 
-@torch.library.custom_op("livetalk::attention", mutates_args=())
+@operation("attention")
 def as_one_operation(q: Tensor, k: Tensor, v: Tensor, name: str) -> Tensor:
     return KERNELS[name].load()(q, k, v).contiguous()
 

@@ -1,9 +1,11 @@
 """A block's passes by Triton's kernels: their numbers, when they are used, and what takes their place."""
 
+import importlib
 import json
 import logging
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -108,6 +110,25 @@ def test_kernels_that_agree_are_used(on_a_gpu, caplog):
     assert isinstance(on_a_gpu(kernels := Kernels()), fused.Fused)
     assert kernels.calls.count("join_norm") == 4 and kernels.calls.count("norm_rotate") == 1
     assert not caplog.messages
+
+
+@pytest.fixture
+def copy_of_fused(monkeypatch):
+    """`hardware.fused` of a second copy of the pack in this process."""
+    names = [copy := "livetalk-copy", f"{copy}.livetalk_core"]
+    for name, folder in zip(names, (ROOT, ROOT / "livetalk_core"), strict=True):
+        package = types.ModuleType(name)
+        package.__path__ = [str(folder)]
+        monkeypatch.setitem(sys.modules, name, package)
+    yield importlib.import_module(f"{names[1]}.hardware.fused")
+    for name in [name for name in sys.modules if name.startswith(copy) and name not in names]:
+        del sys.modules[name]
+
+
+def test_another_copy_of_the_pack_has_operations_of_its_own(on_a_gpu, copy_of_fused, monkeypatch):
+    monkeypatch.setattr(copy_of_fused, "_kernels", lambda: None)
+    assert isinstance(on_a_gpu(Kernels()), fused.Fused)
+    assert copy_of_fused.NAMESPACE != fused.NAMESPACE
 
 
 @pytest.mark.parametrize(
