@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil
 import torch
@@ -26,6 +26,7 @@ from .devices import MOST_PORT, shown_address
 from .meeting import Meeting, open_port
 from .protocol import DISCONNECTED, Message
 from .reception import POLL_SECONDS, Member, Reception
+from .release import CODE
 from .secure import listener_tls
 
 LOOPBACK = "127.0.0.1"
@@ -196,7 +197,7 @@ def starting() -> Iterator[None]:
 def gather_members(source: Source, seconds: float, poll: Callable[[], None]) -> list[Member]:
     """The connected workers in the order of their ranks. `poll` is called again and again; it may raise to stop.
 
-    Raises `WorkerError` where one ends or has not come within `seconds`, or is of another release.
+    Raises `WorkerError` where one ends or has not come within `seconds`, or does not fit to this process or the others.
     """
     members: dict[int, Member] = {}
     unnumbered: dict[Any, Member] = {}
@@ -214,6 +215,7 @@ def gather_members(source: Source, seconds: float, poll: Callable[[], None]) -> 
                     _replace(known.get(key), member)
                     known[key] = member
         _number(members, unnumbered, source.ranks)
+        _check_kinds([members[rank] for rank in range(source.ranks)])
     except BaseException:
         for member in (*members.values(), *unnumbered.values()):
             member.connection.close()
@@ -269,12 +271,31 @@ def _check_member(member: Member, ranks: int) -> None:
     if releases[0] != releases[1]:
         theirs, ours = (f"LiveTalk {release} with torch {version}" for release, version in releases)
         fault = f"runs {theirs}; {ours} is needed: install the same on all hosts"
+    elif about.get("code") != CODE:
+        fault = (
+            f"runs another LiveTalk {__version__} than this process: install the same on all hosts, and start this "
+            "program again if it was updated while it ran"
+        )
     elif about["rank"] is not None and (about["ranks"] != ranks or not 0 <= about["rank"] < ranks):
         fault = f"is one of {about['ranks']} workers; {ranks} are needed: start as many as the controller waits for"
     if fault:
-        member.connection.send(Message("goodbye", fields={"fault": fault}))
-        member.connection.close()
-        raise WorkerError(f"{member} {fault}")
+        _refuse(member, fault)
+
+
+def _check_kinds(members: Sequence[Member]) -> None:
+    """Raise `WorkerError` for GPUs beside CPUs: those talk by NCCL, these cannot."""
+    kinds = [member.about["device"].partition(":")[0] for member in members]
+    for member, kind in zip(members, kinds, strict=True):
+        if kind != kinds[0]:
+            advice = "workers are all GPUs or all CPUs: name each host's --device"
+            _refuse(member, f"is of another kind than {members[0]}; {advice}")
+
+
+def _refuse(member: Member, fault: str) -> NoReturn:
+    """Tell a worker why it is not wanted, and raise `WorkerError`."""
+    member.connection.send(Message("goodbye", fields={"fault": fault}))
+    member.connection.close()
+    raise WorkerError(f"{member} {fault}")
 
 
 def _warn_of_unequal_memory(members: Any) -> None:

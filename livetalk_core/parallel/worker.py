@@ -39,6 +39,7 @@ from .devices import address, shown_address
 from .meeting import join
 from .mesh import end_groups, exchanges
 from .protocol import DISCONNECTED, Connection, Disconnected, Message, introduce
+from .release import CODE, PACK
 
 HEARTBEAT_SECONDS = 1
 UNANSWERED_SECONDS = 15
@@ -48,7 +49,6 @@ CONNECT_SECONDS = 300
 NETWORKS = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 """What tells torch.distributed by which network to reach other hosts."""
 PR_SET_PDEATHSIG = 1
-PACK = Path(__file__).parents[1]
 SECRET_BYTES, MOST_SECRET = 16, 4096
 """The shortest secret that is taken, and the longest."""
 
@@ -182,6 +182,7 @@ class Worker:
             "networks": {name: os.environ[name] for name in NETWORKS if name in os.environ},
             "process": os.getpid(),
             "release": __version__,
+            "code": CODE,
             "torch": torch.__version__,
         }
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from livetalk_core.errors import Cancelled, InputError, WorkerError
 from livetalk_core.parallel.fleet import Limits, remote_fleet
 from livetalk_core.parallel.meeting import open_port
 from livetalk_core.parallel.protocol import HANDSHAKE_SECONDS, Connection, Disconnected, Message, introduce
+from livetalk_core.parallel.release import CODE
 from livetalk_core.parallel.worker import Place, Worker, connect
 
 SECRET = b"what only these hosts know"
@@ -91,7 +93,7 @@ def test_workers_that_stay_serve_again_and_come_back_after_a_failure():
 def hello(**changes):
     about = {
         "rank": 0, "ranks": 1, "device": "cpu", "memory": 1, "host": "elsewhere", "process": 7,
-        "release": __version__, "torch": torch.__version__,
+        "release": __version__, "code": CODE, "torch": torch.__version__,
     }  # fmt: skip
     return Message("hello", fields={**about, **changes})
 
@@ -101,6 +103,7 @@ def hello(**changes):
     [
         ({"release": "0.0.1"}, r"worker 0 \(cpu on elsewhere, process 7\) runs LiveTalk 0.0.1 with torch .* is needed"),
         ({"torch": "1.0"}, "install the same on all hosts"),
+        ({"code": "0123"}, rf"another LiveTalk {__version__} than this process: .* if it was updated while it ran"),
         ({"ranks": 3}, "is one of 3 workers; 1 are needed"),
     ],
 )
@@ -117,6 +120,25 @@ def test_a_worker_that_does_not_fit_is_refused(changes, message):
     with pytest.raises(WorkerError, match=message) as found:
         fleet.start()
     assert told.get(timeout=30).fields["fault"] in str(found.value)
+
+
+def test_gpus_beside_cpus_are_refused():
+    """They would wait for each other: one kind exchanges by NCCL, and in more pieces."""
+    port, told = free_port(), queue.SimpleQueue()
+
+    def come():
+        with ExitStack() as stack:
+            for rank, device in enumerate(("cpu", "cuda:0")):
+                connection = introduce(
+                    stack.enter_context(socket.create_connection((ADDRESSES[0], port))), SECRET, True
+                )
+                connection.send(hello(rank=rank, ranks=2, device=device))
+            told.put(connection.receive())
+
+    fleet = remote_fleet((ADDRESSES[0], port), 2, SECRET, "faulty", limits=LIMITS, poll=start_once(come))
+    with pytest.raises(WorkerError, match=r"worker 1 \(cuda:0 .* another kind than worker 0 \(cpu .* all GPUs or all"):
+        fleet.start()
+    assert "all GPUs or all CPUs" in told.get(timeout=30).fields["fault"]
 
 
 def test_a_worker_that_is_refused_says_why():

@@ -10,6 +10,7 @@ import torch
 from livetalk_core import __version__
 from livetalk_core.errors import WorkerError
 from livetalk_core.parallel.protocol import Message, introduce
+from livetalk_core.parallel.release import CODE
 
 SECRET = b"a secret of this test"
 BEAT = 0.05
@@ -74,7 +75,7 @@ class FakeWorker:
         return {
             "device": "cpu", "host": socket.gethostname(), **self.source.about(self),
             "rank": self.rank, "ranks": self.source.ranks, "memory": 1,
-            "process": 7, "release": __version__, "torch": torch.__version__,
+            "process": 7, "release": __version__, "code": CODE, "torch": torch.__version__,
         }  # fmt: skip
 
     def beat(self):
