@@ -48,47 +48,52 @@ def causal(conv: Any, x_BTHWC: Tensor, history: History) -> Tensor:
     """Convolve in 3D with the frames before this group: zeros at the clip's start."""
     if torch.is_grad_enabled() and not _rows_beyond(conv):
         joined = torch.cat([_past(conv, x_BTHWC, history), x_BTHWC], dim=1)
-        return _remembered(conv, joined, joined, history)
-    room, joined, present = _behind_the_past(conv, x_BTHWC, history)
+        return _remembered(conv, joined, history)
+    room, present = _behind_the_past(conv, x_BTHWC, history)
     present.copy_(x_BTHWC)
-    return _remembered(conv, room, joined, history)
+    return _remembered(conv, room, history)
 
 
 def activated_causal(norm: "Norm", conv: Any, x_BTHWC: Tensor, history: History) -> Tensor:
     """`causal` of SiLU(norm(x)), which, where no gradient is asked for, is computed in its place behind the past."""
     if torch.is_grad_enabled():
         return causal(conv, F.silu(norm(x_BTHWC)), history)
-    room, joined, present = _behind_the_past(conv, x_BTHWC, history)
+    room, present = _behind_the_past(conv, x_BTHWC, history)
     F.silu(norm(x_BTHWC, out=present), inplace=True)
-    return _remembered(conv, room, joined, history)
+    return _remembered(conv, room, history)
 
 
-def _behind_the_past(conv: Any, x_BTHWC: Tensor, history: History) -> tuple[Tensor, Tensor, Tensor]:
-    """What `conv` is to be given, of it the past and the place of `x`, and of these that place, which is not filled.
+def _behind_the_past(conv: Any, x_BTHWC: Tensor, history: History) -> tuple[Tensor, Tensor]:
+    """What `conv` is to be given, the past in it, and of that the place of `x`, which is not filled.
 
     The first has so many rows more on either side as the convolution is to get from elsewhere.
     """
     past, beyond = _past(conv, x_BTHWC, history), _rows_beyond(conv)
     batch, frames, height, *others = x_BTHWC.shape
     room = x_BTHWC.new_empty(batch, past.shape[1] + frames, height + 2 * beyond, *others)
-    joined = room[:, :, beyond : beyond + height]
-    joined[:, : past.shape[1]] = past
-    return room, joined, joined[:, past.shape[1] :]
+    room[:, : past.shape[1]] = past
+    return room, room[:, past.shape[1] :, beyond : beyond + height]
 
 
 def _rows_beyond(conv: Any) -> int:
     """How many rows on either side a convolution that does not pad them is given by others (parallel/rows.py)."""
-    return getattr(conv, "rows_beyond", 0)
+    return int(hasattr(conv, "fill_beyond"))
 
 
 def _past(conv: Any, x_BTHWC: Tensor, history: History) -> Tensor:
     if conv in history:
         return history[conv]
-    return torch.zeros_like(x_BTHWC[:, :1]).expand(-1, conv.kernel_size[0] - 1, -1, -1, -1)
+    batch, _, height, *others = x_BTHWC.shape
+    return x_BTHWC.new_zeros(batch, 1, height + 2 * _rows_beyond(conv), *others).expand(
+        -1, conv.kernel_size[0] - 1, -1, -1, -1
+    )
 
 
-def _remembered(conv: Any, room_BTHWC: Tensor, joined_BTHWC: Tensor, history: History) -> Tensor:
-    history[conv] = joined_BTHWC[:, 1 - conv.kernel_size[0] :].clone()
+def _remembered(conv: Any, room_BTHWC: Tensor, history: History) -> Tensor:
+    past = conv.kernel_size[0] - 1
+    if _rows_beyond(conv):
+        conv.fill_beyond(room_BTHWC[:, past:])  # the past has its own, from when it was present
+    history[conv] = room_BTHWC[:, -past:].clone()
     return convolve(conv, room_BTHWC)
 
 

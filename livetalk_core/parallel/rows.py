@@ -103,9 +103,9 @@ class RowExchange:
         above, below = self.borders(arguments[0])
         return torch.cat([above, arguments[0], below], dim=ROWS)
 
-    def beyond(self, _: nn.Module, arguments: tuple[Tensor]) -> None:
-        """Before a layer whose input has room for them (`models.vae`): put the rows of its neighbours there."""
-        (room,) = arguments
+    def fill_beyond(self, room_BTHWC: Tensor) -> None:
+        """Put the rows of its neighbours into what has room for them (`models.vae`)."""
+        room = room_BTHWC.movedim(-1, 1)
         room[..., :1, :], room[..., -1:, :] = self.borders(room[..., 1:-1, :])
 
     def below(self, _: nn.Module, arguments: tuple[Tensor]) -> Tensor:
@@ -115,11 +115,13 @@ class RowExchange:
     def instead_of_padding(self, vae: nn.Module, leaves_room: bool = False) -> None:
         """Let every convolution of `vae` that pads rows with zeros ask for the neighbours' rows.
 
-        A VAE that `leaves_room` for `rows_beyond` does so in its 3D convolutions: nothing is copied to add them.
+        A VAE that `leaves_room` does so for its 3D convolutions that have `fill_beyond`: nothing is copied to add them.
         """
         convolutions: list[Any] = [module for module in vae.modules() if getattr(module, "kernel_size", ())]
         for conv in convolutions:
             if conv.padding[ROWS]:
-                roomy = leaves_room and len(conv.kernel_size) == 3
-                conv.padding, conv.rows_beyond = (*conv.padding[:ROWS], 0, conv.padding[-1]), int(roomy)
-                conv.register_forward_pre_hook(self.beyond if roomy else self.above_and_below)
+                conv.padding = (*conv.padding[:ROWS], 0, conv.padding[-1])
+                if leaves_room and len(conv.kernel_size) == 3:
+                    conv.fill_beyond = self.fill_beyond
+                else:
+                    conv.register_forward_pre_hook(self.above_and_below)

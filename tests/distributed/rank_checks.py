@@ -2,6 +2,7 @@
 
 from functools import cache
 from typing import NamedTuple
+from unittest import mock
 
 import torch
 import torch.distributed as dist
@@ -17,6 +18,7 @@ from livetalk_core.models.color import ColorStatistics, match_color
 from livetalk_core.models.ltx_vae import LTXVAE
 from livetalk_core.models.transformer import Transformer
 from livetalk_core.models.vae import VAE
+from livetalk_core.parallel import rows as row_exchange
 from livetalk_core.parallel.collectives import exchange
 from livetalk_core.parallel.fp8 import expand, squeeze
 from livetalk_core.parallel.frames import split_frames
@@ -329,6 +331,24 @@ def copied_to_join_borders(shape) -> float:
     with Copied() as copied:
         frames = [next(groups) for _ in range(shape[0])]
     return copied.values / sum(group.numel() for group in frames)
+
+
+@torch.inference_mode()
+def border_frames(shape) -> set[float]:
+    """Of how many frames a layer at full width sends its border rows, in the mean, for each group of a decode."""
+    groups, send, found = split_vae().decode_groups(draw_latent(shape)), row_exchange.send_edges, set()
+    for _ in range(shape[0]):
+        sent = []
+
+        def count(first, last, group, sent=sent):
+            sent.append((first.shape[-2], first.shape[1]))
+            return send(first, last, group)
+
+        with mock.patch.object(row_exchange, "send_edges", count):
+            frames = next(groups)
+        of_full_width = [number for width, number in sent if width == frames.shape[-1]]
+        found.add(sum(of_full_width) / len(of_full_width) / frames.shape[2])
+    return found
 
 
 def colors_together(frames) -> tuple[bool, list[int]]:

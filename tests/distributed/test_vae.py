@@ -58,6 +58,11 @@ def test_borders_are_received_where_they_are_read(ranks):
     assert max(ranks(2).run(checks.copied_to_join_borders, (2, 4, 2))) < 10
 
 
+def test_border_rows_are_sent_once(ranks):
+    """And not again with each group that looks back at their frames."""
+    assert ranks(2).run(checks.border_frames, (4, 4, 2)) == [{1.0}, {1.0}]
+
+
 @pytest.mark.parametrize(("count", "frames", "done"), [(2, 5, [[3], [2]]), (3, 4, [[2], [1], [1]]), (2, 1, [[1], [1]])])
 def test_frames_are_shared_for_what_is_done_to_each(ranks, count, frames, done):
     """To the bit: a frame of whole vectors of numbers, as pictures of multiples of 16 pixels are."""
