@@ -5,6 +5,7 @@ its modification time is when it happened and the workers that come after are we
 """
 
 import argparse
+import itertools
 import os
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from faulty_worker import go_wrong
 
 from livetalk_core.commands.worker import RUNNERS, add_options
+from livetalk_core.parallel import sequence
 from livetalk_core.parallel.worker import place_of, serve
 from livetalk_core.streaming import engine_runner
 
@@ -47,6 +49,18 @@ def spoil(stage, rank, numbers):
     return numbers
 
 
+def obey_within_pieces(rank) -> None:
+    """Between two pieces of an exchange: one's result is on its way, and of another the queries, keys and values."""
+    attend, calls = sequence.Share._attend_heads, itertools.count()
+
+    def attend_and_obey(*given):
+        if next(calls) % 2:
+            obey("piece", rank)
+        return attend(*given)
+
+    sequence.Share._attend_heads = attend_and_obey
+
+
 def staged(rank):
     """Makes an engine's runner whose parts obey."""
 
@@ -59,6 +73,7 @@ def staged(rank):
             return loaded
 
         engine_runner.load_transformer = load_and_obey
+        obey_within_pieces(rank)
         runner = engine_runner.EngineRunner.of(job)
         transformer, vae = runner.engine.transformer, runner.engine.vae.vae
         for stage, part in (

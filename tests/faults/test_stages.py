@@ -14,7 +14,7 @@ from livetalk_core.errors import Cancelled, NumbersError, WorkerError
 from livetalk_core.media.place import partial_path
 from livetalk_core.parallel.fleet import Fleet, Limits
 from livetalk_core.parallel.launch import LocalWorkers
-from livetalk_core.streaming.fleet_engine import FleetEngine, engine_setup
+from livetalk_core.streaming.fleet_engine import FleetEngine, Ways, engine_setup
 from livetalk_core.streaming.session import ChunkEnd
 
 PROGRAM = (sys.executable, str(Path(__file__).with_name("staged_worker.py")))
@@ -34,7 +34,7 @@ def order(tmp_path_factory):
 def fleet(order):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LIVETALK_TEST_ORDER", str(order))
-        setup = engine_setup("nano", torch.float32)
+        setup = engine_setup("nano", torch.float32, ways=Ways(pieces=3))  # as on GPUs, and a rank has three heads
         with Fleet("test", lambda: LocalWorkers(["cpu"] * 2, PROGRAM), "engine", setup, limits=PATIENT) as fleet:
             yield fleet
 
@@ -60,6 +60,8 @@ def test_a_worker_is_killed_while_it_loads(fleet, order, rank):
         ("denoise", 0, "SIGKILL", "was killed by SIGKILL.* during denoise"),
         ("denoise", 1, "SIGKILL", "was killed by SIGKILL.* during denoise"),
         ("denoise", 1, "memory", "failed during denoise: OutOfMemoryError: .*ran out of memory"),
+        ("piece", 1, "SIGKILL", "was killed by SIGKILL.* during denoise"),
+        ("piece", 0, "memory", "failed during denoise: OutOfMemoryError: .*ran out of memory"),
         ("decode", 0, "SIGKILL", "was killed by SIGKILL.* during decode"),
         ("decode", 1, "SIGKILL", "was killed by SIGKILL.* during decode"),
         ("decode", 0, "raise", "failed during decode: RuntimeError: something broke"),
