@@ -2,9 +2,11 @@
 
     python -m benchmarks.parallel_speed [PART ...] [--pairs 7] [--side 384] [--devices cpu cpu] [--json FILE]
 
-Both fleets are started and warm before the first pair; a pair runs one and the other, in turns of first and second.
-The median of the pairs' ratios is what counts. On a machine with other work the wall clock tells little: the CPU
-seconds of the busier worker against those of the single one say what cores of their own would give.
+All fleets are started and warm before the first round; a round runs one worker alone, the several together, and as many
+workers that share nothing, each with the whole work at the same time: what the machine allows at all, since cores share
+caches and memory, and may be two threads of one. The order turns from round to round. The medians of the rounds' ratios
+are what counts. On a machine with other work the wall clock tells little: the CPU seconds of the busiest worker against
+those of the single one say what cores of their own would give.
 """
 
 import argparse
@@ -12,9 +14,11 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -52,35 +56,46 @@ def works(engine: FleetEngine, side: int) -> dict[str, Callable[[], Any]]:
     }
 
 
-def cpu_seconds(fleet: Fleet) -> float:
-    """CPU time of the busiest worker so far."""
-    ticks = os.sysconf("SC_CLK_TCK")
-    stats = [Path(f"/proc/{member.about['process']}/stat").read_text() for member in fleet.members]
-    return max(sum(map(int, stat.rpartition(")")[2].split()[11:13])) for stat in stats) / ticks
+class Warm(NamedTuple):
+    """Workers that are running, and what is timed of them: by each with one avatar, which they are given once."""
+
+    fleet: Fleet
+    works: Mapping[str, Callable[[], Any]]
+
+    def cpu_seconds(self) -> float:
+        """CPU time of the busiest worker so far."""
+        ticks = os.sysconf("SC_CLK_TCK")
+        stats = [Path(f"/proc/{member.about['process']}/stat").read_text() for member in self.fleet.members]
+        return max(sum(map(int, stat.rpartition(")")[2].split()[11:13])) for stat in stats) / ticks
 
 
-def measure(work: Callable[[], Any], fleet: Fleet) -> dict[str, float]:
-    """Wall-clock and CPU seconds of one run."""
-    before, start = cpu_seconds(fleet), time.perf_counter()
-    work()
-    return {"wall": time.perf_counter() - start, "cpu": cpu_seconds(fleet) - before}
+def measure(part: str, way: Sequence[Warm]) -> dict[str, float]:
+    """Wall-clock seconds of all of a way's fleets at the same time, each with the whole work, and CPU seconds."""
+    before, start = [each.cpu_seconds() for each in way], time.perf_counter()
+    with ThreadPoolExecutor(len(way)) as threads:
+        list(threads.map(lambda each: each.works[part](), way))
+    wall = time.perf_counter() - start
+    return {"wall": wall, "cpu": max(each.cpu_seconds() - cpu for each, cpu in zip(way, before, strict=True))}
 
 
-def compare(
-    single: Callable[[], Any], several: Callable[[], Any], fleets: Sequence[Fleet], pairs: int
-) -> dict[str, Any]:
-    """Pairs of runs after one to warm up."""
-    single(), several()
-    runs: dict[str, list[dict[str, float]]] = {"one": [], "several": []}
-    for pair in range(pairs):
-        order = [("one", single, fleets[0]), ("several", several, fleets[1])]
-        for name, work, fleet in order if pair % 2 else reversed(order):
-            runs[name].append(measure(work, fleet))
-    faster = {
-        kind: statistics.median(one[kind] / max(two[kind], 1e-9) for one, two in zip(*runs.values(), strict=True))
+def compare(part: str, ways: Mapping[str, Sequence[Warm]], rounds: int) -> dict[str, Any]:
+    """Rounds of all ways, `one`, `several` and `apart`, after one to warm up."""
+    for way in ways.values():
+        measure(part, way)
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
+    for number in range(rounds):
+        for name in (order := list(ways))[number % len(order) :] + order[: number % len(order)]:
+            runs[name].append(measure(part, ways[name]))
+    return {**runs, "faster": faster(runs, "several", 1), "possible": faster(runs, "apart", len(ways["apart"]))}
+
+
+def faster(runs: Mapping[str, Sequence[Mapping[str, float]]], name: str, works: int) -> dict[str, float]:
+    """How much sooner `name` has done so many works than one worker would have."""
+    pairs = list(zip(runs["one"], runs[name], strict=True))
+    return {
+        kind: works * statistics.median(one[kind] / max(other[kind], 1e-9) for one, other in pairs)
         for kind in ("wall", "cpu")
     }
-    return {**runs, "faster": faster}
 
 
 def start(devices: Sequence[str]) -> Fleet:
@@ -99,28 +114,37 @@ def main() -> None:
     parser.add_argument("--devices", nargs="+", default=("cpu", "cpu"), help="of the several workers")
     parser.add_argument("--json", type=Path, help="also keep the record in this file")
     options = parser.parse_args()
-    with start(options.devices[:1]) as one, start(options.devices) as several:
-        both = [works(FleetEngine(fleet), options.side) for fleet in (one, several)]
-        parts = {part: compare(both[0][part], both[1][part], (one, several), options.pairs) for part in options.parts}
-    preset = PRESETS["nano"]
-    shape = VideoShape(preset.stream.frame_num, options.side, options.side)
-    tokens = shape.latent(preset.geometry).tokens(preset.geometry)
+    count = len(options.devices)
+    with ExitStack() as stack:
+        fleets = [stack.enter_context(start([device])) for device in options.devices]
+        fleets.append(stack.enter_context(start(options.devices)))
+        *apart, several = [Warm(fleet, works(FleetEngine(fleet), options.side)) for fleet in fleets]
+        ways = {"one": apart[:1], "several": [several], "apart": apart}
+        parts = {part: compare(part, ways, options.pairs) for part in options.parts}
+    shape = VideoShape(PRESETS["nano"].stream.frame_num, options.side, options.side)
+    tokens = shape.latent(PRESETS["nano"].geometry).tokens(PRESETS["nano"].geometry)
     print(
         f"nano, {shape.frames} frames of {options.side}x{options.side} ({tokens:,} tokens), float32: "
-        f"{len(options.devices)} workers against one, one thread each, median of {options.pairs} pairs"
+        f"{count} workers against one, one thread each, median of {options.pairs} rounds"
     )
     for part, runs in parts.items():
-        faster = runs["faster"]
-        seconds = statistics.median(run["wall"] for run in runs["one"])
-        ratios = sorted(one["wall"] / two["wall"] for one, two in zip(runs["one"], runs["several"], strict=True))
-        print(
-            f"{part}: {seconds:.2f} s on one; {faster['wall']:.2f} times faster ({ratios[0]:.2f} to {ratios[-1]:.2f}; "
-            f"CPU time: {faster['cpu']:.2f})"
-        )
+        print(line(part, runs, count))
     if options.json:
         size = {"side": options.side, "frames": shape.frames, "tokens": tokens}
         record = {"preset": "nano", **size, "devices": options.devices, "load": os.getloadavg(), **parts}
         options.json.write_text(json.dumps({**record, "machine": describe()}, indent=1) + "\n")
+
+
+def line(part: str, runs: Mapping[str, Any], count: int) -> str:
+    """A part in a line."""
+    ratios = sorted(one["wall"] / several["wall"] for one, several in zip(runs["one"], runs["several"], strict=True))
+    seconds = statistics.median(run["wall"] for run in runs["one"])
+    wall, possible = runs["faster"]["wall"], runs["possible"]["wall"]
+    return (
+        f"{part}: {seconds:.2f} s on one; {wall:.2f} times faster ({ratios[0]:.2f} to {ratios[-1]:.2f}; CPU time: "
+        f"{runs['faster']['cpu']:.2f}) of {possible:.2f} that {count} workers which share nothing reach here "
+        f"({wall / possible:.0%})"
+    )
 
 
 if __name__ == "__main__":
