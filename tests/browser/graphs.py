@@ -179,9 +179,9 @@ def large_loaders(transformer: str = TRANSFORMER, patch: str = "none") -> list[N
     return [
         Node("model", "LiveTalkLoadModel", (40, 60), chosen, size=(380, 80)),
         Node("hearing", "LiveTalkLoadAudioEncoder", (40, 280), {"encoder_name": AUDIO_ENCODER}, size=(380, 80)),
-        Node("vae", "VAELoader", (40, 410), {"vae_name": VAE}, size=(380, 80)),
-        Node("vision", "CLIPVisionLoader", (40, 540), {"clip_name": VISION_ENCODER}, size=(380, 80)),
-        Node("clip", "CLIPLoader", (40, 670), {"clip_name": TEXT_ENCODER, "type": "wan"}, size=(380, 110)),
+        Node("vae", "VAELoader", (40, 430), {"vae_name": VAE}, size=(380, 80)),
+        Node("vision", "CLIPVisionLoader", (40, 560), {"clip_name": VISION_ENCODER}, size=(380, 80)),
+        Node("clip", "CLIPLoader", (40, 690), {"clip_name": TEXT_ENCODER, "type": "wan"}, size=(380, 110)),
     ]
 
 
@@ -435,13 +435,13 @@ def flashhead(transformer: str, vae: Node, text: str, prefix: str) -> list[Node]
 
 def flashhead_pro() -> list[Node]:
     """FlashHead Pro, with Wan's VAE."""
-    vae = Node("vae", "VAELoader", (40, 410), {"vae_name": VAE}, size=(380, 80))
+    vae = Node("vae", "VAELoader", (40, 430), {"vae_name": VAE}, size=(380, 80))
     return flashhead(PRO, vae, FLASHHEAD_PRO, "video/LiveTalk_flashhead_pro")
 
 
 def flashhead_lite() -> list[Node]:
     """FlashHead Lite, with its own VAE."""
-    vae = Node("vae", "LiveTalkLoadVAE", (40, 410), {"vae_name": LTX_VAE}, size=(380, 80))
+    vae = Node("vae", "LiveTalkLoadVAE", (40, 430), {"vae_name": LTX_VAE}, size=(380, 80))
     return flashhead(LITE, vae, FLASHHEAD_LITE, "video/LiveTalk_flashhead_lite")
 
 
