@@ -106,7 +106,7 @@ class SampleChunk(io.ComfyNode):
         if unused := host.unused_changes(model):
             host.say(unused_line(unused).strip())
         progress = host.Progress(stream.steps, made, config.geometry)
-        engine = fleet.engine_for(model, on_estimate=progress.on_estimate)
+        engine = fleet.engine_for(model, stream, on_estimate=progress.on_estimate)
         session = Session(engine, made, speech.features(plan, made), plan, stream, later, on_step=progress.on_step)
         before = session.start(seed) if state is None else replace(state.state, seed=seed)
         samples = host.raw_latent(session.sample(before).cpu()[None], config.geometry)

@@ -7,7 +7,7 @@ MODEL go.
 
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..livetalk_core.checkpoints import nano
+from ..livetalk_core.config import StreamConfig
 from ..livetalk_core.errors import InputError
+from ..livetalk_core.hardware.amount import parse_memory
 from ..livetalk_core.parallel.devices import parse_devices, parse_hosts, parse_mesh
 from ..livetalk_core.parallel.fleet import Fleet, local_fleet, remote_fleet
 from ..livetalk_core.parallel.worker import read_secret
@@ -42,6 +44,10 @@ class Spread:
     mesh: tuple[int, int] | None = None
     hosts: tuple[tuple[str, int], int] | None = None
     """Where workers are waited for, and how many."""
+    memory: int | None = None
+    """Most bytes on each device: blocks beyond it are streamed from main memory."""
+    size: tuple[int, int] | None = None
+    """Height and width of the talk, where `memory` is to suffice for it."""
 
     def __str__(self) -> str:
         where = ", ".join(self.devices) if self.hosts is None else f"{self.ranks} workers"
@@ -57,12 +63,21 @@ class Spread:
         """Of the weights on the workers."""
         return torch.float32 if "cpu" in self.devices else torch.bfloat16
 
+    def sized(self, stream: StreamConfig) -> "Spread":
+        """For talks of the stream's size: how many blocks `memory` has room for depends on it."""
+        return self if self.memory is None else replace(self, size=(stream.height, stream.width))
+
+    def bytes_of(self, model_size: int) -> int:
+        """What each worker holds of a model of so many bytes."""
+        share = model_size // (self.ranks if self.shard_weights else 1)
+        return share if self.memory is None else min(share, self.memory)
+
     def fleet(self) -> Fleet:
         """The workers, to be started with their first job; the model's VAE is sent to them."""
-        ways = Ways(mesh=self.mesh)
+        ways = Ways(mesh=self.mesh, memory=self.memory)
         setup = engine_setup(
             self.source, self.dtype, self.shard_weights, False, self.patch, send_fp8=self.send_fp8, ways=ways
-        )
+        ) | {"size": self.size}
         if self.hosts is None:
             return local_fleet(self.devices, "engine", fields=setup)
         address, ranks = self.hosts
@@ -83,7 +98,7 @@ class Running:
         if self.fleet is None or self.spread != spread:
             self.end()
             self.spread, self.fleet = spread, spread.fleet()
-            size = model.model_size() // (spread.ranks if spread.shard_weights else 1)
+            size = spread.bytes_of(model.model_size())
             self.leases = [
                 host.Lease(device, size, self.is_running, self.rest) for device in dict.fromkeys(spread.devices)
             ]
@@ -160,6 +175,14 @@ class Devices(io.ComfyNode):
                     tooltip="Instead of devices: where to wait for how many workers of other hosts, such as "
                     "192.168.1.5:29700 x4. The secret is LIVETALK_SECRET in this server's environment.",
                 ),
+                io.String.Input(
+                    "memory",
+                    default="",
+                    optional=True,
+                    advanced=True,
+                    tooltip="Most to hold on each GPU, such as 14G: what is beyond it stays in main memory and comes "
+                    "layer by layer. Empty: all of the weights. Not with shard_weights.",
+                ),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="For LiveTalk Render or Sample Chunk.")],
         )
@@ -173,6 +196,7 @@ class Devices(io.ComfyNode):
         send_fp8: bool = False,
         mesh: str = "",
         hosts: str = "",
+        memory: str = "",
     ) -> io.NodeOutput:
         """A copy of the MODEL that says where to run it; workers start when it is run."""
         host.require_livetalk(model)
@@ -189,15 +213,25 @@ class Devices(io.ComfyNode):
         if awaited is not None:
             read_secret(None)  # refused here where there is none
         here = () if awaited is not None else tuple(parse_devices(devices))
-        spread = Spread(source, patch, here, shard_weights, send_fp8, parse_mesh(mesh.strip() or None), awaited)
+        most = memory_of(memory, shard_weights)
+        spread = Spread(source, patch, here, shard_weights, send_fp8, parse_mesh(mesh.strip() or None), awaited, most)
         marked.set_attachments(KEY, spread)
         return io.NodeOutput(marked)
 
 
-def engine_for(model: Any, vae: Any = None, **options: Any) -> Engine:
+def memory_of(text: str, shard_weights: bool) -> int | None:
+    """The most bytes on each device; None without a text."""
+    if not text.strip():
+        return None
+    if shard_weights:
+        raise InputError("memory streams whole weights, which shard_weights splits: empty memory, or turn that off")
+    return parse_memory(text)
+
+
+def engine_for(model: Any, stream: StreamConfig, vae: Any = None, **options: Any) -> Engine:
     """The engine of a MODEL: workers on its devices where LiveTalk Devices has set some, else ComfyUI's own process.
 
-    `options` are what `host.HostEngine` takes besides.
+    `stream` says how large the talk is; `options` are what `host.HostEngine` takes besides.
     """
     spread, guided = model.get_attachment(KEY), guided_by(model)
     ways: dict[str, Any] = {"bridge": made_for(model).bridge}
@@ -208,7 +242,7 @@ def engine_for(model: Any, vae: Any = None, **options: Any) -> Engine:
     patches = Patches(model.patches_uuid if model.patches else None, host.plain_patches(model))
     other = None if vae is None else OtherVAE(weakref.ref(vae.first_stage_model), *_described(vae))
     shift = model.get_model_object("model_sampling").shift
-    return FleetEngine(RUNNING.of(spread, model), shift, other, patches, **ways)
+    return FleetEngine(RUNNING.of(spread.sized(stream), model), shift, other, patches, **ways)
 
 
 def _described(vae: Any) -> tuple[Any, Callable[[], Mapping[str, Tensor]]]:

@@ -108,7 +108,7 @@ class Live(io.ComfyNode):
             raise InputError("the avatar has two speaker masks; live there is one voice: leave mask_1 and mask_2 empty")
         stream = stream_of(model, avatar, correction or STEADY, steps, own_chunks=True)
         upscaler = None if upscale_model is None else host.Upscaler(upscale_model, avatar.reference)
-        engine = fleet.engine_for(model, vae)
+        engine = fleet.engine_for(model, stream, vae)
         shown, encoder = avatar.avatar(config, stream), audio_encoder.for_model(config)
         cast = Cast(engine, shown, encoder, stream, seed, upscaler=upscaler)
         output = host.OutputFile(filename_prefix, stream.width, stream.height, cls.hidden.prompt)

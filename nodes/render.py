@@ -144,7 +144,7 @@ class Render(io.ComfyNode):
             output = output.unfinished() or output
         made = avatar.avatar(config, stream)
         progress = host.Progress(plan.count * (stream.steps + 1), made, config.geometry)
-        engine = fleet.engine_for(model, vae, on_estimate=progress.on_estimate)
+        engine = fleet.engine_for(model, stream, vae, on_estimate=progress.on_estimate)
         session = Session(
             engine, made, speech.features(plan, made), plan, stream,
             prompts=prompts_by_chunk(prompts, plan), on_step=progress.on_step,

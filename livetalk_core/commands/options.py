@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
 from ..config import LARGEST_SEED
-from ..errors import Cancelled
+from ..errors import Cancelled, InputError
+from ..hardware.amount import parse_memory
 
 if TYPE_CHECKING:  # these take seconds to import: `--help` does without
     import torch
@@ -21,7 +22,6 @@ ATTENTION = ("auto", "sdpa", "cudnn", "flash2", "flash3", "xformers", "sage")
 """`auto`, and the names of `hardware.kernels.KERNELS`."""
 DTYPES = ("float32", "bfloat16", "float16")
 MOST_PORT = 65535
-UNITS = {"M": 2**20, "G": 2**30}
 SCHEME_PORTS = {"http": 80, "https": 443}
 STOPPED_BY = ("SIGINT", "SIGTERM", "SIGHUP")
 
@@ -36,14 +36,10 @@ def size(text: str) -> tuple[int, int]:
 
 def memory(text: str) -> int:
     """`16G`, `22.5G` or `512M` -> bytes."""
-    unit = text[-1:].upper()
     try:
-        number = float(text[:-1])
-    except ValueError:
-        number = math.nan
-    if unit not in UNITS or not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no amount of memory; write a number and a unit, such as 14G")
-    return int(number * UNITS[unit])
+        return parse_memory(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def positive(text: str) -> int:

@@ -7,10 +7,14 @@ import subprocess
 import time
 
 import av
+import numpy as np
 import psutil
 import pytest
+import torch
 
+from livetalk_core.hardware.placement import Placement, residence
 from livetalk_core.parallel.launch import LOOPBACK
+from livetalk_core.presets import PRESETS
 from tests.nodes.comfy_server import FRAMES, PYTHON, ROOT, ComfyServer
 from tests.nodes.workflow import load, named, to_prompt
 
@@ -67,6 +71,12 @@ def playable(path):
         return sum(1 for _ in container.decode(video=0))
 
 
+def pixels(path):
+    """All frames of a video, [n,H,W,3]."""
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
 def after_first_chunk(act):
     """An `on_event` that calls `act` once, with the progress so far, as soon as it has passed the first chunk.
 
@@ -109,6 +119,18 @@ def test_cancel_stops_within_a_step_and_the_workers_stay(server, render):
     assert outcome.progress[0][1] > STEPS, "it goes on with the second chunk"
     assert workers_of(server) == processes
     assert playable(finished(server, "cancelled")) == FRAMES
+
+
+def test_blocks_that_are_streamed_to_the_workers_change_no_frame(server, render):
+    small = PRESETS["nano"].sized((64, 64))
+    most = residence(small, torch.float32, Placement(), (2, 1)).total - 1
+    assert residence(small, torch.float32, Placement(memory=most), (2, 1)).streamed
+    films = []
+    for name, memory in (("kept", ""), ("streamed", f"{most / 2**20}M")):
+        outcome = render(name, mesh="ulysses=2", memory=memory)
+        assert not outcome.error, outcome.error
+        films.append(pixels(finished(server, name)))
+    assert len(films[0]) == FRAMES and np.array_equal(*films)
 
 
 def test_unload_models_ends_the_workers_and_the_next_prompt_starts_new_ones(server, render):

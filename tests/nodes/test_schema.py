@@ -18,7 +18,7 @@ WIDGETS = {
     "LiveTalkGuidance": ["text_guidance", "audio_guidance"],
     "LiveTalkLoadVAE": ["vae_name"],
     "LiveTalkLoadAudioEncoder": ["encoder_name"],
-    "LiveTalkDevices": ["devices", "shard_weights", "send_fp8", "mesh", "hosts"],
+    "LiveTalkDevices": ["devices", "shard_weights", "send_fp8", "mesh", "hosts", "memory"],
     "LiveTalkEncodeSpeech": ["mode", "audio_offset"],
     "LiveTalkAvatar": ["width", "height", "prompt", "crop", "crop_box"],
     "LiveTalkSampleChunk": ["seed", "steps"],

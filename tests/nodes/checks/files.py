@@ -91,7 +91,7 @@ def check_wan_with_a_patch_is_the_joined_model():
     core = Transformer(NANO.transformer)
     core.load_state_dict(weights)
     expected = denoise(LocalEngine(core, VAE(NANO.vae), shift=7.0, guidance=Guidance()))
-    close(denoise(render_node.fleet.engine_for(model)), expected, 1e-4)
+    close(denoise(render_node.fleet.engine_for(model, NANO.stream)), expected, 1e-4)
 
 
 def check_a_quantised_wan_takes_a_plain_patch():
@@ -104,7 +104,7 @@ def check_a_quantised_wan_takes_a_plain_patch():
     core.load_state_dict(meant | patch)
     assert base.keys() >= {name for name in meant if name not in patch}
     expected = denoise(LocalEngine(core, VAE(NANO.vae), shift=7.0, guidance=Guidance()))
-    close_in_mean(denoise(render_node.fleet.engine_for(model)), expected, 0.1)
+    close_in_mean(denoise(render_node.fleet.engine_for(model, NANO.stream)), expected, 0.1)
 
 
 def check_guidance_equals_the_cores():
@@ -114,14 +114,16 @@ def check_guidance_equals_the_cores():
     negative = [[torch.full((1, 5, NANO.transformer.text_dim), 0.5), {}]]
     marked = guidance_nodes.SetGuidance.execute(model, 5.0, 4.0, negative).args[0]
     calls = []
-    engine = render_node.fleet.engine_for(marked, on_estimate=lambda latent: calls.append(latent.shape))
+    engine = render_node.fleet.engine_for(marked, NANO.stream, on_estimate=lambda latent: calls.append(latent.shape))
     core = Transformer(NANO.transformer)
     core.load_state_dict(weights)
     by = {"shift": 7.0, "guidance": Guidance(5.0, 4.0), "negative": negative[0][0][0]}
     expected = denoise(LocalEngine(core, VAE(NANO.vae), **by))
     close(denoise(engine), expected, 1e-3 * float(expected.abs().max()))
     assert len(calls) == 4, "one preview a step, of the guided estimate"
-    assert (expected - denoise(render_node.fleet.engine_for(model))).abs().max() > 1e-2, "guidance changes nothing"
+    assert (expected - denoise(render_node.fleet.engine_for(model, NANO.stream))).abs().max() > 1e-2, (
+        "guidance changes nothing"
+    )
 
 
 def check_guidance_by_text_needs_a_negative_prompt():
