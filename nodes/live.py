@@ -2,13 +2,15 @@
 
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from comfy_api.latest import InputImpl, io
+from torch import Tensor
 
-from ..livetalk_core.config import CorrectionConfig
+from ..livetalk_core.config import CorrectionConfig, TransformerConfig
 from ..livetalk_core.errors import InputError
 from ..livetalk_core.live.performer import Cast
 from ..livetalk_core.live.reel import Moment
@@ -17,6 +19,7 @@ from ..livetalk_core.live.server.app import LiveServer
 from ..livetalk_core.live.server.house import House
 from ..livetalk_core.live.server.voice import embedded_voice
 from ..livetalk_core.media.coding import USUAL_CODING
+from ..livetalk_core.presets import PRESETS
 from ..livetalk_core.shapes import FRAMES_PER_SECOND
 from . import fleet, host
 from .guidance import stream_of
@@ -31,6 +34,7 @@ from .handles import (
     check_encoder,
     check_vae,
 )
+from .inputs import embedded_text, prompt_tokens
 from .shown import shown_video
 from .widgets import prefix_input, seed_input, steps_input
 
@@ -63,6 +67,12 @@ class Live(io.ComfyNode):
                 ),
                 CorrectionSocket.Input(
                     "correction", optional=True, tooltip="What keeps the face from drifting, from LiveTalk Correction."
+                ),
+                io.Clip.Input(
+                    "clip",
+                    optional=True,
+                    tooltip="What reads prompts that are changed on the page: Load CLIP of umt5_xxl. Empty: they "
+                    "cannot change, but with the embedded model, which has its own.",
                 ),
                 seed_input(),
                 io.Int.Input(
@@ -98,6 +108,7 @@ class Live(io.ComfyNode):
         steps: int,
         upscale_model: Any = None,
         correction: Correction | None = None,
+        clip: Any = None,
     ) -> io.NodeOutput:
         """Serve until the conversation ends. Cancel ends it too, and what is behind the node goes on."""
         config = host.require_livetalk(model)
@@ -110,7 +121,8 @@ class Live(io.ComfyNode):
         upscaler = None if upscale_model is None else host.Upscaler(upscale_model, avatar.reference)
         engine = fleet.engine_for(model, stream, vae)
         shown, encoder = avatar.avatar(config, stream), audio_encoder.for_model(config)
-        cast = Cast(engine, shown, encoder, stream, seed, upscaler=upscaler)
+        prompts = prompt_encoder(config, clip)
+        cast = Cast(engine, shown, encoder, stream, seed, encode_prompt=prompts, encode_between=True, upscaler=upscaler)
         output = host.OutputFile(filename_prefix, stream.width, stream.height, cls.hidden.prompt)
         preview = Preview()
         house = House(cast, embedded_voice(), lambda: [preview], record=output.path, once=True)
@@ -122,6 +134,24 @@ class Live(io.ComfyNode):
         video = shown_video(output, output.path, USUAL_CODING)
         host.make_way(video)
         return io.NodeOutput(InputImpl.VideoFromFile(str(output.path)), ui=video)
+
+
+def prompt_encoder(config: TransformerConfig, clip: Any) -> Callable[[str], Tensor] | None:
+    """What turns prompts into tokens [L,text_dim], in the node's thread alone; None where they cannot change."""
+    if not config.prompted:
+        return None
+    if clip is None:
+        return embedded_text if config.text_dim == PRESETS["nano"].transformer.text_dim else None
+
+    def encode(prompt: str) -> Tensor:
+        return prompt_tokens(clip.encode_from_tokens_scheduled(clip.tokenize(prompt)))
+
+    if (width := encode("").shape[-1]) != config.text_dim:
+        raise InputError(
+            f"clip gives tokens {width} wide; this model needs {config.text_dim}: connect Load CLIP of umt5_xxl, type "
+            "wan, or leave clip empty"
+        )
+    return encode
 
 
 class Preview:

@@ -29,8 +29,9 @@ class Cast:
     """Who talks, and what computes it.
 
     `stream` holds the chunk's length; `quick_frames` (4n+1, at most `stream.frame_num`) is that of the chunk after an
-    interruption. `encode_prompt` turns a prompt into tokens [L,text_dim], where prompts may change. `upscaler` enlarges
-    what is shown; later chunks start from what it was before.
+    interruption. `encode_prompt` turns a prompt into tokens [L,text_dim], where prompts may change: in another thread
+    beside the engine, or with `encode_between` in the engine's own, between two chunks. `upscaler` enlarges what is
+    shown; later chunks start from what it was before.
     """
 
     engine: Engine
@@ -40,6 +41,7 @@ class Cast:
     seed: int = 0
     quick_frames: int | None = None
     encode_prompt: Callable[[str], Tensor] | None = None
+    encode_between: bool = False
     upscaler: Upscaler | None = None
 
     @property

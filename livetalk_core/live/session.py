@@ -49,7 +49,7 @@ class LiveSession:
         self._sinks, self._on_said = list(sinks), on_said
         self._changed = threading.Condition()
         self._stopped = False
-        self._prompt: Tensor | None = None
+        self._prompt: Callable[[], Tensor] | None = None
         self._poll: Callable[[], None] = no_poll
 
     def begin(self) -> int:
@@ -77,8 +77,8 @@ class LiveSession:
             self._stage.interrupt()
             self._changed.notify_all()
 
-    def set_prompt(self, text: Tensor) -> None:
-        """Tokens [L,text_dim] of another prompt, from the next chunk on."""
+    def set_prompt(self, text: Callable[[], Tensor]) -> None:
+        """What gives the tokens [L,text_dim] of another prompt; called in `run`'s thread, before the next chunk."""
         with self._changed:
             self._prompt = text
 
@@ -143,7 +143,7 @@ class LiveSession:
         """Compute a chunk, and put its frames on the stage as they come."""
         prompt, self._prompt = self._prompt, None
         if prompt is not None:
-            performer.set_prompt(prompt)
+            performer.set_prompt(prompt())
         began, first, waited = time.monotonic(), None, 0.0
         try:
             with closing(performer.make(work.order, work.last, work.taken.sound)) as groups:

@@ -52,6 +52,16 @@ VIDEO = """() => {
 }"""
 
 
+FREE_PORT = """() => {
+    app.graph.nodes.find(n => n.type === 'LiveTalkLive').widgets.find(w => w.name === 'port').value = 0;
+}"""
+LIVE_PAGE = """() => {
+    const said = app.graph.nodes.find(n => n.type === 'LiveTalkLive').widgets;
+    return said.find(w => w.name === '$$node-text-preview')?.value?.match(/http:[^ ]*/)?.[0];
+}"""
+SPEAKS = "() => document.getElementById('badge').dataset.state === 'speaking'"
+
+
 @pytest.fixture
 def server(comfyui, base, frontend, new_nodes):
     """A server with that frontend, and the user's choice of nodes."""
@@ -156,3 +166,46 @@ def test_a_cancelled_run_plays_what_is_done(server, frontend, new_nodes):
             picture(page, SCREENSHOTS / frontend / f"cancelled_{'nodes2' if new_nodes else 'canvas'}.png")
         assert not page.evaluate(FAILED_VIDEO)
         assert "turn on 'resume'" in page.evaluate(SAID)
+
+
+@pytest.mark.parametrize("new_nodes", [False, True], ids=["canvas", "nodes2"])
+def test_a_live_conversation_takes_another_prompt_and_leaves_its_video(server, frontend, new_nodes):
+    from tests.browser.frontend import FIT, SIZE, opened, picture, report
+
+    kept = SCREENSHOTS / frontend / f"livetalk_live_{'nodes2' if new_nodes else 'canvas'}"
+    with opened(f"http://127.0.0.1:{server.port}") as page:
+        page.set_viewport_size(SMALL)
+        report(page, load(named("livetalk_live")))
+        page.evaluate(FIT)
+        page.evaluate(FREE_PORT)
+        page.evaluate(QUEUE)
+        address = page.wait_for_function(LIVE_PAGE).json_value()
+        converse(page.context.browser.new_page(viewport={"width": 420, "height": 800}), address, f"{kept}_page.png")
+        page.wait_for_function(PREVIEW)
+        picture(page, kept.with_name(f"{kept.name}_talks.png"))
+        server.interrupt()
+        page.wait_for_function("() => window.ended")
+        assert page.evaluate("() => window.ended") == "execution_success"
+        page.set_viewport_size(SIZE)
+        page.evaluate(FIT)
+        try:
+            page.wait_for_function(VIDEO, timeout=60_000)
+        finally:
+            picture(page, kept.with_name(f"{kept.name}_done.png"))
+        assert not page.evaluate(PREVIEW)
+        assert not page.evaluate(FAILED_VIDEO)
+
+
+def converse(page, address, kept):
+    """Open the live page, change the prompt, have a sound spoken; keep a picture of it while it is."""
+    page.goto(address)
+    page.wait_for_function("() => document.getElementById('veil').classList.contains('gone')")
+    page.click("#prompts")
+    page.fill("#prompt", "A person is talking and smiling.")
+    page.press("#prompt", "Enter")
+    page.wait_for_selector("#change:has-text('Changed')")
+    page.set_input_files("#sound", ROOT / "demo" / "speech.wav")
+    page.wait_for_function(SPEAKS)
+    page.wait_for_timeout(2000)
+    page.screenshot(path=kept)
+    assert page.text_content("#error") == ""

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 import av
 import numpy as np
 import pytest
+import torch
 from aiohttp import ClientSession, WSServerHandshakeError, web
 from casts import timed_cast
 
@@ -153,6 +154,46 @@ def test_what_is_wrong_is_told_and_the_session_goes_on():
         assert "text file that begins with" in (await talk.until("error"))["message"]
         state = await talk.until("state")
         assert state["state"] in ("idle", "speaking", "starting")
+
+    talking(call)
+
+
+@pytest.mark.parametrize("between", [True, False])
+def test_a_prompt_is_encoded_in_the_engines_thread_or_beside_it_and_holds_from_the_next_chunk(between):
+    threads = []
+
+    def encode(text):
+        threads.append(threading.current_thread())
+        return torch.full((len(text), 12), 7.0)
+
+    cast = timed_cast(0.2, encode_prompt=encode, encode_between=between)
+    engine, seen = cast.engine.denoise, []
+
+    def denoise(avatar, *others):
+        seen.append((threading.current_thread(), avatar.text))
+        return engine(avatar, *others)
+
+    cast.engine.denoise = denoise
+
+    async def call(server, client, talk):
+        assert (await talk.until("welcome"))["prompts"] is True
+        await talk.until("ready")
+        await talk.send(type="prompt", text="A smile.")
+        assert (await talk.until("prompted"))["text"] == "A smile."
+        until = time.monotonic() + 10
+        while not any(len(text) == 8 and text.min() == 7 for _, text in tuple(seen)):
+            assert time.monotonic() < until, "the engine never saw it"
+            await asyncio.sleep(0.05)
+
+    talking(call, house=House(cast))
+    assert len(threads) == 1 and (threads[0] is seen[0][0]) == between
+
+
+def test_a_page_is_told_where_prompts_cannot_change():
+    async def call(server, client, talk):
+        assert (await talk.until("welcome"))["prompts"] is False
+        await talk.send(type="prompt", text="A smile.")
+        assert "prompts cannot change in this session" in (await talk.until("error"))["message"]
 
     talking(call)
 

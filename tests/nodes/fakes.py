@@ -112,7 +112,7 @@ def comfy_api() -> dict[str, types.ModuleType]:
     io.Hidden = types.SimpleNamespace(prompt="PROMPT", extra_pnginfo="EXTRA_PNGINFO", unique_id="UNIQUE_ID")
     for name in (
         "Int", "Float", "String", "Boolean", "Combo", "Image", "Latent", "Conditioning", "Model", "Vae",
-        "ClipVision", "Audio", "Video", "Mask", "UpscaleModel",
+        "Clip", "ClipVision", "Audio", "Video", "Mask", "UpscaleModel",
     ):  # fmt: skip
         setattr(io, name, _kind(name.upper()))
     latest = types.ModuleType("comfy_api.latest")

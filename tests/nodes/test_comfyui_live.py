@@ -44,9 +44,12 @@ async def converse(url, ends):
                 message = json.loads((await socket.receive(timeout=SECONDS)).data)
                 assert message["type"] not in ("failed", "error"), message
                 if message["type"] == kind:
-                    return
+                    return message
 
+        assert (await until("welcome"))["prompts"], "the embedded model has its text encoder by itself"
         await until("ready")
+        await socket.send_json({"type": "prompt", "text": "A person is talking and smiling."})
+        assert (await until("prompted"))["text"] == "A person is talking and smiling."
         await socket.send_json({"type": "begin", "rate": 16_000})
         await socket.send_bytes(np.full(16_000, 3000, "<i2").tobytes())
         await socket.send_json({"type": "end"})

@@ -167,7 +167,8 @@ class LiveServer:
     async def _converse(self, caller: str, socket: web.WebSocketResponse, tell: Callable) -> None:
         height, width = self.house.cast.shown_size
         tell({"type": "welcome", "width": width, "height": height, "webrtc": HAS_WEBRTC,
-              "voice": self.house.voice is not None, "recording": self.house.record is not None})  # fmt: skip
+              "voice": self.house.voice is not None, "recording": self.house.record is not None,
+              "prompts": self.house.cast.encode_prompt is not None})  # fmt: skip
         try:
             place = self.house.enter(caller, tell)
         except InputError as error:

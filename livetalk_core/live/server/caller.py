@@ -113,7 +113,12 @@ class Caller:
             )
 
         async def change() -> None:
-            self.session.set_prompt(await asyncio.to_thread(encode, text))
+            if self.session.cast.encode_between:
+                self.session.set_prompt(lambda: encode(text))
+            else:
+                tokens = await asyncio.to_thread(encode, text)
+                self.session.set_prompt(lambda: tokens)
+            self._tell({"type": "prompted", "text": text})
 
         self._prompting = asyncio.create_task(change())
 

@@ -58,6 +58,7 @@ function receive(message) {
   else if (type === "busy") { socket.over = true; veil("All places are taken. Come again later.", "Try again"); }
   else if (type === "failed") { socket.over = true; veil(`The session ended: ${message.message}`, "Start again"); socket.close(); }
   else if (type === "ended") { socket.over = true; veil("The conversation has ended.", "Start again"); socket.close(); }
+  else if (type === "prompted") prompted(message.text);
   else if (type === "error") complain(message.message);
 }
 
@@ -67,6 +68,7 @@ function welcome(message) {
   $("face").style.setProperty("--aspect", `${message.width} / ${message.height}`);
   $("text").disabled = $("say").disabled = !message.voice;
   if (!message.voice) $("text").placeholder = "No voice: install espeak-ng, or start with --tts";
+  $("prompts").hidden = !message.prompts;
 }
 
 let playing = false;
@@ -103,6 +105,25 @@ $("bar").onsubmit = (event) => {
   send({ type: "say", text });
   $("text").value = "";
 };
+
+$("prompts").onclick = () => {
+  const shown = $("scene").hidden;
+  $("scene").hidden = !shown;
+  $("prompts").setAttribute("aria-expanded", shown);
+  if (shown) $("prompt").focus();
+};
+
+$("scene").onsubmit = (event) => {
+  event.preventDefault();
+  const text = $("prompt").value.trim();
+  if (text) send({ type: "prompt", text });
+};
+
+function prompted(text) {
+  $("prompts").title = `The prompt is now: ${text}`;
+  $("change").textContent = "Changed";
+  setTimeout(() => ($("change").textContent = "Change"), 2000);
+}
 
 $("stop").onclick = () => send({ type: "stop" });
 $("interrupt").onclick = () => send({ type: "interrupt" });
