@@ -119,7 +119,8 @@ class Evening:
         """By mouse: the template browser, the pack, the card; kept as a picture."""
         self.page.set_viewport_size(SIZE)
         self.page.click(".templates-tab-button")
-        self.page.get_by_text("livetalk", exact=True).first.click()
+        browser = self.page.locator('[role="dialog"]')  # nodes, too, have a badge of that name
+        browser.get_by_text("livetalk", exact=True).first.click()
         card = self.page.locator(f'[data-testid="template-workflow-{name}"]')
         card.wait_for()
         self.page.wait_for_function(PICTURES)
