@@ -30,6 +30,16 @@ SONG_SECONDS = 10
 MIB = 2**20
 
 
+@pytest.fixture(autouse=True)
+def own_inputs(server):
+    """What a test puts into the input folder is not there for the next: its loaders would offer it."""
+    folder = server.base / "input"
+    before = set(folder.iterdir())
+    yield
+    for path in set(folder.iterdir()) - before:
+        path.unlink()
+
+
 def frames_of(path):
     with av.open(str(path)) as container:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
