@@ -131,6 +131,7 @@ class Live(io.ComfyNode):
             cancelled = host.run_until_cancelled(lambda: house.perform(lambda: preview.poll(server.url)))
         if not output.path.exists():
             return io.NodeOutput(host.blocked(None if cancelled else NOBODY_CAME))
+        host.say(f"the conversation has ended; its recording: {output.path}")
         video = shown_video(output, output.path, USUAL_CODING)
         host.make_way(video)
         return io.NodeOutput(InputImpl.VideoFromFile(str(output.path)), ui=video)
