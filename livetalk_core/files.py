@@ -113,6 +113,8 @@ ADVICE = {
     errno.ELOOP: "it is a symbolic link, which is not followed: remove it or choose another name",
     errno.EFBIG: "use a disk that takes larger files",
     errno.EISDIR: "it is a folder: remove it or choose another name",
+    errno.EMFILE: "close some files, or raise their limit (ulimit -n)",
+    errno.ENFILE: "close some programs: the system can open no more files",
     errno.ENOTDIR: "what is above it is no folder: choose another place",
 }
 """What to do about an error of the disk."""

@@ -26,7 +26,8 @@ BT709, TV_RANGE = 1, 1
 class Encoder(NamedTuple):
     """An encoder of FFmpeg's: its name, its options beside the quality, the largest `crf`, and the container's tag.
 
-    Without a `most_crf` there is one quality. `pixels` are what it takes.
+    Without a `most_crf` there is one quality. `pixels` are what it takes. `seizes` says that it takes the machine for
+    itself where root runs it: see `usual_scheduling`.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Encoder(NamedTuple):
     tag: str
     pixels: str = "yuv420p"
     container: str = "mp4"
+    seizes: bool = False
 
 
 # Four threads whatever the machine has: x264's output depends on their number.
@@ -50,7 +52,7 @@ PRORES = {"profile": "3", "vendor": "apl0", "threads": "4"}
 ENCODERS = {
     "h264": Encoder("libx264", X264, 51, "avc1"),
     "h265": Encoder("libx265", X265, 51, "hvc1"),  # with the tag hev1, Apple's players show nothing
-    "av1": Encoder("libsvtav1", SVT_AV1, 63, "av01"),
+    "av1": Encoder("libsvtav1", SVT_AV1, 63, "av01", seizes=True),
     "prores": Encoder("prores_ks", PRORES, None, "apch", "yuv422p10le", "mov"),
 }
 CODECS = tuple(codec for codec, encoder in ENCODERS.items() if encoder.name in av.codecs_available)

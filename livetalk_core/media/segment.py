@@ -58,11 +58,12 @@ class Segment:
     def add_image(self, image: np.ndarray, index: int) -> None:
         """Encode frame `index` of the video: uint8 [height, width, 3]."""
         rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-        pixels = self._picture.coding.encoder.pixels
-        frame = rgb.reformat(format=pixels, dst_colorspace="ITU709", dst_color_range="MPEG")
+        encoder = self._picture.coding.encoder
+        frame = rgb.reformat(format=encoder.pixels, dst_colorspace="ITU709", dst_color_range="MPEG")
         frame.colorspace, frame.color_range = BT709, TV_RANGE
         frame.pts, frame.time_base = index, Fraction(1, self._picture.rate)
-        with nullcontext() if self._video.codec_context.is_open else usual_scheduling():
+        begins = not self._video.codec_context.is_open
+        with usual_scheduling() if begins and encoder.seizes else nullcontext():
             packets = self._video.encode(frame)
         self._container.mux(packets)
 

@@ -94,7 +94,7 @@ class VideoWriter:
                 place.refuse(False, overwrite)
                 place.clear_ours()
             writer._file = place.create_partial()
-            writer._append(header(writer._picture, writer._sound, metadata or {}))
+            writer._append(writer._header(metadata or {}))
         except BaseException:
             place.release()
             raise
@@ -136,7 +136,7 @@ class VideoWriter:
         if size < checkpoint.bytes:
             raise ResumeError(f"{self.partial} has {size} bytes; its checkpoint needs {checkpoint.bytes}: {ANEW}")
         self._file.seek(0)
-        if tracks(read_header(self._file)) != tracks(header(self._picture, self._sound, {})):
+        if tracks(read_header(self._file)) != tracks(self._header({})):
             raise ResumeError(
                 f"{self.partial} has another size, sound format or encoder version than this render; "
                 f"the same are needed: {ANEW}"
@@ -155,11 +155,12 @@ class VideoWriter:
         size = (self._picture.height, self._picture.width, 3)
         if images.dtype != np.uint8 or images.shape[1:] != size:
             raise InputError(f"frames {images.dtype} {images.shape}; uint8 [n, {size[0]}, {size[1]}, 3] is needed")
-        if self._segment is None:
-            self._segment = Segment(self._picture, self._sound, {}, self.checkpoint.chunks + 1)
-        for image in images:
-            self._segment.add_image(image, self.checkpoint.frames + self._pending)
-            self._pending += 1
+        with writing(self.partial):
+            if self._segment is None:
+                self._segment = Segment(self._picture, self._sound, {}, self.checkpoint.chunks + 1)
+            for image in images:
+                self._segment.add_image(image, self.checkpoint.frames + self._pending)
+                self._pending += 1
 
     def end_chunk(self) -> Checkpoint:
         """Put the chunk's picture and sound on disk, to survive a power cut; returns where to resume after it."""
@@ -212,6 +213,11 @@ class VideoWriter:
         if not self._closed:
             self._closed = True
             self.place.release()
+
+    def _header(self, metadata: dict[str, str]) -> bytes:
+        """The file's start, for which an encoder is opened."""
+        with writing(self.partial):
+            return header(self._picture, self._sound, metadata)
 
     def _append(self, data: bytes) -> None:
         """Write and fsync `data`; on failure the file is as before."""

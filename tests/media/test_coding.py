@@ -1,6 +1,9 @@
 """Codecs and qualities: what is written plays, and a file that was cut back and continued is the same to the byte."""
 
+import errno
 import os
+import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import av
@@ -8,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from livetalk_core.errors import InputError, ResumeError
+from livetalk_core.errors import InputError, OutputError, ResumeError
 from livetalk_core.media.coding import CODECS, Coding
 from livetalk_core.media.video import VideoWriter
 
@@ -50,6 +53,21 @@ def test_no_encoder_takes_the_machine_for_itself(tmp_path, media, coding):
     writer.end_chunk()
     assert policies == {os.SCHED_OTHER}
     assert os.sched_getscheduler(0) == os.SCHED_OTHER
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="scheduling is Linux's")
+@pytest.mark.parametrize("coding", CODINGS, ids=CODECS)
+def test_an_encoder_begins_without_a_descriptor_or_says_what_is_missing(tmp_path, media, coding, monkeypatch):
+    """Threads are listed, which takes one, for SVT-AV1 alone."""
+
+    def none_is_left():
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr("livetalk_core.media.coding._threads", none_is_left)
+    expected = pytest.raises(OutputError, match=r"\(Too many open files\): .* \(ulimit -n\)$")
+    with expected if coding.codec == "av1" else nullcontext():
+        writer = VideoWriter.create(tmp_path / f"a{coding.suffix}", 64, 64, media.tensor_audio(1), coding=coding)
+        written(writer, media, (5,)).finish()
 
 
 @pytest.mark.parametrize("coding", CODINGS, ids=CODECS)
