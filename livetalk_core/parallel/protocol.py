@@ -53,6 +53,10 @@ class Disconnected(WorkerError):
     """The other side has closed the connection, or is gone."""
 
 
+class Silent(Disconnected):
+    """The other side says nothing, as a process that is stopped; its connection stands."""
+
+
 def pack(message: Message) -> bytes:
     """A message as bytes."""
     header = {"version": VERSION, "kind": message.kind, "job": message.job, "fields": message.fields}
@@ -138,6 +142,8 @@ def _read(connected: socket.socket | SecureSocket, count: int, heard: Callable[[
                 raise Disconnected("the other side has closed the connection")
             done += received
             heard()
+    except TimeoutError:
+        raise Silent("the other side says nothing") from None
     except OSError as error:
         raise Disconnected(f"the connection is lost ({error})") from None
     return bytes(data)
@@ -156,7 +162,10 @@ def welcome(connected: socket.socket, secret: bytes, tls: Tls | None = None) -> 
 
 
 def introduce(connected: socket.socket, secret: bytes, secure: bool = False) -> Connection:
-    """The worker's side of the handshake, under TLS if `secure`; a `WorkerError` where the controller is not ours."""
+    """The worker's side of the handshake, under TLS if `secure`; a `WorkerError` where the controller is not ours.
+
+    `Silent` where it says nothing for `HANDSHAKE_SECONDS`.
+    """
     connected.settimeout(HANDSHAKE_SECONDS)
     talk = _secured(connected, worker_context(), "the controller", is_listener=False) if secure else connected
     bound = talk.certificate() if isinstance(talk, SecureSocket) else b""
@@ -164,6 +173,8 @@ def introduce(connected: socket.socket, secret: bytes, secure: bool = False) -> 
     talk.sendall(_proof(secret, b"worker", theirs, own, bound))
     try:
         proof = _read(talk, PROOF_BYTES)
+    except Silent:
+        raise
     except Disconnected:
         proof = b""
     if not hmac.compare_digest(proof, _proof(secret, b"controller", theirs, own, bound)):

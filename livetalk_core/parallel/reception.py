@@ -18,6 +18,8 @@ FULL_SECONDS = 5
 """How long it is tried to let somebody in although no descriptor is left and no guest holds one."""
 MOST_GUESTS = 64
 """Connections that may be under way to say who they are."""
+LONGEST_LOOK = 1.0
+"""The most seconds that count from one look at the door to the next: in longer ones this process was stopped."""
 
 
 class Member(NamedTuple):
@@ -44,6 +46,7 @@ class Guest(NamedTuple):
 
     host: str
     since: float
+    """When it came, by the reception's own time."""
     thread: threading.Thread
 
 
@@ -51,7 +54,8 @@ class Reception:
     """Lets workers in at an open port; a context, which turns away who is not in when it ends.
 
     Each that comes is heard by a thread of its own: one that says nothing holds up neither the others nor a cancel. It
-    has `HANDSHAKE_SECONDS` for all that it has to say, and leaves before when too many have come after it.
+    has `HANDSHAKE_SECONDS` for all that it has to say, and leaves before when too many have come after it. Time in
+    which this process was stopped is not counted: nobody was heard in it.
     """
 
     def __init__(self, server: socket.socket, secret: bytes, tls: Tls | None = None) -> None:
@@ -59,17 +63,24 @@ class Reception:
         self._guests: dict[socket.socket, Guest] = {}
         self._refused: Counter[str] = Counter()
         self._full = 0
-        self._introduced: queue.SimpleQueue[tuple[socket.socket, Member]] = queue.SimpleQueue()
+        self._seconds, self._looked = 0.0, time.monotonic()
+        self._introduced: queue.SimpleQueue[Member] = queue.SimpleQueue()
+        self._changing = threading.Lock()
+        """Held while guests come or leave: one who is in must not be turned away."""
         server.settimeout(POLL_SECONDS)
 
     def __enter__(self) -> "Reception":
         return self
 
     def __exit__(self, *_: Any) -> None:
-        for connected, guest in self._guests.items():
+        with self._changing:
+            guests, self._guests = self._guests, {}
+        for connected, guest in guests.items():
             _shut(connected)
             guest.thread.join()
             connected.close()
+        while not self._introduced.empty():
+            self._introduced.get().connection.close()
         for host, count in self._refused.items():
             if count > 1:
                 logging.warning("%d connections from %s were refused", count, host)
@@ -90,28 +101,32 @@ class Reception:
         else:
             self._full = 0
             thread = threading.Thread(target=self._hear, args=(connected, host), daemon=True)
-            self._guests[connected] = Guest(host, time.monotonic(), thread)
+            with self._changing:
+                self._guests[connected] = Guest(host, self._seconds, thread)
             thread.start()
-        if self._introduced.empty():
-            return None
-        connected, member = self._introduced.get()
-        self._guests.pop(connected, None)
-        return member
+        return None if self._introduced.empty() else self._introduced.get()
 
     def _turn_away(self) -> None:
         """Forget those who have left; end the time of those who take too long, and of the oldest where all are many."""
-        self._guests = {each: guest for each, guest in self._guests.items() if each.fileno() >= 0}
-        oldest = list(self._guests)[: max(0, len(self._guests) - MOST_GUESTS)]
-        late = time.monotonic() - HANDSHAKE_SECONDS
-        for connected in {*oldest, *(each for each, guest in self._guests.items() if guest.since < late)}:
-            _shut(connected)
+        moment = time.monotonic()
+        self._seconds, self._looked = self._seconds + min(moment - self._looked, LONGEST_LOOK), moment
+        with self._changing:
+            self._guests = {each: guest for each, guest in self._guests.items() if each.fileno() >= 0}
+            oldest = list(self._guests)[: max(0, len(self._guests) - MOST_GUESTS)]
+            late = self._seconds - HANDSHAKE_SECONDS
+            for connected in {*oldest, *(each for each, guest in self._guests.items() if guest.since < late)}:
+                _shut(connected)
 
     def _hear(self, connected: socket.socket, host: str) -> None:
         """Shake hands and hear who it is; strangers are turned away, with a line in the log for each host's first."""
         try:
             connection = welcome(connected, self._secret, self._tls)
             member = Member(connection, dict(connection.receive().fields))
-            self._introduced.put((connected, member))
+            with self._changing:
+                if self._guests.pop(connected, None):
+                    self._introduced.put(member)
+                else:  # the door is closed
+                    connected.close()
         except (WorkerError, OSError) as error:
             self._refused[host] += 1
             if self._refused[host] == 1:

@@ -38,7 +38,7 @@ from . import collectives
 from .devices import address, shown_address
 from .meeting import join
 from .mesh import end_groups, exchanges
-from .protocol import DISCONNECTED, Connection, Disconnected, Message, introduce
+from .protocol import DISCONNECTED, Connection, Disconnected, Message, Silent, introduce
 from .release import CODE, PACK
 
 HEARTBEAT_SECONDS = 1
@@ -276,15 +276,20 @@ def read_secret(file: str | None) -> bytes:
 
 
 def connect(address: tuple[str, int], secret: bytes, secure: bool) -> Connection:
-    """Look for the controller until it listens.
+    """Look for the controller until it listens, and talks: one that is stopped meanwhile does so when it goes on.
 
     Raises `WorkerError` where none does, and `InputError` for a name that no host has.
     """
     until, name = time.monotonic() + CONNECT_SECONDS, shown_address(*address)
     while True:
         try:
-            return introduce(socket.create_connection(address), secret, secure)
-        except OSError as error:
+            connected = socket.create_connection(address)
+            try:
+                return introduce(connected, secret, secure)
+            except BaseException:
+                connected.close()
+                raise
+        except (OSError, Silent) as error:
             if isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME:
                 raise InputError(
                     f"no host is called {address[0]} ({error.strerror}); --connect needs the name or address of the "

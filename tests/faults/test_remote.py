@@ -19,8 +19,9 @@ from livetalk_core.commands.worker import NEVER, stay
 from livetalk_core.errors import Cancelled, InputError, WorkerError
 from livetalk_core.parallel.fleet import Limits, remote_fleet
 from livetalk_core.parallel.meeting import open_port
-from livetalk_core.parallel.protocol import HANDSHAKE_SECONDS, Connection, Disconnected, Message, introduce
+from livetalk_core.parallel.protocol import HANDSHAKE_SECONDS, Connection, Disconnected, Message, introduce, welcome
 from livetalk_core.parallel.release import CODE
+from livetalk_core.parallel.secure import listener_tls
 from livetalk_core.parallel.worker import Place, Worker, connect
 
 SECRET = b"what only these hosts know"
@@ -242,6 +243,24 @@ def test_addresses_may_be_of_ipv6():
     finally:
         worker.kill()
         worker.wait()
+
+
+@pytest.mark.parametrize("secure", [True, False])
+def test_a_controller_that_is_stopped_is_looked_for_until_it_goes_on(monkeypatch, secure):
+    monkeypatch.setattr("livetalk_core.parallel.protocol.HANDSHAKE_SECONDS", 1)
+    tls = listener_tls() if secure else None
+    with socket.create_server((ADDRESSES[0], 0)) as server, ExitStack() as stack:
+
+        def go_on():
+            """Who has come meanwhile is gone; the next one is heard."""
+            stack.enter_context(server.accept()[0])
+            stack.callback(welcome(server.accept()[0], SECRET, tls).close)
+
+        controller = threading.Thread(target=go_on, daemon=True)
+        controller.start()
+        connect(server.getsockname(), SECRET, secure).close()
+        controller.join(30)
+        assert not controller.is_alive()
 
 
 def test_a_name_that_no_host_has_is_said_at_once_and_not_tried_for_ever(monkeypatch):

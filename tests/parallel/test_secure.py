@@ -206,6 +206,29 @@ def test_one_that_sends_byte_by_byte_has_no_more_time_than_others(tls, monkeypat
         assert 1 < time.monotonic() - begin < 5 and position < len(opening) - 1
 
 
+@pytest.mark.parametrize("introduced", [True, False], ids=["already in", "just come"])
+def test_a_stop_of_this_process_turns_no_worker_away(tls, monkeypatch, introduced):
+    with reception(tls) as (receiving, address), socket.create_connection(address) as connected:
+        assert receiving.next() is None
+        (guest,) = receiving._guests.values()
+        if introduced:
+            connection = introduce(connected, SECRET, True)
+            connection.send(Message("hello", fields={"rank": 0}))
+            guest.thread.join(30)
+        later = time.monotonic() + 60
+        monkeypatch.setattr("livetalk_core.parallel.reception.time.monotonic", lambda: later)
+        member = receiving.next()
+        if not introduced:
+            connection = introduce(connected, SECRET, True)
+            connection.send(Message("hello", fields={"rank": 0}))
+            guest.thread.join(30)
+            member = receiving.next()
+        monkeypatch.undo()
+        member.connection.send(Message("setup"))
+        assert connection.receive().kind == "setup"
+        member.connection.close()
+
+
 def client_hello() -> bytes:
     """What TLS begins with."""
     sent = ssl.MemoryBIO()
