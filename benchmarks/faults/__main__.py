@@ -1,13 +1,13 @@
 """Random faults under real renders, each drawn from a seed: what is said of them, and how soon; what stays whole.
 
-    python -m benchmarks.faults [--faults 200] [--seed 0] [--first 0] [--json FILE]
+    python -m benchmarks.faults [--faults 200] [--seed 0] [--first 0] [--seconds N] [--json FILE]
     python -m benchmarks.faults --hosts [--only kill] [--faults 60] ...    # as root, with ip and nft
 
 Workers of the embedded model (`cpu x2`, every fourth of the faults `cpu x3`) are killed, stopped, cut off, held up or
 left without descriptors at random moments of load, denoise, decode and encode; so is the controller. Each fault must be
 named with its worker within 15 s; chunks that are on the disk must play; the render, taken up again, must have the
 frames of one that nothing happened to; no process, descriptor, thread or temporary file may be left. `cases.py` says
-what the errors must say. `--json` keeps the figures.
+what the errors must say. `--json` keeps the figures, and tries none again that are there: `--seconds` makes parts.
 
 With `--hosts` there is a worker that stays (`worker --stay`) on each of two hosts, which are network namespaces; one is
 killed or stopped, the second host is cut off, or a tenth of its packets is lost.
@@ -21,8 +21,9 @@ import signal
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -112,7 +113,7 @@ def table(figures: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def run(hosts: bool, draws: Draws) -> Iterator[dict[str, Any]]:
+def run(hosts: bool, draws: Draws) -> Generator[dict[str, Any], None, None]:
     """All trials, each as it ends."""
     torch.set_num_threads(1)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -164,6 +165,7 @@ def main() -> int:
     parser.add_argument("--faults", type=int, default=200, help="how many (default: 200)")
     parser.add_argument("--first", type=int, default=0, help="the number of the first one")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no further one after so long")
     parser.add_argument("--only", nargs="+", choices=FAULTS, default=(), metavar="FAULT", help="faults to draw from")
     parser.add_argument("--hosts", action="store_true", help="between two network namespaces of this machine, as root")
     parser.add_argument("--json", type=Path, help="also keep the trials in this file, beside what else it holds")
@@ -174,11 +176,15 @@ def main() -> int:
     name = ": ".join(["two hosts" if options.hosts else "one host", *options.only])
     rows = kept(options.json, name, options.seed)
     numbers = [number for number in range(options.first, options.first + options.faults) if str(number) not in rows]
-    for row in run(options.hosts, Draws(options.seed, numbers, options.only)):
-        rows[str(row["number"])] = row
-        print(line(row), flush=True)
-        if options.json:
-            keep(options.json, name, options.seed, row)
+    until = time.monotonic() + options.seconds
+    with closing(run(options.hosts, Draws(options.seed, numbers, options.only))) as trials:
+        for row in trials:
+            rows[str(row["number"])] = row
+            print(line(row), flush=True)
+            if options.json:
+                keep(options.json, name, options.seed, row)
+            if time.monotonic() > until:
+                break
     print(table(summary(list(rows.values()))))
     return int(any(row["problems"] for row in rows.values()))
 
