@@ -4,9 +4,12 @@ Each start has a store of its own: one that outlives its workers, as torchrun's 
 addresses of the dead.
 """
 
+import errno
 import logging
+import os
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, cast
 
@@ -29,13 +32,39 @@ class Meeting:
     def __init__(self, host: str, port: int = 0) -> None:
         with _listen(host, port) as server:
             self.port: int = server.getsockname()[1]
+            listens = server.detach()
+        try:
             self._store: dist.TCPStore | None = dist.TCPStore(
-                host, self.port, None, True, timedelta(seconds=MEETING_SECONDS), False, master_listen_fd=server.detach()
+                host, self.port, None, True, timedelta(seconds=MEETING_SECONDS), False, master_listen_fd=listens
             )
+        except dist.DistError:
+            full = _no_file_can_be_opened()
+            _close_listener(listens, self.port)
+            if full:  # torch says no more than that its loop cannot begin
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE)) from None
+            raise
 
     def close(self) -> None:
         """Close the port and what is connected to it."""
         self._store = None
+
+
+def _close_listener(number: int, port: int) -> None:
+    """Close a listening socket that a store has not taken; one that it has closed may be another file by now."""
+    with suppress(OSError):
+        left = socket.socket(fileno=number)
+        if left.getsockname()[1] == port:
+            left.close()
+        else:
+            left.detach()
+
+
+def _no_file_can_be_opened() -> bool:
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return error.errno == errno.EMFILE
+    return False
 
 
 def open_port(host: str, port: int) -> socket.socket:
