@@ -112,7 +112,7 @@ class LocalWorkers:
                 for rank in range(self.ranks):
                     self._processes.append(self._process(rank, port))
                 started.put(None)
-            except OSError as error:
+            except BaseException as error:  # whatever it is, it is awaited
                 started.put(error)
             self._ended.wait()
 

@@ -10,7 +10,7 @@ import pytest
 
 from livetalk_core.errors import WorkerError
 from livetalk_core.parallel import reception
-from livetalk_core.parallel.launch import starting
+from livetalk_core.parallel.launch import LocalWorkers, starting
 from livetalk_core.parallel.meeting import Meeting
 from livetalk_core.parallel.reception import Reception
 
@@ -53,6 +53,17 @@ def test_a_store_without_descriptors_says_so_and_leaves_no_port_open():
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert descriptors() == before
+
+
+def test_whatever_hinders_a_start_is_raised_and_not_waited_for():
+    class Hindered(LocalWorkers):
+        def _process(self, rank, port):
+            raise EOFError("nobody starts processes any more")
+
+    workers = Hindered(["cpu"])
+    with pytest.raises(EOFError, match="any more"), workers.listen():
+        pass
+    workers.close()
 
 
 def descriptors() -> int:
