@@ -35,6 +35,7 @@ MOST_HEADER, MOST_BODY = 2**24, 2**36
 DISCONNECTED = 71
 """A worker's exit code when it has lost its controller."""
 STRANGER = "the sender is no LiveTalk of this version: use the same on all machines"
+REFUSES = "has another secret, or is one between us and it; give this worker the secret of its fleet"
 _OPENING = struct.Struct(">8sH")
 _LENGTHS = struct.Struct(">IQ")
 _NAME = b"LiveTalk"
@@ -174,13 +175,11 @@ def introduce(connected: socket.socket, secret: bytes, secure: bool = False) -> 
     try:
         proof = _read(talk, PROOF_BYTES)
     except Silent:
-        raise
+        raise Silent(f"the controller is stopped, {REFUSES}") from None
     except Disconnected:
         proof = b""
     if not hmac.compare_digest(proof, _proof(secret, b"controller", theirs, own, bound)):
-        raise WorkerError(
-            "the controller has another secret, or is one between us and it; give this worker the secret of its fleet"
-        )
+        raise WorkerError(f"the controller {REFUSES}")
     return Connection(talk)
 
 
