@@ -79,7 +79,7 @@ def find_faces(pictures: Sequence[np.ndarray], name: str) -> list[Face]:
         seen = sum(map(bool, boxes))
         raise InputError(
             f"no face is seen in {name} ({len(pictures)} pictures looked at, one suspected in {seen}); needed is a "
-            "face from the front, a seventh of the picture high: name its place with --face LEFT,TOP,WIDTH,HEIGHT"
+            "face from the front, a seventh of the picture high"
         )
     return faces
 

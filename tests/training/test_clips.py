@@ -222,6 +222,7 @@ def test_filters_leave_out_what_they_name_and_frame_the_face(tmp_path, speaker_c
     source = ClipSource.open(speaker_clips, ((64, 64),), filters=("face", "cuts", "sync"))
     assert [clip.path.name for clip in source.clips] == ["good.mp4"]
     reasons = {path.name: reason.partition(":")[0] for path, reason in source.left_out.items()}
+    assert "--face" not in "".join(source.left_out.values()), "an option of `evaluate --video` alone"
     assert reasons == {"cut.mp4": "cuts", "grey.mp4": "face", "shifted.mp4": "sync", "two.mp4": "face"}
     assert "face: 2, cuts: 1, sync: 1" in str(source) or "cuts: 1, face: 2, sync: 1" in str(source)
     (clip,) = source.clips

@@ -1,10 +1,11 @@
 """From files to scores: one video, or all of a folder."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from torch import Tensor
 
 from ....errors import InputError
@@ -74,10 +75,7 @@ def judge(path: Path, audio: Path | None, judges: Judges) -> Verdict:
     """Judge one video; `InputError` says what it lacks."""
     render = Render.open(path, audio)
     looked_at = render.samples(LOOKED_AT)
-    face, note = judges.face, ""
-    if face is None:
-        faces = find_faces(looked_at, path.name)
-        face, note = faces[0], f"{len(faces)} faces are seen; the largest is judged" if len(faces) > 1 else ""
+    face, note = (judges.face, "") if judges.face else _face(looked_at, path.name)
     if not face.inside(render.size):
         raise InputError(
             f"the face {face} lies outside of {path.name}, {render.size[1]}x{render.size[0]} px; name its place"
@@ -88,6 +86,15 @@ def judge(path: Path, audio: Path | None, judges: Judges) -> Verdict:
     pictures = as_frames(looked_at[:: max(1, len(looked_at) // SHOWN)][:SHOWN], render.size).transpose(0, 1)
     seconds = render.frames / FRAMES_PER_SECOND
     return Verdict(path.name, seconds, render.size, face, meter.scores(render), meter.courses, pictures, note)
+
+
+def _face(pictures: Sequence[np.ndarray], name: str) -> tuple[Face, str]:
+    """The face to judge, and a note where there are others."""
+    try:
+        faces = find_faces(pictures, name)
+    except InputError as error:
+        raise InputError(f"{error}: name its place with --face LEFT,TOP,WIDTH,HEIGHT") from None
+    return faces[0], f"{len(faces)} faces are seen; the largest is judged" if len(faces) > 1 else ""
 
 
 def videos_of(folder: Path) -> list[Path]:

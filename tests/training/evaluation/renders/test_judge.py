@@ -91,7 +91,7 @@ def test_what_cannot_be_judged_is_named(spoken, tmp_path):
     with pytest.raises(InputError, match="at least 3 s"):
         judge(write_video(tmp_path / "d.mp4", frames[:, :50], sound[: 2 * 16_000]), None, NO_JUDGES)
     noise = torch.rand(3, 1, 128, 128, generator=torch.Generator().manual_seed(0)).expand(-1, FRAMES, -1, -1) * 2 - 1
-    with pytest.raises(InputError, match=r"no face is seen in e\.mp4"):
+    with pytest.raises(InputError, match=r"no face is seen in e\.mp4 .* --face LEFT"):
         judge(write_video(tmp_path / "e.mp4", noise, sound), None, NO_JUDGES)
     with pytest.raises(InputError, match="is no face; write LEFT,TOP"):
         Face.parse("10,20,30")
