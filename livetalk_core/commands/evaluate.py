@@ -21,7 +21,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     entrant = (
         "MODEL[,steps=N][,guidance=G][,color=C][,correction=STRENGTH][,disturbance=SIGMA][,fp8=1][,revisions=N]"
-        "[,transformer=FILE][,vae=FILE][,lora=FILE]"
+        "[,transformer=FILE][,vae=FILE][,lora=FILE][,strength=S]"
     )
     command.add_argument("--model", default="nano", metavar="ENTRANT", help=f"{entrant}; MODEL: 'nano' or a folder")
     command.add_argument(

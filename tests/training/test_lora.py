@@ -180,6 +180,16 @@ def taught(tmp_path_factory):
     return path
 
 
+def test_an_entrants_lora_is_as_strong_as_it_is_said(taught):
+    name = "blocks.1.cross_attn.v.weight"
+    plain, once, half, none = (
+        Entrant.parse(f"nano{text}").open(torch.device("cpu"), torch.float32).engine.transformer.state_dict()[name]
+        for text in ("", f",lora={taught}", f",lora={taught},strength=0.5", f",lora={taught},strength=0")
+    )
+    assert torch.equal(none, plain) and not torch.allclose(once, plain, atol=1e-4)
+    assert torch.allclose(half - plain, (once - plain) / 2, atol=1e-7)
+
+
 def matched(folder, taught, **changes) -> MatchedLikeness:
     first, vae = base(), nano.vae("cpu", torch.float32)
     settings = {"clips": 1, "chunks": 2, "critic_steps": 2, "motion_weight": 0.0, "rank": 2, "alpha": 4.0}

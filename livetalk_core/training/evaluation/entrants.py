@@ -1,5 +1,6 @@
 """Which model to measure and how to sample it, as it is written on the command line."""
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -30,6 +31,7 @@ MOST_DISTURBANCE = 100.0
 SETTINGS: dict[str, Callable[[str], Any]] = {
     "transformer": Path, "vae": Path, "steps": int, "guidance": float, "color": float, "correction": float,
     "disturbance": float, "fp8": int, "revisions": int, "repeats_portrait": int, "lora": Path,
+    "strength": float,
 }  # fmt: skip
 
 
@@ -43,7 +45,8 @@ class Entrant:
     color: strength of the colour step. correction: strength of retrospective correction, 0: off.
     disturbance: deviation of noise added to each chunk's latent. fp8: 1 for the blocks' linear layers in FP8.
     revisions: of the latents that a chunk hands on. repeats_portrait: 1 for a transformer trained with it, 0
-    for one trained without. lora: a file of one, of full strength.
+    for one trained without. lora: a file of one. strength: of that
+    (1: as it was trained).
     """
 
     model: str = "nano"
@@ -58,11 +61,14 @@ class Entrant:
     revisions: int | None = None
     repeats_portrait: int | None = None
     lora: Path | None = None
+    strength: float = 1.0
 
     def __post_init__(self) -> None:
         self._stream(StreamConfig())
         if not 0 <= self.disturbance <= MOST_DISTURBANCE:
             raise InputError(f"disturbance {self.disturbance}; needs 0 (none) to {MOST_DISTURBANCE:g}")
+        if not math.isfinite(self.strength):
+            raise InputError(f"strength {self.strength} of a LoRA; a number is needed, such as 1 (as it was trained)")
         for name in ("fp8", "repeats_portrait"):
             if getattr(self, name) not in (0, 1, None):
                 raise InputError(f"{name} {getattr(self, name)}; needs 0 (no) or 1 (yes)")
@@ -136,7 +142,7 @@ class Entrant:
         if self.transformer is not None:
             model = replace(model, load_transformer=_other(self.transformer, model.load_transformer))
         if self.lora is not None:
-            model = replace(model, load_transformer=_with_lora(self.lora, model.load_transformer))
+            model = replace(model, load_transformer=_with_lora(self.lora, self.strength, model.load_transformer))
         if self.vae is not None:
             model = replace(model, load_vae=_other(self.vae, model.load_vae))
         return model
@@ -165,12 +171,12 @@ def _other(path: Path, load: Callable[[], Any]) -> Callable[[], Any]:
     return loaded
 
 
-def _with_lora(path: Path, load: Callable[[], Transformer]) -> Callable[[], Transformer]:
+def _with_lora(path: Path, strength: float, load: Callable[[], Transformer]) -> Callable[[], Transformer]:
     """Builds a transformer as `load` does, then changes it by the LoRA at `path`."""
 
     def loaded() -> Transformer:
         transformer = load()
-        add_lora(transformer, path)
+        add_lora(transformer, path, strength)
         return transformer
 
     return loaded

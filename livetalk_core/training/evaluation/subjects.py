@@ -64,17 +64,18 @@ class Subject:
 @dataclass(frozen=True)
 class Cast:
     """Any number of subjects who speak for `frames` frames in pictures of `size`; or, `photographed`, as many as there
-    are photographs."""
+    are photographs; or, of one `person`, any number of clips: other words, movements and portraits."""
 
     speech: SpeechFolder
     frames: int
     size: tuple[int, int]
     seed: int = 0
     photographed: bool = False
+    person: int | None = None
 
     def subject(self, index: int) -> Subject:
         """Subject number `index`, always the same."""
-        take = TakeSource(self.speech, self.seed, "held", self.frames).take(index)
+        take = TakeSource(self.speech, self.seed, "held", self.frames, person=self.person).take(index)
         if self.photographed:
             photograph = PORTRAITS[index]
             places = places_of(photograph, self.size)

@@ -45,7 +45,7 @@ def test_what_is_no_setting_is_named(text):
     "text",
     ["steps=0", "steps=-1", "steps=1001", "guidance=nan", "guidance=-1", "color=2", "color=nan", "correction=9",
      "correction=nan", "disturbance=nan", "disturbance=-1", "disturbance=inf", "fp8=2", "fp8=-1", "revisions=-1",
-     "repeats_portrait=7"],
+     "repeats_portrait=7", "strength=nan", "strength=inf"],
 )  # fmt: skip
 def test_values_that_no_stream_has_are_named_before_anything_is_loaded(text):
     name = text.partition("=")[0]
