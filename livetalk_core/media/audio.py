@@ -21,6 +21,7 @@ from .blocks import Blocks, batched, exactly, resampled
 from .channels import stereo_matrix, to_mono
 from .containers import checked, reading
 from .decoding import Choice, choices, decoded, track
+from .joined import recordings
 from .survey import Moments, Progress, Statistics, Survey
 from .timeline import Report, Silence, Timeline, Trimmed
 from .track import Track
@@ -173,7 +174,8 @@ class FileAudio(AudioSource):
     def _laid_out(self, report: Report) -> Iterator[av.AudioFrame | Silence | Trimmed]:
         for number, part in enumerate(self._parts):
             try:
-                with reading(self._path), track(self._path, part, self._index) as opened:
+                index = self._index if number == 0 else choices(self._path, part)[0].index
+                with reading(self._path), track(self._path, part, index) as opened:
                     timeline = Timeline(opened, report)
                     yield from timeline.lay_out(decoded(self._path, opened))
             except InputError:
@@ -183,8 +185,8 @@ class FileAudio(AudioSource):
 
 
 def _parts(path: Path) -> list[Part | None]:
-    """What to read one behind the other: parts of a WAV or an Ogg, or None for the file as it is."""
-    parts = wav_parts(path) or [Part(link.start, link.stop) for link in ogg.links(path)]
+    """What to read one behind the other: the recordings in a file, or None for the file as it is."""
+    parts = wav_parts(path) or [Part(link.start, link.stop) for link in ogg.links(path)] or recordings(path)
     plain = not parts or (len(parts) == 1 and parts[0].seconds is None and parts[0].size_at is None)
     return [None] if plain else list(parts)
 

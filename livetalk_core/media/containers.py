@@ -9,6 +9,7 @@ from av.error import FFmpegError
 
 from ..errors import InputError
 from ..files import check_readable
+from .protection import is_protected
 
 # Containers that hold their own data. Playlists and scripts (hls, dash, concat, sdp ...) name other files and URLs.
 FORMATS = (
@@ -36,6 +37,11 @@ def checked(path: Path) -> Path:
         raise InputError(
             f"sound {path} is a WAV in big-endian order (RIFX), which is not read; an ordinary one is needed: convert "
             "it, with SoX for instance"
+        )
+    if is_protected(path):
+        raise InputError(
+            f"sound {path} is encrypted against copying (DRM); one that every player can read is needed: get it "
+            "without protection from where it comes from"
         )
     return path.resolve()
 

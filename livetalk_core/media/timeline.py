@@ -21,8 +21,9 @@ AHEAD = 4
 """Frames behind a gap in Ogg whose times are asked: those where a page begins may have their neighbours'."""
 NEW_CLOCKS, NEW_CLOCK_SECONDS = ("mpegts", "mpeg"), 10.0
 """Formats that are joined as they are, each part with a clock of its own; a step by more is one (as ffmpeg has it)."""
-OVERLAP_SECONDS = 1.0
-"""A step back by more is no overlap: another recording was joined to the first, with a clock of its own."""
+OVERLAP_SECONDS, RESTART_SECONDS = 1.0, 0.25
+"""A step back by more is no overlap: another recording was joined to the first, with a clock of its own. The second:
+one back to the beginning."""
 MOST_FILLED = 2 * 48_000 * 3600
 """Samples of silence, over all channels, that a file's timestamps are granted: an hour in stereo."""
 LEAST_LOST = 0.2
@@ -122,6 +123,7 @@ class Timeline:
         self._rate = 0
         self._position = 0
         self._shift: int | None = None
+        self._first_at = 0
         self._filled = 0
         self._lost: float | None = None
         self._last = 0
@@ -177,7 +179,8 @@ class Timeline:
             damaged = self._lost is not None or self._name in WITHOUT_HOLES
             filled = self._gap(ahead, damaged)
         else:
-            filled = ahead if -ahead <= OVERLAP_SECONDS * self._rate else 0
+            most = OVERLAP_SECONDS if at > self._first_at else RESTART_SECONDS
+            filled = ahead if -ahead <= most * self._rate else 0
         self._shift += ahead - filled
         return filled
 
@@ -198,6 +201,7 @@ class Timeline:
 
     def _first(self, at: int) -> int:
         """Silence before the first frame: how much later it is than the file's picture, or what is lost before it."""
+        self._first_at = at
         latest = self._track.latest_start
         if latest is not None and max(latest, LATE_SECONDS * self._rate) <= at <= LOST_START_SECONDS * self._rate:
             self._shift = 0

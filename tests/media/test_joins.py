@@ -9,7 +9,9 @@ import pytest
 
 from livetalk_core.media import ogg
 from livetalk_core.media.audio import open_audio
+from livetalk_core.media.joined import recordings
 from livetalk_core.media.ogg import Link, links
+from livetalk_core.media.wav import Part
 
 RATE = 48_000
 
@@ -132,3 +134,88 @@ def test_transport_streams_that_are_joined_have_clocks_of_their_own(tmp_path, me
     path.write_bytes(b"".join(parts))
     source = open_audio(path)
     assert source.seconds == pytest.approx(6, abs=0.2) and not source.notes
+
+
+@pytest.mark.parametrize("seconds", [1, 2])
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [("a.m4a", "aac", {}), ("a.m4a", "alac", {}), ("a.mov", "pcm_s16be", {}),
+     ("a.m4a", "aac", {"movflags": "frag_keyframe+empty_moov", "frag_duration": "300000"}),
+     ("a.caf", "pcm_s16be", {}), ("a.flv", "aac", {}), ("a.aiff", "pcm_s16be", {}), ("a.au", "pcm_s16be", {}),
+     ("a.mkv", "flac", {}), ("a.mkv", "aac", {"live": "1"}), ("a.webm", "libopus", {}), ("a.w64", "pcm_s16le", {}),
+     ("a.avi", "pcm_s16le", {}), ("a.wma", "pcm_s16le", {})],
+)  # fmt: skip
+def test_recordings_whose_decoder_stops_behind_the_first_are_all_read(tmp_path, media, name, codec, options, seconds):
+    rate, frame = (44_100, 1024) if name == "a.flv" else (RATE, 960 if codec == "libopus" else 1024)
+    parts = []
+    for number in range(3):
+        sound = media.speech(seconds, rate) * (number + 1)
+        path = media.write_sound(tmp_path / name, sound, rate, codec, "mono", frame=frame, **options)
+        parts.append(path.read_bytes())
+        assert recordings(path) == [] and open_audio(path).notes == ()
+        path.unlink()
+    path = tmp_path / name
+    path.write_bytes(b"".join(parts))
+    edges = np.cumsum([0, *map(len, parts)]).tolist()
+    assert recordings(path) == [Part(*pair) for pair in pairwise(edges)]
+    source = open_audio(path)
+    assert source.notes == (f"sound of {name}: 3 recordings one behind the other, read as one",)
+    assert source.seconds == pytest.approx(3 * seconds, abs=0.25)
+    levels = [
+        np.abs(source.read(round((source.seconds / 3 * n + 0.2) * RATE), RATE // 2, RATE, mono=True)).max()
+        for n in range(3)
+    ]
+    assert all(later > 1.2 * earlier for earlier, later in pairwise(levels))
+
+
+@pytest.mark.parametrize("seconds", [0.9, 3])
+def test_a_clock_that_begins_anew_is_another_recordings(tmp_path, media, seconds):
+    path = media.write_sound(tmp_path / "a.ts", media.speech(seconds, RATE), RATE, "mp2", "mono", frame=1152)
+    path.write_bytes(path.read_bytes() * 2)
+    assert open_audio(path).seconds == pytest.approx(2 * seconds, abs=0.1)
+
+
+def test_a_recording_of_other_tracks_may_be_joined(tmp_path, media):
+    plain = media.write_sound(tmp_path / "a.m4a", media.speech(2, RATE), RATE, "aac", "mono", frame=1024)
+    path = tmp_path / "b.mp4"
+    with av.open(str(path), "w") as container:
+        video, stream = container.add_stream("mpeg4", rate=25), container.add_stream("aac", rate=RATE)
+        video.width = video.height = 64
+        stream.codec_context.layout = "mono"
+        for index in range(50):
+            picture = av.VideoFrame(64, 64, "yuv420p")
+            picture.pts = index
+            container.mux(video.encode(picture))
+        container.mux(video.encode(None))
+        frame = av.AudioFrame.from_ndarray(media.speech(2, RATE), format="flt", layout="mono")
+        frame.sample_rate = RATE
+        for part in av.AudioResampler("fltp", "mono", RATE, frame_size=1024).resample(frame):
+            container.mux(stream.encode(part))
+        container.mux(stream.encode(None))
+    for one, other in ((plain, path), (path, plain)):
+        joined_path = tmp_path / "joined.mp4"
+        joined_path.write_bytes(one.read_bytes() + other.read_bytes())
+        source = open_audio(joined_path)
+        assert source.seconds == pytest.approx(4, abs=0.1)
+        assert [note.partition(": ")[2] for note in source.notes] == ["2 recordings one behind the other, read as one"]
+
+
+def test_what_follows_a_recording_and_is_none_is_left(tmp_path, media):
+    path = media.write_sound(tmp_path / "a.m4a", media.speech(1, RATE), RATE, "aac", "mono", frame=1024)
+    whole = path.read_bytes()
+    for rest in (bytes(500), b"\0\0\0\x10freesome", b"ftyp" * 9, whole[4:20]):
+        path.write_bytes(whole + rest)
+        assert recordings(path) == [] and open_audio(path).notes == ()
+    path.write_bytes(whole + whole[:300])
+    (_, note) = open_audio(path).notes
+    assert "cut off at 00:00:01" in note
+
+
+@pytest.mark.parametrize(
+    "begin", [b"\0\0\0\x08ftyp", b"caff\0\1", b"FLV\1", b"FORM", b".snd", b"riff", b"DSD ", b"RIFF\0\0\0\0AVI "]
+)
+def test_heads_that_end_early(tmp_path, begin):
+    path = tmp_path / "a"
+    for rest in (b"", bytes(1), bytes(40), b"\xff" * 40):
+        path.write_bytes(begin + rest)
+        assert recordings(path) == []
