@@ -16,7 +16,7 @@ import psutil
 
 from ..config import SECRET_VARIABLE
 from ..errors import InputError, LiveTalkError
-from .options import positive
+from .options import count, positive
 
 if TYPE_CHECKING:
     from ..parallel.worker import Job
@@ -66,9 +66,9 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--again", action="store_true", help=argparse.SUPPRESS)  # what --stay starts
     command.add_argument("--device", help="cpu, cuda:1 ... (default: the GPU of torchrun's local rank, or the CPU)")
     command.add_argument(
-        "--rank", type=int, help="this worker's number (default: torchrun's, or what the controller gives)"
+        "--rank", type=count, help="this worker's number (default: torchrun's, or what the controller gives)"
     )
-    command.add_argument("--ranks", type=int, help="how many workers there are (default: torchrun's)")
+    command.add_argument("--ranks", type=positive, help="how many workers there are (default: torchrun's)")
     command.add_argument("--plain", action="store_true", help="no TLS: for a controller of this host, which says so")
     command.add_argument("--threads", type=positive, help="CPU threads (default: PyTorch's own choice)")
 

@@ -11,6 +11,8 @@ import torch
 from ..errors import InputError
 
 MOST_PORT = 65535
+MOST_SHOWN = 80
+"""Letters of what a user wrote that a message repeats."""
 HAS_BFLOAT16 = 8
 """The first major compute capability that multiplies bfloat16."""
 NAMED = 8
@@ -115,9 +117,17 @@ def parse_hosts(text: str) -> tuple[tuple[str, int], int] | None:
 def address(text: str) -> tuple[str, int]:
     """`HOST:PORT` -> (host, port)."""
     host, _, port = text.rpartition(":")
-    if not host or not re.fullmatch(r"\d{1,5}", port) or int(port) > MOST_PORT:
-        raise InputError(f"address {text!r}; write HOST:PORT, such as 192.168.1.5:29700")
+    if not _can_be_a_host(host) or not re.fullmatch("[0-9]{1,5}", port) or int(port) > MOST_PORT:
+        raise InputError(f"address {text[:MOST_SHOWN]!r}; write HOST:PORT, such as 192.168.1.5:29700")
     return host.strip("[]"), int(port)
+
+
+def _can_be_a_host(text: str) -> bool:
+    """Whether the system can look it up: it encodes names as RFC 3490 says, and takes none with spaces."""
+    try:
+        return bool(text) and text.isprintable() and " " not in text and bool(text.encode("idna"))
+    except UnicodeError:  # a part that is empty, or longer than 63 letters
+        return False
 
 
 def shown_address(host: str, port: int) -> str:

@@ -12,6 +12,7 @@ import ctypes
 import logging
 import os
 import queue
+import re
 import signal
 import socket
 import sys
@@ -252,14 +253,31 @@ def place_of(
     plain: bool = False,
 ) -> Place:
     """A worker's place from its options; what is not given comes from torchrun's environment."""
-    environment = os.environ
     if threads:
         torch.set_num_threads(threads)
     if device is None:
-        device = f"cuda:{environment.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
-    if rank is None or ranks is None:
-        rank, ranks = (int(environment[name]) if name in environment else None for name in ("RANK", "WORLD_SIZE"))
-    return Place(address(connect), read_secret(secret_file), rank, ranks, choose_device(device), not plain)
+        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+    controller, number = address(connect), _number_of(rank, ranks)
+    if not controller[1]:
+        raise InputError(f"--connect {connect}; the port is needed at which the controller listens, such as 29700")
+    return Place(controller, read_secret(secret_file), *number, choose_device(device), not plain)
+
+
+def _number_of(rank: int | None, ranks: int | None) -> tuple[int | None, int | None]:
+    """A worker's number and how many there are, by its options or else by torchrun's environment; None by neither."""
+    given = "--rank", "--ranks"
+    if rank is None and ranks is None:
+        given = "RANK", "WORLD_SIZE"
+        told = [os.environ.get(name, "") for name in given]
+        if not any(told):
+            return None, None
+        rank, ranks = (int(text) if re.fullmatch("[0-9]{1,9}", text) else None for text in told)
+    if rank is None or ranks is None or not 0 <= rank < ranks:
+        raise InputError(
+            f"{given[0]} {rank} of {given[1]} {ranks}; a number from 0 on is needed and how many workers there are, "
+            "such as 1 of 4; without both the controller numbers them"
+        )
+    return rank, ranks
 
 
 def read_secret(file: str | None) -> bytes:
