@@ -12,7 +12,7 @@ from livetalk_core.media.audio import AudioSource, open_audio
 from livetalk_core.media.video import VideoWriter
 from livetalk_core.shapes import FRAMES_PER_SECOND, frames_of_samples
 
-from . import rare_sounds, sounds
+from . import odd_sounds, rare_sounds, sounds
 from .alignment import align, decode
 from .sounds import RATE, SECONDS, Kind, ffmpeg, make
 
@@ -103,7 +103,7 @@ def try_kind(kind: Kind, spoken: Path) -> Row:
         return heard(kind.name, path, truth, kind.refused, kind.against == "timed", damaged)
 
 
-GROUPS = sounds.GROUPS | rare_sounds.GROUPS
+GROUPS = sounds.GROUPS | rare_sounds.GROUPS | odd_sounds.GROUPS
 
 
 def try_sounds(groups: list[str]) -> dict[str, list[Row]]:

@@ -187,7 +187,7 @@ class FileAudio(AudioSource):
 def _parts(path: Path) -> list[Part | None]:
     """What to read one behind the other: the recordings in a file, or None for the file as it is."""
     parts = wav_parts(path) or [Part(link.start, link.stop) for link in ogg.links(path)] or recordings(path)
-    plain = not parts or (len(parts) == 1 and parts[0].seconds is None and parts[0].size_at is None)
+    plain = not parts or (len(parts) == 1 and parts[0].seconds is None and not parts[0].overlays)
     return [None] if plain else list(parts)
 
 

@@ -13,14 +13,16 @@ from .protection import is_protected
 
 # Containers that hold their own data. Playlists and scripts (hls, dash, concat, sdp ...) name other files and URLs.
 FORMATS = (
-    "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dsf,dts,dv,eac3,flac,flv,gsm,ircam,loas,matroska,webm,mlp,mov,mp4,m4a,3gp,3g2,"
-    "mj2,mp3,mpc,mpc8,mpeg,mpegts,mxf,nistsphere,nut,ogg,sox,tak,truehd,tta,voc,w64,wav,wtv,wv"
+    "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dsf,dts,dv,eac3,flac,flv,gsm,iff,ircam,loas,matroska,webm,mlp,mov,mp4,m4a,3gp,"
+    "3g2,mj2,mp3,mpc,mpc8,mpeg,mpegts,mxf,nistsphere,nut,ogg,rm,sox,tak,truehd,tta,voc,w64,wav,wtv,wv"
 )
 BIG_ENDIAN_WAV = b"RIFX"
 OTHER_KINDS = {
     rb"\x89PNG|\xff\xd8\xff|GIF8|RIFF.{4}WEBP|.{4}ftyp(?:avif|hei|mif1)|II\*\x00|MM\x00\*|8BPS": "a picture",
     rb"PK\x03\x04|7z\xbc\xaf|Rar!|\x1f\x8b": "an archive, which has to be unpacked first",
     rb"MThd": "MIDI, which holds notes and no sound",
+    rb"SQLite format 3": "a database, such as Audacity's projects are, which have to be exported as sound",
+    rb"MZ|\x7fELF|\xcf\xfa\xed\xfe": "a program",
     rb"%PDF|\xd0\xcf\x11\xe0": "a document",
     rb"\xff\xfe|\xfe\xff": "a text file",
 }

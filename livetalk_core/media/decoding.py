@@ -3,6 +3,7 @@
 Which of several tracks is taken, which of its packets cannot be decoded, and what the headers promise.
 """
 
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,6 +44,8 @@ OGG_SLACK_SECONDS = 0.1
 """By which the last page may count more than there is to hear: the encoder's delay."""
 XING_SLACK = 4096
 """Bytes that an MP3 may have behind those its header counts: tags."""
+MOST_MISSING = 0.2
+"""Of an MP3 with all its bytes; junk between them may have cost some of its sound."""
 CLOCK = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
 
 
@@ -58,6 +61,7 @@ class Track(NamedTuple):
     `raw`: it has no timestamps. `origin`: second, in the track's own time, at which a file with a picture begins;
     None without one. `promised`: seconds that the headers say it lasts, None where they do not. `cut`: the file lacks
     its end. `latest_start`: sample from which on a first one means that the start is lost; None where nothing tells.
+    `most_missing`: part of the promise that may not be there; if more is missing, the promise was false.
     """
 
     container: InputContainer
@@ -67,6 +71,7 @@ class Track(NamedTuple):
     promised: float | None
     cut: bool
     latest_start: int | None
+    most_missing: float = 1.0
 
 
 class Choice(NamedTuple):
@@ -128,8 +133,10 @@ def track(path: Path, part: Part | None, index: int) -> Iterator[Track]:
             promised -= ends.skipped / stream.sample_rate
         if ends and promised is not None and 0 < ends.latest_start < LOST_START_SECONDS * stream.sample_rate:
             promised = max(promised, ends.length / stream.sample_rate - OGG_SLACK_SECONDS)
-        cut, latest = (ends.cut, ends.latest_start) if ends else (part is None and lacks_end(path, name), None)
-        yield Track(container, stream, name in RAW, _origin(container), promised, cut, latest)
+        whole = part is None or part[:2] == (0, path.stat().st_size)
+        cut, latest = (ends.cut, ends.latest_start) if ends else (whole and lacks_end(path, name), None)
+        most_missing = MOST_MISSING if name == "mp3" and -XING_SLACK <= _bytes_missing(path) <= 0 else 1.0
+        yield Track(container, stream, name in RAW, _origin(container), promised, cut, latest, most_missing)
 
 
 def _origin(container: InputContainer) -> float | None:
@@ -145,7 +152,7 @@ def _cover(stream: Stream) -> bool:
 
 
 def _promised(path: Path, container: InputContainer, stream: av.AudioStream, name: str) -> float | None:
-    if name in LENGTH_IN_HEADER or (name == "mp3" and _whole_by_its_tag(path)):
+    if name in LENGTH_IN_HEADER or (name == "mp3" and _bytes_missing(path) >= -XING_SLACK):
         return float(stream.duration * stream.time_base) if stream.duration and stream.time_base else None
     if name != MATROSKA:
         return None
@@ -156,8 +163,8 @@ def _promised(path: Path, container: InputContainer, stream: av.AudioStream, nam
     return container.duration / av.time_base if container.duration and alone else None
 
 
-def _whole_by_its_tag(path: Path) -> bool:
-    """Whether an MP3 has a Xing header and no more bytes than that says: one recording, whole or cut off."""
+def _bytes_missing(path: Path) -> float:
+    """How many bytes an MP3 lacks of those that its Xing header counts; -inf without one, below 0: others follow."""
     with path.open("rb") as file:
         head = file.read(10)
         begin = int.from_bytes(head[6:10], "big") if head[:3] == b"ID3" else 0
@@ -166,7 +173,7 @@ def _whole_by_its_tag(path: Path) -> bool:
         first = file.read(1024)
     place = max(first.find(b"Xing"), first.find(b"Info"))
     flags, size = (int.from_bytes(first[place + at : place + at + 4], "big") for at in (4, 12))
-    return place >= 0 and flags & 3 == 3 and path.stat().st_size - begin <= size + XING_SLACK
+    return size - (path.stat().st_size - begin) if place >= 0 and flags & 3 == 3 else -math.inf
 
 
 def decoded(path: Path, source: Track) -> Iterator[av.AudioFrame | Fault]:

@@ -21,6 +21,11 @@ FLV_HEAD, FLV_TAG, FLV_AUDIO_VIDEO_SCRIPT = 13, 15, (8, 9, 18)
 """Bytes of the head and of what surrounds each tag, with the size that is repeated behind it; the kinds of tags."""
 MATROSKA_BEGIN = re.compile(rb"\x1a\x45\xdf\xa3.{1,40}?\x42\x82.(?:webm|matroska)", re.DOTALL)
 """EBML's head (RFC 8794), with the name of the format in it."""
+TTA_BEGIN = re.compile(rb"TTA1[\x01\x02]\x00[\x01-\x08]\x00[\x08\x10\x18\x20]\x00", re.DOTALL)
+"""Its name, then kind, channels and bits of the samples."""
+APE_TAG = b"APETAGEX"
+WAVPACK_INITIAL = 0x800
+"""The flag of a block that is the first of those that belong together."""
 LONGEST_BEGIN = 64
 
 
@@ -97,10 +102,36 @@ def _flv(file: BinaryIO, start: int) -> int:
         place += FLV_TAG + int.from_bytes(head[1:], "big")
 
 
+def _wavpack(file: BinaryIO, start: int) -> int:
+    """By the blocks of WavPack and the tags behind them, up to a block that is a recording's first."""
+    place = start
+    while True:
+        file.seek(place)
+        head = file.read(32)
+        if head[:8] == APE_TAG:
+            place += 32 + int.from_bytes(head[12:16], "little")
+            continue
+        if len(head) < 32 or head[:4] != b"wvpk":
+            return place
+        size, index, flags = (int.from_bytes(head[at : at + 4], "little") for at in (4, 16, 24))
+        if place > start and index == 0 and flags & WAVPACK_INITIAL:
+            return place
+        place += 8 + size
+
+
+def _true_audio(file: BinaryIO, start: int) -> int:
+    """By where the next head of TTA begins."""
+    return _next(file, start, TTA_BEGIN)
+
+
 def _matroska(file: BinaryIO, start: int) -> int:
     """By where the next one begins: what is recorded live has no size."""
+    return _next(file, start, MATROSKA_BEGIN)
+
+
+def _next(file: BinaryIO, start: int, begin: re.Pattern[bytes]) -> int:
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-        match = MATROSKA_BEGIN.search(view, start + 1)
+        match = begin.search(view, start + 1)
         return match.start() if match else len(view)
 
 
@@ -118,5 +149,7 @@ FORMATS = (
     _format(rb"DSD .{24}fmt ", _by_head("dsf")),
     _format(rb"RIFF.{4}AVI ", _by_head("avi")),
     _format(re.escape(ASF_HEADER), _by_head("asf")),
+    _format(b"wvpk", _wavpack),
+    Format(TTA_BEGIN, _true_audio),
     Format(MATROSKA_BEGIN, _matroska),
 )

@@ -124,6 +124,7 @@ class Timeline:
         self._position = 0
         self._shift: int | None = None
         self._first_at = 0
+        self._last_at: int | None = None
         self._filled = 0
         self._lost: float | None = None
         self._last = 0
@@ -162,8 +163,9 @@ class Timeline:
         """Samples of silence before the frame, or of it that are to be trimmed (below 0)."""
         if self._track.raw:
             return self._gap(int(self._lost + 0.25) * frame.samples, damaged=True) if self._lost else 0
-        at = self._at(frame)
-        if at is None:
+        at, before = self._at(frame), self._last_at
+        self._last_at = at
+        if at is None or at == before:  # some containers count nothing
             return 0
         if self._shift is None:
             return self._first(at)
@@ -235,6 +237,8 @@ class Timeline:
         # The length counts from the stream's beginning there, which may be long before the first sound.
         skipped = max(0, self._shift or 0) if self._name in ("ogg", MATROSKA) else 0
         missing = 0 if promised is None else round(promised * self._rate) - self._position - skipped
+        if missing > self._track.most_missing * (promised or 0.0) * self._rate:
+            missing = 0
         if missing > NEGLIGIBLE_SECONDS * self._rate:
             filled = self._gap(missing, damaged=True)
             self._position += filled

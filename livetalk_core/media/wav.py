@@ -18,29 +18,47 @@ ROUND = 1_000_000
 """Sizes of whole millions of bytes are made up, as those near `SENTINELS`."""
 LEAST_REST_SECONDS = 0.05
 UNKNOWN_SIZE = b"\xff\xff\xff\xff"
+FORMAT_BYTES, VALID_AT, EXTENSIBLE = 20, 18, b"\xfe\xff"
+"""Bytes of a format chunk that are looked at, where its valid bits are, and the tag of a chunk that has them."""
+WIDE_HEAD = 65_536
+WIDE_FORMAT = re.compile(
+    rb"fmt (?:.{4}|\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a.{8})(\xfe\xff.{18})", re.DOTALL
+)
+"""A format chunk behind the name and size that it has in RF64, or in W64."""
 CUT_OFF_FACTOR = 10
 """A header that claims more than so many times what is there is not believed."""
 
 
-class Part(NamedTuple):
-    """One WAV within a file: bytes [start, stop).
+class Overlay(NamedTuple):
+    """Bytes that take the place of a file's from `at` on."""
 
-    `seconds` it should last by its header, where that can be believed and is more than there is. `size_at`: where
-    the size of its data is written, if sound goes on behind it.
+    at: int
+    content: bytes
+
+
+class Part(NamedTuple):
+    """One recording within a file: bytes [start, stop).
+
+    `seconds` it should last by its header, where that can be believed and is more than there is. `overlays`: what is
+    read in place of bytes of the file.
     """
 
     start: int
     stop: int
     seconds: float | None = None
-    size_at: int | None = None
+    overlays: tuple[Overlay, ...] = ()
 
 
 class _Data(NamedTuple):
-    """Where a WAV's samples are: first byte, claimed bytes, bytes a second (0 where no header said)."""
+    """Where a WAV's samples are: first byte, claimed bytes, bytes a second (0 where no header said).
+
+    `overlays`: of its header.
+    """
 
     start: int
     claimed: int
     rate: int
+    overlays: tuple[Overlay, ...]
 
 
 def wav_parts(path: Path) -> list[Part]:
@@ -51,7 +69,7 @@ def wav_parts(path: Path) -> list[Part]:
         while start < size and (data := _data(file, start, size)) is not None:
             parts.append(_part(file, start, size, data))
             start = parts[-1].stop
-    return parts
+        return parts or _wide_parts(file, size)
 
 
 def _data(file: BinaryIO, start: int, size: int) -> _Data | None:
@@ -60,14 +78,15 @@ def _data(file: BinaryIO, start: int, size: int) -> _Data | None:
     riff = file.read(RIFF_HEAD)
     if riff[:4] != b"RIFF" or riff[8:] != b"WAVE":
         return None
-    place, rate = start + RIFF_HEAD, 0
+    place, form_at, form = start + RIFF_HEAD, 0, b""
     while place + CHUNK_HEAD <= size:
         file.seek(place)
         name, length = _chunk(file.read(CHUNK_HEAD))
         if name == b"data":
-            return _Data(place + CHUNK_HEAD, length, rate)
+            rate = int.from_bytes(form[8:12], "little")
+            return _Data(place + CHUNK_HEAD, length, rate, _valid_bits(form, form_at))
         if name == b"fmt ":
-            rate = int.from_bytes(file.read(12)[8:12], "little")
+            form_at, form = place + CHUNK_HEAD, file.read(FORMAT_BYTES)
         place += CHUNK_HEAD + length + length % 2
     return None
 
@@ -78,9 +97,30 @@ def _part(file: BinaryIO, start: int, size: int, data: _Data) -> Part:
         stop = _next_header(file, data.start, size)
         held = stop - data.start
         believed = not _made_up(data.claimed) and data.rate and held < data.claimed <= CUT_OFF_FACTOR * held
-        return Part(start, stop, data.claimed / data.rate if believed else None)
+        return Part(start, stop, data.claimed / data.rate if believed else None, data.overlays)
     stop, sound_goes_on = _behind(file, end, size, data.rate)
-    return Part(start, stop, size_at=data.start - 4 if sound_goes_on else None)
+    size_unknown = (Overlay(data.start - 4, UNKNOWN_SIZE),) if sound_goes_on else ()
+    return Part(start, stop, overlays=(*data.overlays, *size_unknown))
+
+
+def _valid_bits(form: bytes, at: int) -> tuple[Overlay, ...]:
+    """All bits of a container as valid: FFmpeg takes samples for as many bytes as those that are need.
+
+    `form` is a format chunk's content, which lies at `at`. The other bits are the lower ones, and 0.
+    """
+    if len(form) < FORMAT_BYTES or form[:2] != EXTENSIBLE:
+        return ()
+    bits, valid = (int.from_bytes(form[place : place + 2], "little") for place in (14, VALID_AT))
+    return (Overlay(at + VALID_AT, form[14:16]),) if 0 < valid <= bits - 8 else ()
+
+
+def _wide_parts(file: BinaryIO, size: int) -> list[Part]:
+    """A WAV of 64-bit sizes (RF64, BW64, W64) with its overlays; none where there are none."""
+    file.seek(0)
+    head = file.read(WIDE_HEAD)
+    match = WIDE_FORMAT.search(head) if head[:4] in (b"RF64", b"BW64", b"riff") else None
+    overlays = _valid_bits(match[1], match.start(1)) if match else ()
+    return [Part(0, size, overlays=overlays)] if overlays else []
 
 
 def _made_up(claimed: int) -> bool:
@@ -129,9 +169,9 @@ class PartFile:
         self._file.seek(self._part.start + self._place)
         data = self._file.read(max(0, min(size, self._part.stop - self._part.start - self._place)))
         place, self._place = self._place, self._place + len(data)
-        if self._part.size_at is None:
-            return data
-        return _overlaid(data, self._part.size_at - self._part.start - place)
+        for overlay in self._part.overlays:
+            data = _overlaid(data, overlay.at - self._part.start - place, overlay.content)
+        return data
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """As files do."""
@@ -148,9 +188,9 @@ class PartFile:
         self._file.close()
 
 
-def _overlaid(data: bytes, at: int) -> bytes:
-    """The data with `UNKNOWN_SIZE` written at `at`, as far as that is within."""
-    first, last = max(0, at), min(len(data), at + len(UNKNOWN_SIZE))
+def _overlaid(data: bytes, at: int, content: bytes) -> bytes:
+    """The data with `content` written at `at`, as far as that is within."""
+    first, last = max(0, at), min(len(data), at + len(content))
     if first >= last:
         return data
-    return data[:first] + UNKNOWN_SIZE[first - at : last - at] + data[last:]
+    return data[:first] + content[first - at : last - at] + data[last:]

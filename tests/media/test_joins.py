@@ -143,7 +143,7 @@ def test_transport_streams_that_are_joined_have_clocks_of_their_own(tmp_path, me
      ("a.m4a", "aac", {"movflags": "frag_keyframe+empty_moov", "frag_duration": "300000"}),
      ("a.caf", "pcm_s16be", {}), ("a.flv", "aac", {}), ("a.aiff", "pcm_s16be", {}), ("a.au", "pcm_s16be", {}),
      ("a.mkv", "flac", {}), ("a.mkv", "aac", {"live": "1"}), ("a.webm", "libopus", {}), ("a.w64", "pcm_s16le", {}),
-     ("a.avi", "pcm_s16le", {}), ("a.wma", "pcm_s16le", {})],
+     ("a.wv", "wavpack", {}), ("a.tta", "tta", {}), ("a.avi", "pcm_s16le", {}), ("a.wma", "pcm_s16le", {})],
 )  # fmt: skip
 def test_recordings_whose_decoder_stops_behind_the_first_are_all_read(tmp_path, media, name, codec, options, seconds):
     rate, frame = (44_100, 1024) if name == "a.flv" else (RATE, 960 if codec == "libopus" else 1024)
