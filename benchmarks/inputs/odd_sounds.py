@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from tests.media.dsd import dsdiff
+
 from .rare_sounds import AAC, FLOATS, MP3, OPUS, followed, replaced
 from .sounds import H264, Change, Kind, claimed, repeated
 
@@ -76,18 +78,10 @@ def with_picture(data: bytes) -> bytes:
     )
 
 
-def dsdiff(samples: bytes) -> bytes:
+def of_one_bit(samples: bytes) -> bytes:
     """A DSDIFF file of one bit, made from floats at 44.1 kHz."""
     levels = np.repeat(np.frombuffer(samples, "<f4"), DSD_TIMES).astype(np.float64)
-    bits = np.diff(np.floor(np.cumsum((levels * 0.5 + 1) / 2)), prepend=0).astype(np.uint8)
-
-    def chunk(name: bytes, body: bytes) -> bytes:
-        return name + struct.pack(">Q", len(body)) + body + bytes(len(body) % 2)
-
-    form = b"SND " + chunk(b"FS  ", struct.pack(">I", DSD_RATE)) + chunk(b"CHNL", struct.pack(">H", 1) + b"C000")
-    form += chunk(b"CMPR", b"DSD \x0enot compressed\0")
-    body = b"DSD " + chunk(b"FVER", struct.pack(">I", 0x0105_0000)) + chunk(b"PROP", form)
-    return chunk(b"FRM8", body + chunk(b"DSD ", np.packbits(bits).tobytes()))
+    return dsdiff(np.diff(np.floor(np.cumsum((levels * 0.5 + 1) / 2)), prepend=0).astype(np.uint8), DSD_RATE)
 
 
 # The kinds
@@ -167,7 +161,7 @@ def streams() -> Iterator[Kind]:
     yield Kind("MP3, 320 kbit/s", "a.mp3", [*MP3, "-b:a", "320k"])
     yield Kind("MP3, 8 kbit/s", "a.mp3", [*MP3, "-ar", "8000", "-b:a", "8k"])
     yield Kind("RealMedia, AC-3", "a.rm", ["-c:a", "ac3"])
-    yield Kind("DSD (DSDIFF)", "a.dff", ["-f", "f32le", "-ar", "44100", *FLOATS], dsdiff, "itself")
+    yield Kind("DSD (DSDIFF)", "a.dff", ["-f", "f32le", "-ar", "44100", *FLOATS], of_one_bit, "itself")
 
 
 def others() -> Iterator[Kind]:

@@ -9,6 +9,7 @@ import av
 import numpy as np
 
 from livetalk_core.media.audio import open_audio
+from tests.media.dsd import dsdiff
 
 INPUTS = Path(__file__).parents[1] / "media" / "inputs"
 KINDS = {
@@ -19,7 +20,8 @@ KINDS = {
     "au": ("pcm_mulaw", "mono", 8_000), "mov": ("alac", "stereo", 44_100), "wv": ("wavpack", "7.1", 44_100),
     "caf": ("pcm_s16be", "mono", 44_100), "w64": ("pcm_s24le", "stereo", 96_000), "asf": ("wmav2", "mono", 22_050),
     "flv": ("aac", "mono", 44_100), "3gp": ("aac", "mono", 32_000), "nut": ("flac", "stereo", 44_100),
-    "loas": ("aac", "mono", 44_100), "sox": ("pcm_s32le", "mono", 44_100),
+    "loas": ("aac", "mono", 44_100), "sox": ("pcm_s32le", "mono", 44_100), "rm": ("ac3", "mono", 48_000),
+    "tta": ("tta", "stereo", 44_100), "dff": ("dsd", "mono", 2_822_400),
 }  # fmt: skip
 SECONDS = 1.5
 
@@ -48,6 +50,8 @@ def case(seed: int, folder: Path) -> None:
 def _made(kind: str) -> bytes:
     """A healthy file of a kind: a second and a half of noise in bursts."""
     codec, layout, rate = KINDS[kind]
+    if codec == "dsd":  # which nothing here writes
+        return dsdiff(np.random.default_rng(1).integers(0, 2, round(SECONDS * rate), np.uint8), rate)
     channels = av.AudioLayout(layout).nb_channels
     time = np.arange(round(SECONDS * rate)) / rate
     bursts = np.random.default_rng(1).normal(0, 0.1, (len(time), channels)) * np.clip(np.sin(20 * time), 0, 1)[:, None]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from livetalk_core.media.audio import open_audio
+from tests.media.dsd import dsdiff
 
 RATE = 48_000
 PCM = bytes.fromhex("0100000000001000800000aa00389b71")
@@ -87,18 +88,6 @@ def test_an_mp3_that_lacks_bytes_keeps_its_length(tmp_path, media):
     path.write_bytes(path.read_bytes()[:20_000])
     source = open_audio(path)
     assert source.seconds == pytest.approx(3, abs=0.06) and "unreadable" in source.notes[0]
-
-
-def dsdiff(bits: np.ndarray, rate: int) -> bytes:
-    """Philips' DSD: one bit a sample, the first one the highest."""
-
-    def chunk(name: bytes, body: bytes) -> bytes:
-        return name + struct.pack(">Q", len(body)) + body + bytes(len(body) % 2)
-
-    form = b"SND " + chunk(b"FS  ", struct.pack(">I", rate)) + chunk(b"CHNL", struct.pack(">H", 1) + b"C000")
-    form += chunk(b"CMPR", b"DSD \x0enot compressed\0")
-    body = b"DSD " + chunk(b"FVER", struct.pack(">I", 0x0105_0000)) + chunk(b"PROP", form)
-    return chunk(b"FRM8", body + chunk(b"DSD ", np.packbits(bits).tobytes()))
 
 
 def test_dsdiff(tmp_path, media):
