@@ -20,7 +20,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     command.add_argument("--preset", choices=PRESETS, default="nano", help="shape of the model (default: nano)")
     command.add_argument("--size", type=size, help="WIDTHxHEIGHT in pixels (default: the preset's)")
-    command.add_argument("--repeats", type=positive, default=5, help="timed runs of each part (default: 5)")
+    command.add_argument("--repeats", type=positive, help="timed runs of each part (default: 5)")
     command.add_argument(
         "--against", type=Path, metavar="PATH",
         help="run whole chunks in turn with the reference implementation, of which PATH is a checkout",

@@ -11,13 +11,21 @@ from ..options import device_and_dtype, placement_of
 from ..progress import show_stage
 from . import counted, fleet, race, race_report
 from .parts import bench
-from .report import report, table, update_document
+from .report import read_document, report, table, update_document
+
+RUN_ALONE = (
+    "against", "device", "dtype", "attention", "compile", "fp8", "memory", "devices", "listen", "ranks", "secret_file",
+    "shard_weights", "mesh", "send_fp8", "overlap", "repeats",
+)  # fmt: skip
+"""Options that say how a measurement runs."""
+UNASKED = (None, False, "auto")
+"""Their values where nobody asked."""
+REPEATS = 5
 
 
 def measure(options: argparse.Namespace) -> int:
     """Measure, print the report and write the files that were asked for; the exit code."""
-    for path in filter(None, (options.json, options.document)):
-        check_place(path)
+    _check_places(options)
     with show_stage("measuring"):
         lines, section, record = _counted(options) if options.counted else _measured(options)
     print(lines)
@@ -28,13 +36,19 @@ def measure(options: argparse.Namespace) -> int:
     return 0
 
 
+def _check_places(options: argparse.Namespace) -> None:
+    for path in filter(None, (options.json, options.document)):
+        check_place(path)
+    if options.document:
+        read_document(options.document)
+    if options.json and options.document and options.json.absolute() == options.document.absolute():
+        raise InputError(f"--json and --document are both {options.json}; two files are needed: name another one")
+
+
 def _counted(options: argparse.Namespace) -> tuple[str, str, dict[str, Any]]:
     """What is counted as lines, as a section, and as a record."""
-    if options.against or options.devices or options.listen or placement_of(options):
-        raise InputError(
-            "--counted counts in bfloat16 and in FP8, and runs nothing; leave out --against, --devices, --fp8 and "
-            "--memory"
-        )
+    if unread := [f"--{name.replace('_', '-')}" for name in RUN_ALONE if getattr(options, name) not in UNASKED]:
+        raise InputError(f"--counted counts in bfloat16 and in FP8, and runs nothing; leave out {' and '.join(unread)}")
     preset = PRESETS[options.preset].sized(options.size)
     record = counted.counted(preset, sized=options.size is not None)
     return counted.report(record), counted.table(record), record
@@ -42,6 +56,7 @@ def _counted(options: argparse.Namespace) -> tuple[str, str, dict[str, Any]]:
 
 def _measured(options: argparse.Namespace) -> tuple[str, str, dict[str, Any]]:
     """What is measured as lines, as a section, and as a record."""
+    options.repeats = options.repeats or REPEATS
     device, dtype = device_and_dtype(options)
     preset, speed = PRESETS[options.preset].sized(options.size), (options.attention, options.compile)
     workers = fleet.fleet_of(options, preset, dtype)

@@ -54,12 +54,17 @@ def table(record: dict[str, Any]) -> str:
 def update_document(path: Path, new: str) -> None:
     """Put a section, its title first, into a Markdown file: in place of the one of the same title, or at the end."""
     section = re.compile(rf"^{re.escape(new.splitlines()[0])}\n.*?(?=^#|\Z)", re.DOTALL | re.MULTILINE)
-    try:
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise OutputError(f"cannot read {path} ({error}); needed is Markdown in UTF-8: choose another file") from error
+    text = read_document(path)
     changed = section.sub(lambda _: new + "\n\n", text) if section.search(text) else f"{text.rstrip()}\n\n{new}"
     write_durably(path, (changed.strip() + "\n").encode())
+
+
+def read_document(path: Path) -> str:
+    """A Markdown file's text, empty where there is none yet; `OutputError` for what is no text in UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8") if path.exists() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise OutputError(f"cannot read {path} ({error}); needed is Markdown in UTF-8: choose another file") from error
 
 
 def _rows(record: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:

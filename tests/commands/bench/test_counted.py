@@ -73,7 +73,26 @@ def test_a_place_that_cannot_be_written_is_found_before_it_counts(tmp_path, caps
     assert "none is no folder" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("option", [["--against", "somewhere"], ["--fp8"], ["--memory", "8G"]])
-def test_what_counting_does_not_heed_is_refused(capsys, option):
+@pytest.mark.parametrize(
+    "option",
+    [["--against", "somewhere"], ["--fp8"], ["--memory", "8G"], ["--device", "cpu"], ["--dtype", "float16"],
+     ["--attention", "sdpa"], ["--compile"], ["--devices", "cpu"], ["--ranks", "2"], ["--mesh", "ring=2"],
+     ["--shard-weights"], ["--repeats", "3"], ["--secret-file", "x"], ["--overlap", "2"]],
+)  # fmt: skip
+def test_what_counting_does_not_heed_is_refused(capsys, monkeypatch, option):
+    monkeypatch.setattr(measure.counted, "counted", pytest.fail)
     assert main(["bench", "--counted", *option]) == 1
-    assert "--counted counts in bfloat16 and in FP8, and runs nothing; leave out" in capsys.readouterr().err
+    assert (
+        f"--counted counts in bfloat16 and in FP8, and runs nothing; leave out {option[0]}" in capsys.readouterr().err
+    )
+
+
+def test_files_that_cannot_take_what_is_measured_are_named_before_it_is(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(measure, "bench", pytest.fail)
+    picture, text = tmp_path / "a.png", tmp_path / "a.md"
+    picture.write_bytes(b"\x89PNG\xff")
+    assert main(["bench", "--document", str(picture)]) == 1
+    assert "needed is Markdown in UTF-8" in capsys.readouterr().err
+    assert main(["bench", "--json", str(text), "--document", f"{tmp_path}/./a.md"]) == 1
+    assert "--json and --document are both" in capsys.readouterr().err
+    assert not text.exists() and picture.read_bytes() == b"\x89PNG\xff"
