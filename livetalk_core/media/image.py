@@ -207,10 +207,15 @@ def _factor(image: Image.Image, name: str) -> int:
     return math.ceil((image.width * image.height / MAX_PIXELS) ** 0.5)
 
 
-def _check_still(image: Image.Image, name: str) -> None:
+def _check_still(image: Any, name: str) -> None:
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format not in STILL_FORMATS and not _has_previews_alone(image):
         raise InputError(f"{name} holds {frames} pictures; a still image is needed: save one of them on its own")
+    if image.format == "TIFF" and image.tag_v2.get(SUBFILE_TYPE, 0) & REDUCED:
+        raise InputError(
+            f"{name} is a camera's raw picture (DNG, NEF or like them), of which only a preview of {image.width}x"
+            f"{image.height} px could be shown; a finished picture is needed: develop it and {SAVE}"
+        )
 
 
 def _check_planes(image: Any, name: str) -> None:

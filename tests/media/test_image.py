@@ -394,6 +394,13 @@ def test_floating_point_pixels_without_a_known_range(tmp_path, values):
         load_image(tiff(tmp_path / "a.tif", numbers, 3))
 
 
+def test_the_preview_of_a_raw_picture_is_no_portrait(tmp_path):
+    """DNG and NEF are TIFFs whose only page shows the picture smaller: the picture itself lies deeper."""
+    path = save(tmp_path, picture(size=(96, 96)), "a.dng", format="TIFF", tiffinfo={254: 1})
+    with pytest.raises(InputError, match=r"a\.dng is a camera's raw picture .* preview of 96x96 px"):
+        load_image(path)
+
+
 def test_a_tiff_with_a_preview_is_a_still(tmp_path):
     preview = picture(size=(64, 64))
     preview.encoderinfo = {"tiffinfo": {254: 1}}
