@@ -15,7 +15,7 @@ from livetalk_core.media.crop import Crop, cut_away, shown_part
 from livetalk_core.media.image import load_image
 from tests.media.profiles import SPACES, cmyk_profile, grey_profile, in_space, press, rgb_profile
 
-from . import rare_pictures
+from . import odd_pictures, rare_pictures
 from .hearing import ROOT, Row
 from .making import ORIENTATION, TURNS, Made, saved
 
@@ -139,7 +139,7 @@ def refusals(truth: Image.Image) -> Iterator[Made]:
 
 GROUPS = {
     "File formats": formats, "Pixels": modes, "Colours": colours, "Orientation": orientations, "Refused": refusals,
-    **rare_pictures.GROUPS,
+    **rare_pictures.GROUPS, **odd_pictures.GROUPS,
 }  # fmt: skip
 
 

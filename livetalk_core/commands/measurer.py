@@ -21,7 +21,8 @@ def run(options: argparse.Namespace) -> int:
         from ..training.evaluation import command
 
     with stoppable():
+        speech = command.held_out_speech(options.speech)  # what it lacks is named before the training
         if options.train:
             print(command.fit_measurer(options.train, options.steps))
-        print(command.measure_the_measurer(options.speech, options.faces, (128, 128)))
+        print(command.measure_the_measurer(speech, options.faces, (128, 128)))
     return 0

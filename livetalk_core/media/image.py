@@ -5,13 +5,14 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from io import BytesIO
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, PngImagePlugin
+from PIL import Image, ImageChops, ImageOps, PngImagePlugin
 from torch import Tensor
 
 from ..errors import InputError
@@ -44,6 +45,9 @@ BITS_PER_SAMPLE, PLANES, SEPARATE = 258, 284, 2
 SUBFILE_TYPE, REDUCED = 254, 1
 """TIFF's tag and its bit for a page that is a preview of another one."""
 ORIENTATION = 0x0112
+JPEG_START, JPEG_END, NO_PIXELS = b"\xff\xd8\xff", b"\xff\xd9", b"\x55" * 64
+MOST_JPEG_BYTES, MOST_COMPARED = 2**27, MAX_PIXELS // 2
+"""Of a JPEG that may lack its end mark alone: its bytes, and its pixels, of which three pictures are in memory."""
 
 SAVE = "save it as PNG or JPEG"
 OPEN_AND_SAVE = f"open it in an image editor and {SAVE}"
@@ -90,13 +94,38 @@ def load_image(path: Path | str) -> Image.Image:
     """
     path = Path(path)
     check_readable(path, "image", "an image file", InputError)
-    with _readable(path), _limits(), Image.open(path, formats=_formats()) as image:
+    with _readable(path), _limits():
+        try:
+            return _loaded(path, path)
+        except OSError:
+            content = _with_end(path)
+            if content is None:
+                raise
+            return _loaded(BytesIO(content), path)
+
+
+def _loaded(file: Path | BytesIO, path: Path) -> Image.Image:
+    with Image.open(file, formats=_formats()) as image:
         factor = _factor(image, path.name)
         _check_still(image, path.name)
         _check_planes(image, path.name)
         image.load()
         flat = to_srgb(image, path.name, profile_of(image, path), factor)
         return _turned(flat, image.getexif().get(ORIENTATION))
+
+
+def _with_end(path: Path) -> bytes | None:
+    """A JPEG with the end mark that it lacks; None for any other file, and where some of its pixels are lacking, too.
+
+    All pixels are there if what is put behind them changes none.
+    """
+    if path.stat().st_size > MOST_JPEG_BYTES or not path.read_bytes().startswith(JPEG_START):
+        return None
+    ended = path.read_bytes().removesuffix(JPEG_END[:1]) + JPEG_END
+    with Image.open(BytesIO(ended)) as image, Image.open(BytesIO(ended[:-2] + NO_PIXELS + JPEG_END)) as other:
+        if image.width * image.height > MOST_COMPARED or ImageChops.difference(image, other).getbbox() is not None:
+            return None
+    return ended
 
 
 def check_bounds(width: int, height: int, name: str = "image") -> None:

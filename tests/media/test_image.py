@@ -394,6 +394,20 @@ def test_floating_point_pixels_without_a_known_range(tmp_path, values):
         load_image(tiff(tmp_path / "a.tif", numbers, 3))
 
 
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 1}])
+def test_a_jpeg_may_lack_its_end_mark_and_no_pixel(tmp_path, options):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8))
+    path = save(tmp_path, noise, "a.jpg", quality=90, **options)
+    whole, data = np.asarray(load_image(path)), path.read_bytes()
+    for lost in (1, 2):
+        path.write_bytes(data[:-lost])
+        assert np.array_equal(np.asarray(load_image(path)), whole)
+    for lost in (12, 100, len(data) // 2):
+        path.write_bytes(data[:-lost])
+        with pytest.raises(InputError, match="truncated"):
+            load_image(path)
+
+
 def test_the_preview_of_a_raw_picture_is_no_portrait(tmp_path):
     """DNG and NEF are TIFFs whose only page shows the picture smaller: the picture itself lies deeper."""
     path = save(tmp_path, picture(size=(96, 96)), "a.dng", format="TIFF", tiffinfo={254: 1})

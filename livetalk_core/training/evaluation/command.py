@@ -14,6 +14,7 @@ from ...files import check_readable, fault_of, shown, write_durably
 from ...hardware.machine import describe
 from ...presets import PRESETS
 from ...shapes import FRAMES_PER_SECOND, WAN
+from ..speech import SpeechFolder
 from .accuracy import CONDITIONS, SECONDS, accuracy, report
 from .entrants import DRAWN, Entrant
 from .evaluate import Protocol, Row, evaluate
@@ -131,9 +132,9 @@ def _record(settings: Settings, rows: list[Row]) -> dict[str, Any]:
     }
 
 
-def measure_the_measurer(speech: Path | None, subjects: int, size: tuple[int, int]) -> str:
+def measure_the_measurer(speech: SpeechFolder, subjects: int, size: tuple[int, int]) -> str:
     """A table of the measurer's errors on held-out people."""
-    measurer, cast = load_measurer(), Cast(held_out_speech(speech), SECONDS * FRAMES_PER_SECOND, size)
+    measurer, cast = load_measurer(), Cast(speech, SECONDS * FRAMES_PER_SECOND, size)
     return report({name: accuracy(measurer, cast, subjects, change) for name, change in CONDITIONS.items()})
 
 
