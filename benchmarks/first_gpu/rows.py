@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,11 @@ from livetalk_core.commands.bench.race import race
 from livetalk_core.commands.verify.file import Where
 from livetalk_core.commands.verify.golden import verify
 from livetalk_core.hardware import fused
-from livetalk_core.hardware.kernels import KERNELS, Call, Shape, relative_error
+from livetalk_core.hardware.kernels import KERNELS, Call, Shape, fp8_operations, relative_error
 from livetalk_core.hardware.machine import describe, peak_memory
 from livetalk_core.hardware.memory import operations_of
 from livetalk_core.hardware.placement import Placement, residence
+from livetalk_core.models import fp8
 from livetalk_core.models.attention import AttentionFunction
 from livetalk_core.models.passes import PLAIN
 from livetalk_core.presets import PRESETS, Preset
@@ -47,6 +48,7 @@ from .plan import GPU, Needs
 from .supervisor import ROOT
 
 Values = Iterator[dict[str, Any]]
+Work = Callable[[], tuple[torch.Tensor, ...]]
 REPEATS, CHUNKS = 3, 3
 STEP = "transformer step"
 
@@ -129,16 +131,36 @@ class Measuring:
         return {"error": error, "ms": seconds * 1e3, "share_of_rate": work / seconds / self._rate}
 
     def _passes(self) -> Values:
-        """What is between a block's products, by Triton's kernels: error, milliseconds, and those of PyTorch's own."""
+        """What is between a block's products: who does it, and Triton's kernels one by one.
+
+        Of each the error, milliseconds, and those of PyTorch's own.
+        """
         config, dtype = self._preset.transformer, torch.bfloat16
         shape: Any = (self._place, dtype, config.dim, config.num_heads)
-        errors = fused.errors_of(fused.Fused(), *shape)
+        used = {
+            "a block's passes": isinstance(fused.passes_for(*shape), fused.Fused),
+            "rows to FP8": fp8_operations(self._place) is fused.Fp8Operations,
+        }
+        yield {"used": {part: "Triton" if ours else "PyTorch" for part, ours in used.items()}}
         tokens = Shape.of(self._preset, self._place, dtype).calls[0].queries
-        ways = [fused.trials(way, *shape, rows=tokens // 2) for way in (fused.Fused(), PLAIN)]
-        for name, error in errors.items():
+        tried, plain = (fused.trials(way, *shape, rows=tokens // 2) for way in (fused.Fused(), PLAIN))
+        exact = fused.trials(PLAIN, self._place, torch.float32, *shape[2:], rows=tokens // 2)
+        for name, work in plain.items():
+            yield {name: self._beside(tried[name], work, exact[name])}
+        for width in (config.dim, config.ffn_dim):
+            x = torch.randn(tokens, width, device=self._place).to(dtype)
+            tried, plain = (partial(_through_fp8, kind, x) for kind in (fused.Fp8Linear, fp8.Linear))
+            yield {f"rows of {width} to FP8": self._beside(tried, plain, plain)}
+
+    def _beside(self, tried: Work, plain: Work, exact: Work) -> dict[str, float] | str:
+        """A kernel's error and speed beside the plain way; or why it does not run."""
+        try:
             with torch.inference_mode():
-                least = [time_work(way[name], self._place, REPEATS)["least"] * 1e3 for way in ways]
-            yield {name: {"error": error, "ms": least[0], "plain_ms": least[1]}}
+                error = fused.error_of(tried(), exact())
+                least = [time_work(way, self._place, REPEATS)["least"] * 1e3 for way in (tried, plain)]
+        except Exception as reason:
+            return _reason(reason)
+        return {"error": error, "ms": least[0], "plain_ms": least[1]}
 
     def _model(self, compiled: bool, fp8: bool, streamed: bool) -> Values:
         """Load, each part, whole chunks, memory."""
@@ -169,7 +191,7 @@ class Measuring:
                 values["share_of_rate"] = counts[part] / seconds["median"] / self._rate
             yield {part: values}
             if part == STEP:
-                yield {"busy": busy(work) if self._place.type == "cuda" else GPU}
+                yield {"busy": busy(work, self._place) if self._place.type == "cuda" else GPU}
 
     def _chunks(self, models: Models) -> Values:
         """Whole chunks from sound to frames in main memory, and when the first new frame was there."""
@@ -204,13 +226,19 @@ def half_streamed(preset: Preset, dtype: torch.dtype) -> int:
     return placed.total - placed.needed["transformer weights"] // 2
 
 
-def busy(work: Callable[[], Any]) -> float:
+def _through_fp8(kind: type[fp8.Linear], x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Rows as a kind of layer quantises them, and their scales."""
+    _, values, scale = kind(x.shape[-1], 16, device="meta").quantized(x)
+    return values, scale
+
+
+def busy(work: Callable[[], Any], device: torch.device) -> float:
     """The share of its time in which the GPU computes; the rest are gaps, where it waits for the host."""
-    torch.cuda.synchronize()
+    torch.cuda.synchronize(device)
     with profile(activities=[ProfilerActivity.CUDA]) as seen:
         begun = time.perf_counter()
         work()
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
         seconds = time.perf_counter() - begun
     return sum(event.self_device_time_total for event in seen.key_averages()) / 1e6 / seconds
 

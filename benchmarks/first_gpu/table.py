@@ -66,10 +66,17 @@ def _attention(row: dict[str, Any]) -> list[str]:
 
 
 def _passes(row: dict[str, Any]) -> list[str]:
-    lines = ["| by Triton | error | ms | PyTorch's own, ms |", "|---|---|---|---|"]
-    for name, value in row["values"].items():
-        lines.append(f"| {name} | {value['error']:.2%} | {value['ms']:.2f} | {value['plain_ms']:.2f} |")
-    return lines if row["values"] else [f"- {plan.PASSES}: {row['status']}"]
+    values = dict(row["values"])
+    used = ", ".join(f"{part} by {way}" for part, way in values.pop("used", {}).items())
+    lines = [f"- {plan.PASSES}: {used or 'nothing tried'} ({row['status']})"]
+    if values:
+        lines += ["", "| by Triton | error | ms | PyTorch's own, ms |", "|---|---|---|---|"]
+    for name, value in values.items():
+        if isinstance(value, str):
+            lines.append(f"| {name} | {value.replace('|', '/')} | | |")
+        else:
+            lines.append(f"| {name} | {value['error']:.2%} | {value['ms']:.2f} | {value['plain_ms']:.2f} |")
+    return lines
 
 
 def _models(rows: list[dict[str, Any]]) -> list[tuple[str, list[str]]]:

@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -142,11 +142,11 @@ class Fp8Operations(fp8.Operations):
 
 
 def passes_of(transformer: Transformer, device: torch.device) -> Passes:
-    """How a transformer's blocks go over memory on a device."""
-    if device.type != "cuda":
+    """How a transformer's blocks go over memory on a device. With gradients plainly: the kernels have none."""
+    if device.type != "cuda" or torch.is_grad_enabled():
         return PLAIN
     config = transformer.config
-    return _passes_for(device, transformer.dtype, config.dim, config.num_heads)
+    return passes_for(device, transformer.dtype, config.dim, config.num_heads)
 
 
 def has_triton() -> bool:
@@ -155,7 +155,7 @@ def has_triton() -> bool:
 
 
 @cache
-def _passes_for(device: torch.device, dtype: torch.dtype, width: int, heads: int) -> Passes:
+def passes_for(device: torch.device, dtype: torch.dtype, width: int, heads: int) -> Passes:
     """Triton's kernels, tried at this width; PyTorch's own, and one line, where they fail; without it where there are
     none.
     """
@@ -186,7 +186,12 @@ def errors_of(
     tried = trials(passes, device, dtype, width, heads, rows)
     exact = trials(PLAIN, device, torch.float32, width, heads, rows)
     with torch.inference_mode():
-        return {name: max(map(_relative, tried[name](), exact[name]())) for name in exact}
+        return {name: error_of(tried[name](), exact[name]()) for name in exact}
+
+
+def error_of(tried: Sequence[Tensor], exact: Sequence[Tensor]) -> float:
+    """The largest root-mean-square error of results, each relative to the exact one."""
+    return max(map(_relative, tried, exact))
 
 
 def trials(
@@ -213,4 +218,4 @@ def trials(
 
 
 def _relative(tried: Tensor, exact: Tensor) -> float:
-    return ((tried.float() - exact).norm() / exact.norm()).item()
+    return ((tried.float() - exact.float()).norm() / exact.float().norm()).item()

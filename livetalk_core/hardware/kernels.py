@@ -281,10 +281,13 @@ def _probe_fp8(device: torch.device, kind: type[fp8.Linear]) -> None:
     """Raise where an FP8 layer does not run on the device, or gives other numbers than its simulation."""
     generator = torch.Generator().manual_seed(0)
     x, weight = (torch.randn(side, generator=generator).to(device) for side in ((48, 64), (32, 64)))
-    kernel, simulation = (make(64, 32, bias=False, device=device) for make in (kind, fp8.SimulatedLinear))
+    kernel, simulation = (make(64, 32, device=device) for make in (kind, fp8.SimulatedLinear))
+    simulation.bias = kernel.bias
     for layer in (kernel, simulation):
         values, layer.scale_weight = fp8.scaled(weight, rows=True)
         layer.weight = nn.Parameter(values, requires_grad=False)
-    error = (kernel(x) - simulation(x)).abs().max().item() / simulation(x).abs().max().item()
-    if not error <= FP8_TOLERANCE:
-        raise InputError(f"its error against the simulation is {error:.1e}; at most {FP8_TOLERANCE:.0e} is allowed")
+    for part in (x, x.bfloat16()):
+        exact = simulation(part).float()
+        error = (kernel(part).float() - exact).abs().max().item() / exact.abs().max().item()
+        if not error <= FP8_TOLERANCE:
+            raise InputError(f"its error against the simulation is {error:.1e}; at most {FP8_TOLERANCE:.0e} is allowed")

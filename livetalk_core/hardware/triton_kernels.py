@@ -1,11 +1,11 @@
 """Triton kernels of what a block does between its products: one row of channels a program. See `fused`.
 
-Arithmetic is in float32, rounded once for each tensor that is stored. `comfy_kitchen`'s kernels would do a part of it:
-its `adaln` adds no branch's result, and its `rms_rope` norms each head by itself.
+Arithmetic is in float32, rounded once for each tensor that is stored; offsets are in 64 bits. `comfy_kitchen`'s kernels
+would do a part of it: its `adaln` adds no branch's result, and its `rms_rope` norms each head by itself.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import triton  # pyright: ignore[reportMissingImports]
@@ -14,18 +14,25 @@ from torch import Tensor
 
 from ..models.fp8 import FP8
 
-WARPS = 8
+if TYPE_CHECKING:
+    Value = Any
+else:  # Triton's compiler, unlike its interpreter, looks annotations up, and takes none that are not its own
+    Value = tl.tensor
+
+LAUNCH = {"num_warps": 8, "enable_fp_fusion": True}
+"""How each is compiled: the 14B model's rows then take 44 to 80 registers of a thread, the widest, 13,824, 77 to 79."""
 
 
 def jit(kernel: Callable[..., None]) -> Any:
-    """Triton's, whose result is launched with a grid: `kernel[grid](...)`."""
-    return triton.jit(kernel)
+    """Triton's, whose result is launched with a grid: `kernel[grid](...)`. One for all numbers of tokens."""
+    return triton.jit(kernel, do_not_specialize=["rows", "tokens"])
 
 
 @jit
 def _join_norm(
-    x: Any, y: Any, gate: Any, factor: Any, shift: Any, joined: Any, normed: Any,
-    width: Any, rows: Any, gate_stride: Any, factor_stride: Any, eps: Any,
+    x: Value, y: Value, gate: Value, factor: Value, shift: Value,
+    joined: Value, normed: Value, width: Value, rows: Value,
+    gate_stride: Value, factor_stride: Value, eps: Value,
     JOINS: tl.constexpr, GATED: tl.constexpr, NORMS: tl.constexpr, BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
@@ -50,7 +57,8 @@ def _join_norm(
 
 @jit
 def _norm_rotate(
-    x: Any, weight: Any, rotation: Any, out: Any, width: Any, tokens: Any, head_pairs: Any, eps: Any,
+    x: Value, weight: Value, rotation: Value, out: Value,
+    width: Value, tokens: Value, head_pairs: Value, eps: Value,
     BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
@@ -68,7 +76,10 @@ def _norm_rotate(
 
 
 @jit
-def _to_fp8(x: Any, out: Any, scale: Any, width: Any, largest: Any, tiny: Any, BLOCK: tl.constexpr) -> None:
+def _to_fp8(
+    x: Value, out: Value, scale: Value, width: Value, largest: Value, tiny: Value,
+    BLOCK: tl.constexpr,
+) -> None:  # fmt: skip
     row, channel = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
     inside = channel < width
     values = tl.load(x + row * width + channel, mask=inside, other=0.0).to(tl.float32)
@@ -100,7 +111,7 @@ def join_norm(
             x, x if y is None else y, x if gate is None else gate, x if factor is None else factor,
             x if shift is None else shift, joined, normed, width, rows, _stride(gate), _stride(factor), eps,
             JOINS=y is not None, GATED=gate is not None, NORMS=factor is not None,
-            BLOCK=triton.next_power_of_2(width), num_warps=WARPS,
+            BLOCK=triton.next_power_of_2(width), **LAUNCH,
         )  # fmt: skip
     return joined, normed
 
@@ -112,7 +123,7 @@ def norm_rotate(x: Tensor, weight: Tensor, rotation: Tensor, eps: float) -> Tens
     with torch.cuda.device_of(x):
         _norm_rotate[(count * rows,)](
             x, weight.contiguous(), rotation, out, width, rows, rotation.shape[-1], eps,
-            BLOCK=triton.next_power_of_2(width), num_warps=WARPS,
+            BLOCK=triton.next_power_of_2(width), **LAUNCH,
         )  # fmt: skip
     return out
 
@@ -124,7 +135,7 @@ def to_fp8(x: Tensor) -> tuple[Tensor, Tensor]:
     with torch.cuda.device_of(x):
         _to_fp8[(count,)](
             x, out, scale, width, torch.finfo(FP8).max, torch.finfo(torch.float32).tiny,
-            BLOCK=triton.next_power_of_2(width), num_warps=WARPS,
+            BLOCK=triton.next_power_of_2(width), **LAUNCH,
         )  # fmt: skip
     return out, scale
 

@@ -108,8 +108,14 @@ def test_all_rows_fit_into_one_record(tmp_path):
     """A record of nothing is a table, too."""
     record = {"preset": "14b", "device": "cuda", "rows": {r.name: {"status": UNTOUCHED, "values": {}} for r in ROWS}}
     assert "not begun" in table(record)
-    record["rows"]["passes"]["values"] = {"gate": {"error": 0.0017, "ms": 0.21, "plain_ms": 1.5}}
-    assert "| gate | 0.17% | 0.21 | 1.50 |" in table(record)
+    gate = {"error": 0.0017, "ms": 0.21, "plain_ms": 1.5}
+    record["rows"]["passes"]["values"] = {
+        "used": {"rows to FP8": "Triton"},
+        "gate": gate,
+        "norm": "NameError: no | Any",
+    }
+    assert "- passes: rows to FP8 by Triton (not begun)" in table(record)
+    assert "| gate | 0.17% | 0.21 | 1.50 |\n| norm | NameError: no / Any | | |" in table(record)
 
 
 def test_a_row_that_is_not_there_is_refused(tmp_path):

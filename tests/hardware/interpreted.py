@@ -7,18 +7,21 @@ import json
 import os
 import sys
 from itertools import product
+from pathlib import Path
 
 os.environ["TRITON_INTERPRET"] = "1"
 
 import torch
 from triton.runtime import interpreter
 
+from livetalk_core.commands.verify import golden
 from livetalk_core.hardware import fused
 from livetalk_core.models import fp8
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 WIDTHS = {"nano": (192, 6), "odd": (120, 5)}
 """Channels and heads; neither number of channels is a power of two."""
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 
 
 def convert_rightly() -> None:
@@ -44,10 +47,17 @@ def fp8_error() -> dict[str, float]:
     }
 
 
+def golden_errors() -> dict[str, float]:
+    """Errors of the reference's transformers, their blocks' passes by Triton."""
+    golden.passes_of = lambda *_: fused.Fused()
+    files = ("dit_single", "dit_double", "head_pro", "head_lite")
+    return {name: row.error for name in files for row in golden.verify(GOLDEN / f"{name}.safetensors")}
+
+
 if __name__ == "__main__":
     convert_rightly()
     errors = {
         f"{width} {dtype}": fused.errors_of(fused.Fused(), torch.device("cpu"), DTYPES[dtype], *WIDTHS[width], rows=11)
         for width, dtype in product(WIDTHS, DTYPES)
     }
-    sys.stdout.write(json.dumps({"passes": errors, "fp8": fp8_error()}))
+    sys.stdout.write(json.dumps({"passes": errors, "fp8": fp8_error(), "golden": golden_errors()}))

@@ -45,14 +45,39 @@ def test_kernels_give_the_plain_numbers(interpreted, width, dtype):
     assert dtype == "float32" or min(errors.values()) > ROUNDING[dtype] / 20, "it is not in this dtype"
 
 
+@pytest.fixture(scope="module")
+def compiled():
+    if not fused.has_triton():
+        pytest.skip("needs triton, whose compiler needs no GPU: pip install triton")
+    command = [sys.executable, "-m", "tests.hardware.compiled"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_they_compile_for_gpus_that_are_not_here(compiled):
+    """The interpreter has none of the compiler's rules: it ran kernels that no GPU could have."""
+    passes, to_fp8 = 5, 2
+    assert {capability: len(kernels) for capability, kernels in compiled.items()} == {
+        "80": passes, "89": passes + to_fp8, "90": passes + to_fp8, "120": passes + to_fp8,
+    }  # fmt: skip
+    for kernels in compiled.values():
+        for name, used in kernels.items():
+            assert used["registers"] <= 128 and used["spilled"] <= 16, name
+
+
 def test_the_kernel_quantises_as_pytorch_does(interpreted):
     assert interpreted["fp8"]["values"] == 0 and interpreted["fp8"]["scales"] < 1e-7
+
+
+def test_transformers_of_the_reference_give_its_numbers_by_these_kernels(interpreted):
+    assert len(interpreted["golden"]) == 4 and 0 < max(interpreted["golden"].values()) < 1e-5
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_gpu_they_are_used_and_exact():
-    passes = fused._passes_for(GPU, torch.bfloat16, 5120, 40)
+    passes = fused.passes_for(GPU, torch.bfloat16, 5120, 40)
     assert isinstance(passes, fused.Fused)
     assert max(fused.errors_of(passes, GPU, torch.bfloat16, 5120, 40).values()) < ROUNDING["bfloat16"]
 
@@ -78,11 +103,12 @@ def on_a_gpu(monkeypatch):
 
     def choose(kernels):
         monkeypatch.setattr(fused, "_kernels", lambda: kernels)
-        return fused.passes_of(Transformer(CONFIG), GPU)
+        with torch.no_grad():
+            return fused.passes_of(Transformer(CONFIG), GPU)
 
-    fused._passes_for.cache_clear()
+    fused.passes_for.cache_clear()
     yield choose
-    fused._passes_for.cache_clear()
+    fused.passes_for.cache_clear()
 
 
 class Kernels:
@@ -143,9 +169,16 @@ def test_kernels_that_fail_are_replaced_with_one_line(on_a_gpu, caplog, kernels,
 
 def test_without_triton_or_a_gpu_they_are_pytorchs_own(on_a_gpu, monkeypatch, caplog):
     model = Transformer(CONFIG)
-    assert fused.passes_of(model, CPU) is PLAIN
-    monkeypatch.setattr(fused, "has_triton", lambda: False)
-    assert fused.passes_of(model, GPU) is PLAIN and not caplog.messages
+    with torch.inference_mode():
+        assert fused.passes_of(model, CPU) is PLAIN
+        monkeypatch.setattr(fused, "has_triton", lambda: False)
+        assert fused.passes_of(model, GPU) is PLAIN and not caplog.messages
+
+
+def test_where_gradients_are_taken_they_are_pytorchs_own(on_a_gpu):
+    """The kernels have none: ComfyUI's node that trains a LoRA calls the model as its sampler does."""
+    assert isinstance(on_a_gpu(Kernels()), fused.Fused)
+    assert fused.passes_of(Transformer(CONFIG), GPU) is PLAIN
 
 
 def test_layers_of_others_with_weights_are_called():

@@ -19,6 +19,7 @@ from ...config import (
     VAEConfig,
 )
 from ...errors import CheckpointError
+from ...hardware.fused import passes_of
 from ...media.loudness import gain_to, integrated_loudness
 from ...models.audio_encoder import AudioEncoder, windows
 from ...models.color import ColorStatistics, match_color
@@ -44,8 +45,9 @@ def check_transformer(golden: Golden, splitter: Splitter) -> Iterator[Row]:
     model = splitter.transformer(transformer)
     context = model.embed_context(golden.io("text")[None], golden.io("clip"))
     audio = model.embed_audio(golden.io("audio"))
-    latent, cond = golden.io("latent")[None], golden.io("cond")[None]
-    yield golden.row("out", model(latent, golden.io("timestep"), cond, context, audio, golden.find("masks"))[0], 1e-4)
+    latent, cond, passes = golden.io("latent")[None], golden.io("cond")[None], passes_of(model, golden.where.device)
+    out = model(latent, golden.io("timestep"), cond, context, audio, golden.find("masks"), passes=passes)
+    yield golden.row("out", out[0], 1e-4)
 
 
 def check_head(golden: Golden, splitter: Splitter) -> Iterator[Row]:
@@ -53,8 +55,8 @@ def check_head(golden: Golden, splitter: Splitter) -> Iterator[Row]:
     config = TransformerConfig.published(golden.metadata["config"])
     model = splitter.transformer(loaded(Transformer(config), spoken(golden.weights())))
     context, audio = model.embed_context(None, None), model.embed_audio(golden.io("audio"))
-    latent, cond = golden.io("latent")[None], golden.io("cond")[None]
-    yield golden.row("out", model(latent, golden.io("timestep"), cond, context, audio)[0], 1e-4)
+    latent, cond, passes = golden.io("latent")[None], golden.io("cond")[None], passes_of(model, golden.where.device)
+    yield golden.row("out", model(latent, golden.io("timestep"), cond, context, audio, passes=passes)[0], 1e-4)
 
 
 def check_vae(golden: Golden, splitter: Splitter) -> Iterator[Row]:
