@@ -10,6 +10,10 @@ from ..errors import CheckpointError
 
 DOWN = re.compile(r"(?:base_model\.model\.)?(?P<layer>.+)\.lora_A(?:\.default)?\.weight")
 AUDIO_PROJECTION = "audio_proj."
+PROJECTION = tuple(
+    f"{layer}.{part}" for layer in ("proj1", "proj1_vf", "proj2", "proj3", "norm") for part in ("weight", "bias")
+)
+"""The weights of a projection of sound."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +28,16 @@ class Adapter:
     def of(cls, lora: Mapping[str, Tensor], rank: int, alpha: float, projection: Mapping[str, Tensor]) -> "Adapter":
         """From a PEFT adapter's tensors and config, and the state dict of the audio projection that goes with it.
 
-        `CheckpointError` where the tensors have another rank than the config, or one of a pair is missing.
+        `CheckpointError` where the tensors have another rank than the config, one of a pair is missing, or one of the
+        projection's.
         """
+        if lacking := [name for name in PROJECTION if name not in projection]:
+            raise CheckpointError(
+                f"the projection of sound that comes with the adapter lacks {lacking[0]}; needed is a whole one: "
+                "download it again"
+            )
         factors: dict[str, tuple[Tensor, Tensor]] = {}
+        halves = set[str]()
         for name in lora:
             if (match := DOWN.fullmatch(name)) is None:
                 continue
@@ -36,8 +47,12 @@ class Adapter:
                     f"the adapter's {name} has no {up} of rank {rank}, which its config says; download both again"
                 )
             factors[f"{match['layer']}.weight"] = (lora[name], lora[up])
-        if 2 * len(factors) != len(lora):
-            raise CheckpointError(f"{len(lora)} tensors of an adapter are not {len(factors)} pairs; download it again")
+            halves |= {name, up}
+        if alone := [name for name in lora if name not in halves]:
+            raise CheckpointError(
+                f"the adapter's {alone[0]} has no other half; needed are a lora_A and a lora_B of each layer, and "
+                "nothing else: download it again"
+            )
         return cls(factors, alpha / rank, {AUDIO_PROJECTION + name: tensor for name, tensor in projection.items()})
 
     def check(self, weights: Mapping[str, Tensor], made_for: str = "the model that it was made for") -> None:

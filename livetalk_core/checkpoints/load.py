@@ -71,7 +71,7 @@ class Part(Generic[M]):
         check(self._empty(torch.float32).state_dict(), self._header, self._name(path, patch))
 
     def _name(self, path: Path, patch: Path | None) -> str:
-        return f"{path}, {kinds.identify(self._header)}," if patch is None else f"{path} with the patch {patch}"
+        return f"{path}, {kinds.identify(self.checkpoint)}," if patch is None else f"{path} with the patch {patch}"
 
     def _empty(self, dtype: torch.dtype) -> M:
         """The model on the meta device, with room for the file's FP8 scales."""
