@@ -5,7 +5,9 @@ The requests are huggingface_hub's; it keeps no part of a download that broke of
 
 import errno
 import hashlib
+import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -62,7 +64,8 @@ class Repository(NamedTuple):
 def look_up(name: str, endpoint: str | None = None) -> Repository:
     """What the hub says of a repository now; asks for a list, and for no file."""
     try:
-        info = HfApi(endpoint=endpoint).model_info(name, files_metadata=True)
+        with _quiet():
+            info = HfApi(endpoint=endpoint).model_info(name, files_metadata=True)
     except Exception as error:  # of the library and of its transport, which has been replaced more than once
         raise CheckpointError(f"the hub gives no list of {name} ({_reason(error)}); {AGAIN} with a network") from error
     card = info.card_data
@@ -97,7 +100,8 @@ def fetch(file: RemoteFile, target: Path, endpoint: str | None = None) -> None:
     part = part_of(target, file)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _append(file, part, endpoint)
+        with _quiet():
+            _append(file, part, endpoint)
     except Exception as error:  # see `look_up`
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise OutputError(f"cannot write {part}: {error.strerror}; make room, or choose another --to") from error
@@ -130,6 +134,18 @@ def _append(file: RemoteFile, part: Path, endpoint: str | None) -> None:
                 expected_size=file.size,
                 displayed_filename=file.name,
             )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the library's lines about each of its own tries: what comes of them is said by us, once."""
+    library = logging.getLogger("huggingface_hub")
+    level = library.level
+    library.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        library.setLevel(level)
 
 
 def _blocks(path: Path) -> Iterator[bytes]:

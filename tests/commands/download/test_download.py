@@ -125,6 +125,22 @@ def test_a_hub_that_breaks_off_is_gone_on_with(hub, tmp_path):
     assert ("Model_Pro/diffusion_pytorch_model.safetensors", "bytes=30000-") in hub.asked
 
 
+def test_a_hub_that_breaks_off_is_one_line_on_the_terminal(hub, tmp_path):
+    """The library has a line for each of its own tries."""
+    hub.breaks["Model_Pro/diffusion_pytorch_model.safetensors"] = 0
+    script = (
+        "import sys, time; time.sleep = lambda _: None; from livetalk_core.commands.main import main; sys.exit(main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, "download", "flashhead-pro", "--to", str(tmp_path)],
+        env={**os.environ, "HF_ENDPOINT": hub.url, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1 and "broke off at Model_Pro" in done.stderr
+    assert len([name for name, _ in hub.asked if name.startswith("Model_Pro/diff")]) > 1, "it did try again"
+
+
 def test_a_part_from_before_is_continued(hub, tmp_path):
     plan = planned("flashhead-pro", tmp_path, hub.url)
     whole = hub.files["Soul-AILab/SoulX-FlashHead-1_3B"]["Model_Pro/diffusion_pytorch_model.safetensors"]
