@@ -9,11 +9,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from benchmarks.felt_weights import unexplained, unnoticed, weights_of
+from benchmarks.felt_weights import is_noticed, known, unexplained, unnoticed, weights_of
 from livetalk_core.commands.main import main
-from livetalk_core.commands.verify.file import Compiled
+from livetalk_core.commands.verify.file import Compiled, Whole
 from livetalk_core.commands.verify.golden import CHECKS, Golden, Row, open_golden, verify
 from livetalk_core.errors import CheckpointError
+from livetalk_core.models.ltx_vae import LTXVAE
 
 FOLDER = Path(__file__).parents[1] / "golden"
 FILES = sorted(FOLDER.glob("*.safetensors"))
@@ -45,6 +46,26 @@ def test_a_weight_scaled_by_a_twentieth_fails(path):
     """Each weight tensor in turn; the few that cannot be felt are listed with their reasons."""
     golden = open_golden(path)
     assert unexplained(path.stem, unnoticed(golden, some_weights(golden))) == []
+
+
+@pytest.mark.parametrize("name", ["head_lite", "ltx_vae", "vae"])
+def test_what_is_not_computed_again_hides_no_weight(name):
+    """A weight of each part is noticed as it is where every row is computed, and one that nothing reads is not."""
+    golden = open_golden(FOLDER / f"{name}.safetensors")
+    names = [*weights_of(golden)[::37], *(name for name in weights_of(golden) if "audio_emb" in name)]
+    models, plain = known(golden), Whole()
+    assert [is_noticed(golden, name, models) for name in names] == [is_noticed(golden, name, plain) for name in names]
+    assert any(is_noticed(golden, name, models) for name in names)
+
+
+def test_what_the_changed_weight_has_no_part_in_is_not_computed_again(monkeypatch):
+    golden, encoded = open_golden(FOLDER / "ltx_vae.safetensors"), []
+    compute = LTXVAE.posterior
+    monkeypatch.setattr(LTXVAE, "posterior", lambda model, video: encoded.append(model) or compute(model, video))
+    models, before = known(golden), len(encoded)
+    assert before == 1, "the file's three rows of one video"
+    assert is_noticed(golden, "weights.decoder.conv_out.conv.bias", models) and len(encoded) == before
+    assert is_noticed(golden, "weights.encoder.conv_out.conv.bias", models) and len(encoded) == before + 1
 
 
 @pytest.mark.parametrize(
