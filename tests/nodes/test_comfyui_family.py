@@ -4,6 +4,8 @@ import av
 import numpy as np
 import pytest
 
+from tests.nodes.comfy_server import ComfyServer
+from tests.nodes.test_comfyui_stops import chunks_kept, queue_and_kill
 from tests.nodes.workflow import ids_of, load, named, small, to_prompt
 
 pytestmark = [pytest.mark.comfyui, pytest.mark.slow]
@@ -58,6 +60,27 @@ def test_a_member_is_rendered_cancelled_and_resumed_to_the_same_frames(server, o
     assert resumed.error is None, resumed.error
     assert resumed.progress[0][1] > steps, "it began anew"
     assert np.array_equal(frames_of(folder / f"{member}_stopped_00001_.mp4"), expected)
+
+
+def test_each_member_goes_on_to_the_same_frames_after_its_server_was_killed(comfyui, base, object_info):
+    """Killed as a crash would, in the second chunk or later; a server that is started anew takes the render up."""
+    folder, server = base / "output" / "video", ComfyServer(comfyui, base)
+    try:
+        for member in WORKFLOW:
+            whole, _ = talk(object_info, member, f"{member}_whole")
+            assert server.run(whole).error is None
+            killed, _ = talk(object_info, member, f"{member}_killed")
+            kept = folder / f"{member}_killed_00001_.partial.json"
+            queue_and_kill(server, killed, whole, lambda kept=kept: chunks_kept(kept))
+            assert kept.exists() and not (folder / f"{member}_killed_00001_.mp4").exists()
+            server = ComfyServer(comfyui, base)
+            resumed = server.run(killed)
+            assert resumed.error is None, resumed.error
+            expected = frames_of(folder / f"{member}_whole_00001_.mp4")
+            assert np.array_equal(frames_of(folder / f"{member}_killed_00001_.mp4"), expected)
+            assert len(expected) == FRAMES and not kept.exists()
+    finally:
+        server.close()
 
 
 def cancel_after(server, units):
