@@ -78,11 +78,21 @@ MEMBER_FOLDERS = ("Model_Pro", "Model_Lite")
 def files_of(path: Path) -> dict[Place, Path]:
     """The parts of a model that lie in its folder, or beside the transformer's file, if that is named."""
     if path.is_file():
+        _check_named(path)
         return {TRANSFORMER: path, **find_all(path.parent, places_beside(path))}
     members = [name for name in MEMBER_FOLDERS if (path / name).is_dir()]
     if members:
         raise CheckpointError(f"{path} holds {' and '.join(members)}; needed is one model: name that folder in it")
     return find_all(path, (TRANSFORMER, *places_beside(path)))
+
+
+def _check_named(path: Path) -> None:
+    """Raise `CheckpointError` for a file that is no transformer: what it lacks beside it is then beside the point."""
+    kind = kinds.identify(open_checkpoint(path))
+    if kind not in (*kinds.TRANSFORMERS, kinds.WAN):
+        raise CheckpointError(
+            f"{path} is {kind}; needed is a video transformer's file (of shards their index), or its folder: name that"
+        )
 
 
 def places_beside(path: Path) -> tuple[Place, ...]:

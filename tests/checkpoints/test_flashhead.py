@@ -57,6 +57,19 @@ def test_the_folder_above_names_its_members(family):
 
 
 @pytest.mark.parametrize(
+    ("file", "kind"),
+    [
+        ("VAE_Wan/Wan2.1_VAE.safetensors", "a Wan 2.1 VAE"),
+        ("../leaptalk/lora/adapter_model.safetensors", "an adapter (LoRA) in PEFT's layout"),
+        ("../wav2vec2-base-960h/model.safetensors", "a Wav2Vec2 audio encoder"),
+    ],
+)
+def test_another_part_in_the_models_place_is_named(family, file, kind):
+    with pytest.raises(CheckpointError, match=rf"{re.escape(kind)}; needed is a video transformer's file .*: name"):
+        open_model(family / file, CPU, F32)
+
+
+@pytest.mark.parametrize(
     ("member", "gone", "message"),
     [
         ("Model_Pro", "VAE_Wan/Wan2.1_VAE.safetensors", r"no VAE; looked for .*VAE_Wan"),
