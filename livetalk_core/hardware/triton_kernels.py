@@ -25,7 +25,7 @@ LAUNCH = {"num_warps": 8, "enable_fp_fusion": True}
 
 def jit(kernel: Callable[..., None]) -> Any:
     """Triton's, whose result is launched with a grid: `kernel[grid](...)`. One for all numbers of tokens."""
-    return triton.jit(kernel, do_not_specialize=["rows", "tokens"])
+    return triton.jit(do_not_specialize=["rows", "tokens"])(kernel)
 
 
 @jit
