@@ -42,7 +42,7 @@ KINDS = (
 One of them suffices: a file that lacks a weight is still called what it is.
 """
 SOUNDS_OF_LITE = 2
-"""How many times longer the sound of a further latent frame is than the first one's: Pro's 8 / 5, Lite's 12 / 5."""
+"""A further latent frame hears 8 / 5 of what the first one hears in Pro, 12 / 5 in Lite: this lies between."""
 
 
 def identify(weights: Mapping[str, Tensor]) -> str:
