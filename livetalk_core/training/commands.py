@@ -266,8 +266,8 @@ def export(stage: str, settings: Settings, folder: Path, output: Path) -> Path:
     )
     weights = averaged(folder, name)
     if settings.blend < 1:
-        assert settings.init is not None, "settings see to it"
-        first = averaged(settings.init, "transformer")
+        init = settings.init
+        first = Run(settings).part(name, False).state_dict() if init is None else averaged(init, "transformer")
         weights = {key: first[key].float().lerp(value.float(), settings.blend) for key, value in weights.items()}
     if stage == "vae" and not {"decoder_only", "trips"} & set(settings.task):
         weights = _calibrated(Run(settings), weights)

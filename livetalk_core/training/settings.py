@@ -55,9 +55,10 @@ class Settings:
     weights replace the trained part's; a `fresh` run begins with `nano`'s weights from before any training. `dtype` is
     what is computed in; weights are float32, but for those that a LoRA is trained on: with `fp8` their blocks' are FP8,
     the others as the file has them. `phases` are the VAE's; `task` has the task's own settings, such as `clips`,
-    `guidance` or `chunks`. `blend` is the share of the trained weights in the exported ones, the rest is `init`'s:
-    between two stages of one training lie weights that have something of both (arXiv 2109.01903).
-    `repeats_portrait` is what `TransformerConfig` says of it; without it, as the model has it."""
+    `guidance` or `chunks`. `blend` is the share of the trained weights in the exported ones; the rest is `init`'s,
+    or the model's own where a VAE learns from its trips: between two stages of one training lie weights that have
+    something of both (arXiv 2109.01903). `repeats_portrait` is what `TransformerConfig` says of it; without it, as the
+    model has it."""
 
     schedule: Schedule
     model: str = "nano"
@@ -76,7 +77,7 @@ class Settings:
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise InputError(f"dtype {self.dtype!r}; there are {', '.join(DTYPES)}")
-        if not 0 < self.blend <= 1 or (self.blend < 1 and self.init is None):
+        if not 0 < self.blend <= 1 or (self.blend < 1 and self.init is None and "trips" not in self.task):
             raise InputError(f"blend {self.blend} with init {self.init}; a share above 0, below 1 only beside an init")
 
 

@@ -96,15 +96,9 @@ class VAETask(Task):
         with torch.set_grad_enabled(not self.decoder_only):
             mean, log_variance = moments(network, video)
         latent = mean + torch.randn(mean.shape, generator=noise) * (log_variance / 2).exp()
-        decoded = decode(network, latent).float()
-        pixels = (weight * (decoded - video).abs()).mean()
-        edges = torch.stack([_edges(decoded, video, weight, dim) for dim in (3, 4)]).sum()
-        change = (decoded.diff(dim=2) - video.diff(dim=2)).abs().mean() if video.shape[2] > 1 else pixels * 0
-        colors = F.avg_pool3d(decoded - video, (1, WAN.spatial_stride, WAN.spatial_stride)).square().mean()
+        losses = pixel_losses(decode(network, latent).float(), video, weight)
         kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean()
-        loss = pixels + EDGE_WEIGHT * edges + CHANGE_WEIGHT * change + COLOR_WEIGHT * colors + KL_WEIGHT * kl
-        decibels = -10 * ((decoded - video).square().mean() / 4).log10()
-        return {"loss": loss, "pixels": pixels, "edges": edges, "colors": colors, "kl": kl, "psnr": decibels}
+        return {**losses, "loss": losses["loss"] + KL_WEIGHT * kl, "kl": kl}
 
     @torch.no_grad()
     def sample(self, folder: Path, step: int) -> None:
@@ -115,6 +109,17 @@ class VAETask(Task):
         decoded = decode(network, moments(network, video)[0]).float()
         rows = [clip[:, ::4] for pair in zip(video, decoded, strict=True) for clip in pair]
         save_strip(folder / f"sample-{step:07d}.png", rows)
+
+
+def pixel_losses(decoded: Tensor, video: Tensor, weight: Tensor) -> Losses:
+    """How far decoded frames [B,3,T,H,W] are from those of a clip, by [B,1,T,H,W]: `loss`, its parts, and decibels."""
+    pixels = (weight * (decoded - video).abs()).mean()
+    edges = torch.stack([_edges(decoded, video, weight, dim) for dim in (3, 4)]).sum()
+    change = (decoded.diff(dim=2) - video.diff(dim=2)).abs().mean() if video.shape[2] > 1 else pixels * 0
+    colors = F.avg_pool3d(decoded - video, (1, WAN.spatial_stride, WAN.spatial_stride)).square().mean()
+    loss = pixels + EDGE_WEIGHT * edges + CHANGE_WEIGHT * change + COLOR_WEIGHT * colors
+    decibels = -10 * ((decoded - video).square().mean() / 4).log10()
+    return {"loss": loss, "pixels": pixels, "edges": edges, "colors": colors, "psnr": decibels}
 
 
 def moments(vae: VAE, video_BCTHW: Tensor) -> tuple[Tensor, Tensor]:

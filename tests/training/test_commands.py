@@ -128,6 +128,19 @@ def test_a_blend_lies_between_the_first_and_the_trained_weights(folder):
     assert run(folder, "adapt", "blend = 0.5\n", "--output", str(folder / "z"), data=task) == 1
 
 
+def test_a_decoder_that_learned_from_its_own_trips_is_blended_with_the_models(folder):
+    first, exported = load_file(nano.asset("vae")), [folder / "whole_vae.safetensors", folder / "half_vae.safetensors"]
+    for path, blend in zip(exported, ("", "blend = 0.5\n"), strict=True):
+        options = ["--output", str(folder / "trips"), "--export", str(path)]
+        settings = f"{blend}phases = [[9, 1, 5, 32]]\n"
+        assert run(folder, "vae", settings, *options, data="\n[task]\ntrips = 1\nsize = 48\n") == 0
+    whole, half = map(load_file, exported)
+    changed = {name.split(".")[0] for name in first if not torch.equal(first[name], whole[name])}
+    assert changed == {"decoder", "conv2"}
+    for name, tensor in half.items():
+        torch.testing.assert_close(tensor.float(), (first[name].float() + whole[name].float()) / 2, atol=1e-3, rtol=0)
+
+
 def test_what_is_missing_is_named(folder, capsys):
     assert run(folder, "adapt", "") == 1
     assert "has no --output" in capsys.readouterr().err
