@@ -46,7 +46,9 @@ if torch.backends.cpu.get_cpu_capability() == "AVX512":
     X264["x264-params"] = "asm=avx2"
 # Larger blocks than 32 px: x265 gives small pictures other packets each time.
 X265 = {"preset": "veryfast", "x265-params": "bframes=0:frame-threads=1:pools=4:ctu=32:info=0:log-level=error"}
-SVT_AV1 = {"preset": "10", "svtav1-params": "pred-struct=1:lp=4"}
+# A packet for each frame, at once. Without `rtc`, SVT-AV1 4.1 waits for its own threads for ever, in one of some twenty
+# videos on two cores.
+SVT_AV1 = {"preset": "10", "svtav1-params": "pred-struct=1:rtc=1:lp=4"}
 # 422 HQ, the usual one for editing: each frame by itself, 10 bit.
 PRORES = {"profile": "3", "vendor": "apl0", "threads": "4"}
 ENCODERS = {

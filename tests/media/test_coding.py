@@ -2,6 +2,7 @@
 
 import errno
 import os
+import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -16,6 +17,7 @@ from livetalk_core.media.coding import CODECS, Coding
 from livetalk_core.media.video import VideoWriter
 
 NAMES = {"h264": "h264", "h265": "hevc", "av1": "av1", "prores": "prores"}
+ROOT = Path(__file__).resolve().parents[2]
 CODINGS = [Coding(codec, 30) for codec in CODECS]
 
 
@@ -84,6 +86,28 @@ def test_cut_back_and_continued_is_the_same_to_the_byte(tmp_path, media, coding)
     written(resumed, media, (28,)).finish()
     assert whole.read_bytes() == cut.read_bytes()
     assert {path.name for path in tmp_path.iterdir()} == {whole.name, cut.name}
+
+
+MANY_CHUNKS = """
+import sys, torch
+from pathlib import Path
+from livetalk_core.media.coding import Coding
+from livetalk_core.media.video import VideoWriter
+picture = torch.randint(256, (1, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+coding = Coding(sys.argv[1], 40)
+writer = VideoWriter.create(Path(sys.argv[2]) / f"a{coding.suffix}", 64, 64, coding=coding)
+for chunk in range(25):
+    writer.write(torch.cat([picture.roll((number, chunk), (1, 2)) for number in range(28)]))
+    writer.end_chunk()
+writer.finish()
+"""
+
+
+@pytest.mark.skipif("av1" not in CODECS, reason="this PyAV writes no AV1")
+def test_av1_does_not_wait_for_itself(tmp_path):
+    """In a process of its own, which can be ended: SVT-AV1 stood still for ever in one of some twenty chunks."""
+    command = [sys.executable, "-c", MANY_CHUNKS, "av1", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, timeout=240, check=True)
 
 
 def test_a_smaller_crf_is_larger(tmp_path, media):
