@@ -123,9 +123,11 @@ def test_attention_runs_while_ranks_exchange(ranks, count, ulysses, pieces, mean
 
 @pytest.mark.parametrize(("count", "ulysses"), [(2, 2), (3, 3), (5, 1)])
 def test_what_a_rank_holds_is_counted_without_it(ranks, count, ulysses):
-    """But for what a CPU's RMS norm, which is made of several operations, holds on its way."""
+    """But for what a CPU's RMS norm, which is made of several operations, holds on its way, and for what gloo's own
+    threads let go of a little later.
+    """
     for held, counted in ranks(count).run(checks.held_in_a_step, ulysses, 64):
-        assert counted <= held <= 1.25 * counted
+        assert counted <= held <= 1.5 * counted
 
 
 def test_a_wrong_split_is_noticed(ranks):

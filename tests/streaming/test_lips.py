@@ -15,7 +15,7 @@ from livetalk_core.streaming.plan import ChunkPlan
 from livetalk_core.streaming.session import Frames, Session
 from livetalk_core.training.evaluation.measurer import load_measurer
 
-SHUT, SPEAKING = 0.06, 0.25
+SHUT, SPEAKING = 0.08, 0.25
 """Mean opening of the mouth in digital silence, with room above it, and less than it is in speech (0.4)."""
 
 
