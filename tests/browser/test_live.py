@@ -1,4 +1,4 @@
-"""The live page in Chromium: type, hear, speak, interrupt, reload, close; by WebRTC and by MP4."""
+"""The live page in Chromium: type, hear, speak, interrupt, change the prompt, reload, close; by WebRTC and by MP4."""
 
 import importlib.util
 import json
@@ -137,6 +137,10 @@ def test_a_typed_sentence_is_spoken_interrupted_and_the_engine_freed(address, tr
         assert speaking > 2 * still, f"the mouth moved {speaking:.2f} while it spoke, {still:.2f} without a word"
         page.click("#interrupt")
         until(address, "idle")
+        page.click("#prompts")
+        page.fill("#prompt", "A person is talking and smiling.")
+        page.press("#prompt", "Enter")
+        page.wait_for_selector("#change:has-text('Changed')")
         page.reload()
         wait_for_picture(page)
         assert page.text_content("#error") == ""
