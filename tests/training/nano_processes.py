@@ -1,6 +1,7 @@
 """Run by test_processes.py, alone or through torchrun: both stages of nano on a pool, a few steps, all in float32.
 
-STAGE POOL FOLDER STEPS: an update is of four batches, whatever the number of processes.
+STAGE POOL FOLDER STEPS [COPY]: an update is of four batches, whatever the number of processes. With COPY nothing is
+trained: what was taken up from FOLDER is written there.
 """
 
 import sys
@@ -14,6 +15,7 @@ from livetalk_core.presets import PRESETS
 from livetalk_core.training.adapt import Adaptation
 from livetalk_core.training.distill import Distillation
 from livetalk_core.training.flow import Denoiser
+from livetalk_core.training.keeping import Keeper
 from livetalk_core.training.latents import Pool
 from livetalk_core.training.trainer import Schedule, Trainer
 
@@ -27,8 +29,8 @@ def denoiser(trained: bool) -> Denoiser:
     return network
 
 
-def main(stage: str, pool: Path, folder: Path, steps: int) -> None:
-    """Train."""
+def main(stage: str, pool: Path, folder: Path, steps: int, copy: Path | None = None) -> None:
+    """Train, or copy."""
     accelerator = Accelerator(cpu=True)
     prepared, vae = Pool(pool, 32), nano.vae("cpu", torch.float32)
     if stage == "adapt":
@@ -41,9 +43,15 @@ def main(stage: str, pool: Path, folder: Path, steps: int) -> None:
         accumulate=BATCHES // accelerator.num_processes,
     )  # fmt: skip
     trainer = Trainer(task, schedule, folder, accelerator)
-    trainer.run()
+    if copy is None:
+        trainer.run()
+    else:
+        trainer.resume()
+        trainer.keeper = Keeper(copy)
+        trainer.save()
+        trainer.keeper.finish()
     accelerator.end_training()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]), *map(Path, sys.argv[5:]))
