@@ -3,7 +3,7 @@
 A stream decodes and encodes again with every chunk: the last frames of a chunk, colours matched, are encoded as the
 first of the next. What that loses adds up. Here the decoder learns to make frames that the encoder, which stays as it
 is, finds the given latent in again; also of latents that have made some trips, which are to lead back to the clip's
-own. So trips lose nothing more after the first, and latents, with all that was trained on them, stay as they were.
+own. So trips lose less, and latents, with all that was trained on them, stay as they were.
 """
 
 from dataclasses import dataclass

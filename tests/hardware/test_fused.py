@@ -27,14 +27,18 @@ CONFIG = TransformerConfig(
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def interpreted():
+def printed(module):
+    """What a process of its own prints, as JSON."""
     if not fused.has_triton():
-        pytest.skip("needs triton, whose interpreter runs the kernels on a CPU: pip install triton")
-    command = [sys.executable, "-m", "tests.hardware.interpreted"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        pytest.skip("needs triton, whose interpreter and compiler need no GPU: pip install triton")
+    done = subprocess.run([sys.executable, "-m", module], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def interpreted():
+    return printed("tests.hardware.interpreted")
 
 
 @pytest.mark.parametrize("dtype", ROUNDING)
@@ -47,12 +51,7 @@ def test_kernels_give_the_plain_numbers(interpreted, width, dtype):
 
 @pytest.fixture(scope="module")
 def compiled():
-    if not fused.has_triton():
-        pytest.skip("needs triton, whose compiler needs no GPU: pip install triton")
-    command = [sys.executable, "-m", "tests.hardware.compiled"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return printed("tests.hardware.compiled")
 
 
 def test_they_compile_for_gpus_that_are_not_here(compiled):
