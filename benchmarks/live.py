@@ -229,6 +229,7 @@ def measure(cast: Cast, transport: str, seconds: float) -> dict[str, Any]:
         process = subprocess.Popen(program, stdout=subprocess.PIPE, text=True)
         told: dict[str, Any] = {}
         first_pictures: list[float] = []
+        first_groups: list[float] = []
 
         def watch() -> None:
             while process.poll() is None:
@@ -236,6 +237,7 @@ def measure(cast: Cast, transport: str, seconds: float) -> dict[str, Any]:
                 if (session := server.house.session) is not None:
                     told.update(session.figures)
                     first_pictures[:] = session._stage.figures.first_pictures
+                    first_groups.append(told["first_group_seconds"])
                 time.sleep(1)
             over.set()
 
@@ -249,7 +251,7 @@ def measure(cast: Cast, transport: str, seconds: float) -> dict[str, Any]:
         "late_share": round(told.get("late_frames", 0) / max(1, told.get("frames", 0)), 4),
         "stopped_seconds": told.get("stopped_seconds"),
         "realtime_factor": told.get("realtime_factor"),
-        "first_group_ms": round(1000 * told.get("first_group_seconds", 0)),
+        "first_group_ms": _spread([1000 * value for value in first_groups if value]),
         "first_picture_ms": _spread([1000 * value for value in first_pictures]),
         "memory_growth_mb": round((settled[-1] - settled[0]) / 2**20, 1) if settled else None,
     }
