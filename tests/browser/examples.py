@@ -23,6 +23,7 @@ RUN_TWICE = (
     "livetalk_14b_several_gpus",
     "livetalk_flashhead_pro",
     "livetalk_flashhead_lite",
+    "livetalk_leaptalk",
     "livetalk_infinitetalk",
 )
 """The others: `livetalk_live` runs until it is stopped, `livetalk_loop_interpolation` needs a newer ComfyUI."""

@@ -13,7 +13,7 @@ TRANSFORMER, AUDIO_ENCODER = "livetalk_14b_fp8.safetensors", "wav2vec2-chinese-b
 WAN_TRANSFORMER, PATCH = "wan2.1_i2v_480p_14B_fp8_scaled.safetensors", "wan2.1_infiniteTalk_single_fp16.safetensors"
 SPEED_LORA = "lightx2v_I2V_14B_480p_cfg_step_distill_rank64_bf16.safetensors"
 PRO, LITE, LTX_VAE = "flashhead_pro.safetensors", "flashhead_lite.safetensors", "flashhead_ltx_vae.safetensors"
-ENGLISH_ENCODER = "wav2vec2-base-960h.safetensors"
+ENGLISH_ENCODER, LEAPTALK = "wav2vec2-base-960h.safetensors", "leaptalk.safetensors"
 FLASHHEAD = "https://huggingface.co/Soul-AILab/SoulX-FlashHead-1_3B/resolve/main"
 PUBLISHED = "diffusion_pytorch_model.safetensors"
 FILES = {
@@ -406,9 +406,21 @@ FLASHHEAD_PRO = f"""## FlashHead Pro: three files, 512x512
 
 {RENAME} No text encoder and no vision encoder: this model reads no prompt.
 
-**LeapTalk** makes a chunk in one step instead of four: *python -m livetalk_core convert leaptalk \
-leaptalk.safetensors* makes its published folder one file for **models/loras**; put *LoraLoaderModelOnly* behind the \
-loader, and that is all.
+**LeapTalk** makes a chunk in one step instead of four: the workflow *livetalk_leaptalk*.
+"""
+LEAPTALK_ON_PRO = f"""## LeapTalk: a LoRA on FlashHead Pro, one step a chunk
+
+{files(PRO, VAE, ENGLISH_ENCODER)}
+- **{LEAPTALK}** in **models/loras**: made from the published files of [LeapTalk](https://huggingface.co/z-rx/leaptalk)
+
+{RENAME} To make the LoRA, in a terminal, in the folder of these nodes:
+
+*python -m livetalk_core download leaptalk --to published* gets its files, and Pro's with them,
+
+*python -m livetalk_core convert published/leaptalk {LEAPTALK}* makes them one file.
+
+Without the LoRA this is FlashHead Pro, which takes four steps a chunk: with **steps** of *LiveTalk Render* at 0 each \
+takes its own.
 """
 FLASHHEAD_LITE = f"""## FlashHead Lite: three files, 512x512, for gaming cards
 
@@ -417,6 +429,11 @@ FLASHHEAD_LITE = f"""## FlashHead Lite: three files, 512x512, for gaming cards
 {RENAME} No text encoder and no vision encoder: this model reads no prompt. Its VAE comes from *LiveTalk Load VAE*, \
 which knows the published file. Width and height are multiples of 32.
 """
+
+
+def wan_vae() -> Node:
+    """The VAE that FlashHead Pro shares with the 14B model."""
+    return Node("vae", "VAELoader", (40, 430), {"vae_name": VAE}, size=(380, 80))
 
 
 def flashhead(transformer: str, vae: Node, text: str, prefix: str) -> list[Node]:
@@ -435,14 +452,26 @@ def flashhead(transformer: str, vae: Node, text: str, prefix: str) -> list[Node]
 
 def flashhead_pro() -> list[Node]:
     """FlashHead Pro, with Wan's VAE."""
-    vae = Node("vae", "VAELoader", (40, 430), {"vae_name": VAE}, size=(380, 80))
-    return flashhead(PRO, vae, FLASHHEAD_PRO, "video/LiveTalk_flashhead_pro")
+    return flashhead(PRO, wan_vae(), FLASHHEAD_PRO, "video/LiveTalk_flashhead_pro")
+
+
+def leaptalk() -> list[Node]:
+    """FlashHead Pro with LeapTalk's LoRA."""
+    chosen = {"lora_name": LEAPTALK, "strength_model": 1.0}
+    lora = Node("lora", "LoraLoaderModelOnly", (1220, 60), chosen, {"model": ("model", 0)}, (400, 110))
+    nodes = flashhead(PRO, wan_vae(), LEAPTALK_ON_PRO, "video/LiveTalk_leaptalk")
+    return [lora, *(behind(lora, node) if node.name == "render" else node for node in nodes)]
 
 
 def flashhead_lite() -> list[Node]:
     """FlashHead Lite, with its own VAE."""
     vae = Node("vae", "LiveTalkLoadVAE", (40, 430), {"vae_name": LTX_VAE}, size=(380, 80))
     return flashhead(LITE, vae, FLASHHEAD_LITE, "video/LiveTalk_flashhead_lite")
+
+
+def behind(patch: Node, made: Node) -> Node:
+    """The node that makes the video, below a node that patches its model."""
+    return replace(made, pos=(patch.pos[0], patch.pos[1] + 170), links=made.links | {"model": (patch.name, 0)})
 
 
 def replaced(node: Node, widgets: dict[str, Any]) -> Node:
@@ -455,6 +484,7 @@ WORKFLOWS = {
     "livetalk_live": live,
     "livetalk_flashhead_pro": flashhead_pro,
     "livetalk_flashhead_lite": flashhead_lite,
+    "livetalk_leaptalk": leaptalk,
     "livetalk_14b_24gb": large,
     "livetalk_14b_several_gpus": several_gpus,
     "livetalk_any_length_upscaled": any_length,

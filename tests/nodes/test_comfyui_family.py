@@ -10,7 +10,7 @@ from tests.nodes.workflow import ids_of, load, named, small, to_prompt
 
 pytestmark = [pytest.mark.comfyui, pytest.mark.slow]
 
-WORKFLOW = {"pro": "livetalk_flashhead_pro", "lite": "livetalk_flashhead_lite", "leaptalk": "livetalk_flashhead_pro"}
+WORKFLOW = {"pro": "livetalk_flashhead_pro", "lite": "livetalk_flashhead_lite", "leaptalk": "livetalk_leaptalk"}
 NEW_FRAMES = {"pro": 28, "lite": 24, "leaptalk": 28}
 FRAMES = 70
 
@@ -29,10 +29,6 @@ def talk(object_info, member, prefix):
     prompt[ids["LiveTalkEncodeSpeech"]]["inputs"]["audio"] = ["cut", 0]
     render = prompt[ids["LiveTalkRender"]]["inputs"]
     render |= {"filename_prefix": f"video/{prefix}", "resume": True, "steps": 0}
-    if member == "leaptalk":
-        lora = {"model": render["model"], "lora_name": "leaptalk.safetensors", "strength_model": 1.0}
-        prompt["lora"] = {"class_type": "LoraLoaderModelOnly", "inputs": lora}
-        render["model"] = ["lora", 0]
     return prompt, ids
 
 
