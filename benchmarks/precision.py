@@ -182,7 +182,9 @@ def main() -> None:
     parser.add_argument("--document", type=Path, help="also put the table into this Markdown file")
     options = parser.parse_args()
     device = choose_device(options.device)
-    how = "FP8 products simulated in float32" if layers_of(Placement(True), device) is not fp8.Operations else "FP8"
+    how = (
+        "FP8 products simulated in float32" if layers_of(Placement(True), device) is fp8.SimulatedOperations else "FP8"
+    )
     text = f"Against float32, on {device} ({how}), commit {commit()[:12]}: `python -m benchmarks.precision --lip-sync`."
     section = "\n".join([f"### {TITLE}", "", text, "", *table(device, options.lip_sync)])
     print(section)

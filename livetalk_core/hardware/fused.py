@@ -135,10 +135,20 @@ class Fp8Linear(fp8.Linear):
         return fp8.Quantized(x, *_to_fp8(x.flatten(0, -2)))
 
 
+class Fp8TensorwiseLinear(Fp8Linear, fp8.TensorwiseLinear):
+    """The same, multiplying as `fp8.TensorwiseLinear`."""
+
+
 class Fp8Operations(fp8.Operations):
     """The layers of `fp8.Operations`, which quantise by one kernel."""
 
     Linear = Fp8Linear
+
+
+class Fp8TensorwiseOperations(fp8.Operations):
+    """The layers of `fp8.TensorwiseOperations`, which quantise by one kernel."""
+
+    Linear = Fp8TensorwiseLinear
 
 
 def passes_of(transformer: Transformer, device: torch.device) -> Passes:

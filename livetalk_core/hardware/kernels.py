@@ -20,7 +20,7 @@ from ..models import fp8, operations
 from ..models.attention import AttentionFunction, attend
 from ..presets import Preset
 from ..shapes import VideoShape
-from .fused import Fp8Linear, Fp8Operations, has_triton, operation
+from .fused import Fp8Operations, Fp8TensorwiseOperations, has_triton, operation
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +30,8 @@ TOLERANCE, LOSSY_TOLERANCE = 1e-2, 6e-2
 0.3 %), and of those that multiply in INT8 or FP8 (SageAttention on Ada, Hopper and Blackwell makes 4 %)."""
 FP8_TOLERANCE = 2e-2
 """Largest error allowed of an FP8 layer against its simulation, relative to the largest result."""
+FP8_WAYS = ((fp8.Operations, Fp8Operations), (fp8.TensorwiseOperations, Fp8TensorwiseOperations))
+"""Kinds of FP8 layers, the fewest passes first: with PyTorch's operations, and quantising by Triton."""
 COMPARED_QUERIES = 64
 """Of each call, spread over all of its queries: softmax in float32 of every one would not fit on a card."""
 
@@ -253,28 +255,33 @@ def _random_parts(call: Call, shape: Shape) -> tuple[Tensor, Tensor, Tensor]:
 def fp8_operations(device: torch.device) -> Any:
     """The layers for a transformer whose blocks are FP8, with one line where they do not multiply in FP8.
 
-    A CPU simulates it. On a GPU that cannot, the weights stay FP8 and are multiplied out to what comes in, so that only
-    memory is saved.
+    A CPU simulates it. PyTorch for Windows has no kernel that scales row by row, and elsewhere not for every card: rows
+    are then scaled after the product. On a GPU without FP8 products the weights stay FP8 and are multiplied out to what
+    comes in, so that only memory is saved.
     """
     if device.type == "cpu":
         logger.warning("FP8 on a CPU is simulated in float32: it shows what FP8 does to the picture, and is slow")
         return fp8.SimulatedOperations
-    try:
-        _probe_fp8(device, fp8.Linear)
-    except Exception as error:  # whatever PyTorch says where the device or its own build cannot
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        logger.warning("%s does not multiply in FP8 (%s); weights are FP8, products are not: no faster", device, reason)
-        return operations
-    return fp8.Operations if not has_triton() or _fails(device, Fp8Linear) else Fp8Operations
+    faults = []
+    for plain, by_triton in FP8_WAYS:
+        fault = _fault_of_fp8(device, plain.Linear)
+        if not fault:
+            return by_triton if has_triton() and not _fault_of_fp8(device, by_triton.Linear) else plain
+        faults.append(fault)
+    reason = faults[0]
+    logger.warning("%s does not multiply in FP8 (%s); weights are FP8, products are not: no faster", device, reason)
+    return operations
 
 
-def _fails(device: torch.device, kind: type[fp8.Linear]) -> bool:
+def _fault_of_fp8(device: torch.device, kind: type[fp8.Linear]) -> str:
+    """Why a kind of layer cannot be used on a device, whatever PyTorch or Triton say; empty where it can."""
     try:
         _probe_fp8(device, kind)
     except Exception as error:
-        logger.debug("quantising by Triton: %s", error)
-        return True
-    return False
+        fault = f"{type(error).__name__}: {error}".splitlines()[0]
+        logger.debug("%s: %s", kind.__name__, fault)
+        return fault
+    return ""
 
 
 def _probe_fp8(device: torch.device, kind: type[fp8.Linear]) -> None:

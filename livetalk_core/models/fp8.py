@@ -82,6 +82,19 @@ class Linear(operations.Linear):
         return torch._scaled_mm(x_MK, self.weight.t(), scale_M1, scale_1N, bias, out_dtype=torch.bfloat16)
 
 
+class TensorwiseLinear(Linear):
+    """The same where PyTorch's kernel takes one scale for all rows, and no others, as on Windows: those of the rows are
+    multiplied by afterwards, in place.
+    """
+
+    def product(self, x_MK: Tensor, scale_M1: Tensor, scale_N1: Tensor) -> Tensor:
+        """See `Linear.product`; sums of unscaled values are up to 3e9, which bfloat16 holds."""
+        one = scale_M1.new_ones(())
+        out = torch._scaled_mm(x_MK, self.weight.t(), one, one, out_dtype=torch.bfloat16)
+        out.mul_(scale_M1).mul_(scale_N1.t())
+        return out if self.bias is None else out.add_(self.bias)
+
+
 class SimulatedLinear(Linear):
     """The same numbers on any device, in float32: slow."""
 
@@ -96,6 +109,12 @@ class Operations:
 
     Linear, LayerNorm, RMSNorm = Linear, operations.LayerNorm, operations.RMSNorm
     Conv2d, Conv3d = operations.Conv2d, operations.Conv3d
+
+
+class TensorwiseOperations(Operations):
+    """The default layers, linear ones in FP8 by one scale, and those of rows afterwards."""
+
+    Linear = TensorwiseLinear
 
 
 class SimulatedOperations(Operations):

@@ -1,13 +1,13 @@
 """The attention switch: what is probed, what takes a kernel's place, and what is said about it."""
 
-import types
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.nn import functional as F
 
 from livetalk_core.errors import InputError
-from livetalk_core.hardware import kernels
+from livetalk_core.hardware import fused, kernels
 from livetalk_core.models import fp8, operations
 from livetalk_core.models.attention import attend
 from livetalk_core.presets import PRESETS
@@ -19,7 +19,7 @@ SHAPE = kernels.Shape(CPU, torch.float32, 2, 16)
 def on_cpu(monkeypatch, module, **functions):
     """Let a package of these functions be importable, and its kernels run on a CPU."""
     monkeypatch.setattr(kernels, "KERNELS", {k: v._replace(gpu_only=False) for k, v in kernels.KERNELS.items()})
-    monkeypatch.setitem(kernels.importlib.sys.modules, module, types.SimpleNamespace(**functions))
+    monkeypatch.setitem(kernels.importlib.sys.modules, module, SimpleNamespace(**functions))
 
 
 def in_heads_first(q, k, v):
@@ -192,6 +192,31 @@ def test_without_fp8_products_weights_are_multiplied_out(fp8_operations, gpu, mo
 
 def test_fp8_products_that_agree_are_used(fp8_operations, gpu, caplog):
     assert fp8_operations(gpu) is fp8.Operations
+    assert not caplog.messages
+
+
+def without_rows(product):
+    """As PyTorch multiplies on Windows: by one scale for all rows."""
+
+    def multiply(x, weight, scale_x, scale_weight, *bias, **settings):
+        if scale_x.numel() > 1:
+            raise RuntimeError("Rowwise scaling is not currently supported on your device")
+        return product(x, weight, scale_x, scale_weight, *bias, **settings)
+
+    return multiply
+
+
+@pytest.mark.parametrize(
+    ("triton", "operations"),
+    [(False, fp8.TensorwiseOperations), (True, fused.Fp8TensorwiseOperations)],
+)
+def test_where_the_kernel_scales_no_rows_fp8_is_still_multiplied(
+    fp8_operations, gpu, monkeypatch, caplog, triton, operations
+):
+    monkeypatch.setattr(torch, "_scaled_mm", without_rows(torch._scaled_mm))
+    monkeypatch.setattr(kernels, "has_triton", lambda: triton)
+    monkeypatch.setattr(fused, "_kernels", lambda: SimpleNamespace(to_fp8=lambda x: fp8.scaled(x, rows=True)))
+    assert fp8_operations(gpu) is operations
     assert not caplog.messages
 
 
