@@ -20,8 +20,7 @@ def start() -> NoReturn:
     own handling of it is a traceback or worse, and at the end. A command takes it in hand with `stoppable`.
     """
     signal.signal(signal.SIGINT, _leave)
-    if sys.platform == "linux":  # where PyTorch has it
-        os.environ.setdefault(ALLOCATOR, SETTING)
+    _choose_allocator()
     if sys.argv[1:2] == ["worker"]:  # starts in a third of the time
         from .commands.worker import main as work
 
@@ -29,6 +28,12 @@ def start() -> NoReturn:
     from .commands.main import main
 
     leave_at_once(main())
+
+
+def _choose_allocator() -> None:
+    """Memory by the page, where PyTorch has it; not under WSL, where some drivers then refuse the first bytes."""
+    if sys.platform == "linux" and "microsoft" not in os.uname().release.lower():
+        os.environ.setdefault(ALLOCATOR, SETTING)
 
 
 def leave_at_once(code: int) -> NoReturn:

@@ -24,6 +24,8 @@ SLOTS = 4
 """Weights on the device at a time: the one in use, and those on their way."""
 LEAST_PINNED, MOST_PINNED = 2**20, 2**30
 """Bytes of the smallest and of the largest piece of pinned memory."""
+LEAST_TRIED = 2**26
+"""Bytes of a piece below which no smaller one is tried, once the system has refused to pin so much."""
 
 
 def streamed_layers(blocks: Iterable[nn.Module]) -> list[nn.Linear]:
@@ -117,25 +119,50 @@ def _can_pin(size: int) -> bool:
 
 
 def pinned_memory(size: int) -> Iterator[Tensor]:
-    """At least so many bytes of pinned memory, at most `LEAST_PINNED` more, piece by piece.
+    """At least so many bytes of pinned memory, at most `LEAST_PINNED` more, piece by piece; less where it is refused.
 
-    PyTorch rounds each up to a power of two, and each is one.
+    PyTorch rounds each piece up to a power of two, and each is one. Under WSL and in containers some gigabytes can be
+    pinned, or half of one, however much main memory is free.
     """
     left, piece = -(-size // LEAST_PINNED) * LEAST_PINNED, MOST_PINNED
     while left:
         while piece > left:
             piece //= 2
-        yield torch.empty(piece, dtype=torch.uint8, pin_memory=True)
-        left -= piece
+        pinned = _pinned(piece)
+        if pinned is not None:
+            yield pinned
+            left -= piece
+        elif piece > LEAST_TRIED:
+            piece //= 2
+        else:
+            logger.warning(
+                "%.1f of %.1f GiB of streamed weights are copied from memory that the system does not let be pinned: "
+                "computing waits for these copies", left / 2**30, size / 2**30,
+            )  # fmt: skip
+            return
+
+
+def _pinned(size: int) -> Tensor | None:
+    try:
+        return torch.empty(size, dtype=torch.uint8, pin_memory=True)
+    except RuntimeError as error:  # "CUDA error: out of memory", and not PyTorch's OutOfMemoryError
+        logger.debug("%d bytes of pinned memory: %s", size, error)
+        return None
 
 
 def cut(memory: Iterator[Tensor], sizes: Iterable[int]) -> Iterator[list[Tensor]]:
-    """Room for each of so many bytes, one behind the other in the pieces of `memory`: in one of them, or in several."""
+    """Room for each of so many bytes, one behind the other in the pieces of `memory`: in one of them, or in several.
+
+    None for what comes behind its end.
+    """
     rest = torch.empty(0, dtype=torch.uint8)
     for size in sizes:
         room: list[Tensor] = []
         while size:
-            rest = rest if len(rest) else next(memory)
+            rest = rest if len(rest) else next(memory, rest)
+            if not len(rest):
+                room = []
+                break
             taken, rest = rest[:size], rest[size:]
             room, size = [*room, taken], size - len(taken)
         yield room
