@@ -68,7 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's: not imported for this
+        from ..hardware.machine import ran_out_of_memory  # imports torch
+
+        if not ran_out_of_memory(error):
             raise
         reason = str(error).splitlines()[0].rstrip(".")
         print(

@@ -131,7 +131,8 @@ def _address(text: str, schemes: Sequence[str], example: str) -> SplitResult:
 def machine_options(command: argparse.ArgumentParser) -> None:
     """Add --device and --dtype."""
     command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
-    command.add_argument("--dtype", choices=DTYPES, help="of the weights (default: bfloat16 on GPUs, float32 on CPUs)")
+    default = "bfloat16 on GPUs, float16 on those before compute capability 8.0, float32 on CPUs"
+    command.add_argument("--dtype", choices=DTYPES, help=f"of the weights (default: {default})")
 
 
 def speed_options(command: argparse.ArgumentParser) -> None:
@@ -187,10 +188,10 @@ def device_and_dtype(options: argparse.Namespace) -> "tuple[torch.device, torch.
     """The device, and the dtype of the weights on it."""
     import torch
 
-    from ..hardware.machine import choose_device
+    from ..hardware.machine import choose_device, default_dtype
 
     device = choose_device(options.device)
-    return device, getattr(torch, options.dtype or ("float32" if device.type == "cpu" else "bfloat16"))
+    return device, getattr(torch, options.dtype) if options.dtype else default_dtype(device)
 
 
 @contextmanager

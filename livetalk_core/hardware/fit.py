@@ -8,6 +8,7 @@ import torch
 
 from ..errors import DeviceMemoryError, InputError
 from ..presets import Preset
+from .machine import ran_out_of_memory
 from .memory import readable, text_encoder_bytes
 from .placement import Placement, Residence, residence
 
@@ -68,7 +69,9 @@ def explained(preset: Preset, dtype: torch.dtype, device: torch.device) -> Itera
     """Raise a `DeviceMemoryError`, one line that says what would do, where the device runs out of memory inside."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not ran_out_of_memory(error):
+            raise
         reason, total = str(error).splitlines()[0].rstrip("."), _total(device)
         raise DeviceMemoryError(
             f"{device} ran out of memory ({reason}); {preset.name} at {preset.stream.width}x{preset.stream.height}: "

@@ -14,6 +14,8 @@ from .. import __version__
 from ..errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
+OUT_OF_MEMORY = r"(?:CUDA error|Triton Error \[CUDA\]|CUDA driver error): out of memory|CU\w+_STATUS_ALLOC_FAILED"
+"""What is said where CUDA, Triton, cuBLAS or cuDNN get none."""
 
 
 def commit(checkout: Path = ROOT) -> str:
@@ -56,6 +58,17 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def default_dtype(device: torch.device) -> torch.dtype:
+    """In which a device computes fastest; of 16 bits bfloat16, where PyTorch attends in it without keeping all scores.
+
+    On NVIDIA's GPUs before compute capability 8.0 its memory-efficient kernels take float16 and float32 alone.
+    """
+    if device.type == "cpu":
+        return torch.float32
+    old = device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) < (8, 0)
+    return torch.float16 if old else torch.bfloat16
+
+
 def available_memory(device: torch.device) -> int:
     """Bytes that can still be taken on a device."""
     if device.type == "cuda":
@@ -68,6 +81,16 @@ def give_back_memory() -> None:
     gc.collect()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether a device had no memory left, for PyTorch's tensors or beside these.
+
+    What CUDA, its libraries and Triton take themselves is refused by errors that have nothing but their text.
+    """
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and re.search(OUT_OF_MEMORY, str(error)) is not None
+    )
 
 
 def peak_memory(device: torch.device) -> int:

@@ -34,7 +34,7 @@ from .. import __version__
 from ..config import SECRET_VARIABLE
 from ..errors import Cancelled, InputError, LiveTalkError, WorkerError
 from ..files import read_secret_file
-from ..hardware.machine import available_memory, choose_device
+from ..hardware.machine import available_memory, choose_device, ran_out_of_memory
 from . import collectives
 from .devices import address, shown_address
 from .meeting import join
@@ -233,7 +233,7 @@ def whereabouts(frame: FrameType | None) -> dict[str, Any]:
 def _describe_error(error: Exception) -> dict[str, Any]:
     if not isinstance(error, LiveTalkError):  # which the controller says, in one line
         traceback.print_exc()
-    out_of_memory = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+    out_of_memory = ran_out_of_memory(error) or isinstance(error, MemoryError) or "can't allocate memory" in str(error)
     return {
         "error": type(error).__name__,
         "text": str(error),

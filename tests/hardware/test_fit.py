@@ -37,14 +37,27 @@ def test_what_is_counted_beside_the_transformer():
                                        and "weights" not in part) / 8)  # fmt: skip
 
 
+ALLOCATOR = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has ...")
+BESIDE_IT = [
+    torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("Triton Error [CUDA]: out of memory"),
+]
+"""What is said where the driver, cuBLAS, cuDNN and Triton get no memory, which PyTorch's allocator does not see."""
+
+
 @pytest.mark.parametrize(("card", "said"), [(24, "--fp8 would do"), (16, "--fp8 --memory 15"), (3, "smaller --size")])
-def test_running_out_of_memory_is_one_line_with_what_would_do(monkeypatch, card, said):
+@pytest.mark.parametrize("error", [ALLOCATOR, *BESIDE_IT], ids=str)
+def test_running_out_of_memory_is_one_line_with_what_would_do(monkeypatch, card, said, error):
     monkeypatch.setattr(fit, "_total", lambda _: card * fit.GIB)
     with pytest.raises(DeviceMemoryError) as caught, fit.explained(LARGE, BF16, torch.device("cpu")):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has ...")
+        raise error
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_other_errors_are_left_alone():
-    with pytest.raises(ZeroDivisionError), fit.explained(LARGE, BF16, torch.device("cpu")):
-        _ = 1 / 0
+@pytest.mark.parametrize("error", [ZeroDivisionError(), RuntimeError("CUDA error: an illegal memory access")])
+def test_other_errors_are_left_alone(error):
+    with pytest.raises(type(error)) as caught, fit.explained(LARGE, BF16, torch.device("cpu")):
+        raise error
+    assert caught.value is error

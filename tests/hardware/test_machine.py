@@ -4,9 +4,10 @@ import os
 import subprocess
 from pathlib import Path
 
+import pytest
 import torch
 
-from livetalk_core.hardware.machine import available_memory, commit, total_ram
+from livetalk_core.hardware.machine import available_memory, commit, default_dtype, total_ram
 
 
 def git(folder, *arguments) -> str:
@@ -35,3 +36,21 @@ def test_free_memory_is_known_where_a_system_lacks_proc_and_sysconf(monkeypatch)
     monkeypatch.setattr(Path, "exists", lambda _: False)
     monkeypatch.delattr(os, "sysconf")
     assert 0 < available_memory(torch.device("cpu")) <= total_ram()
+
+
+@pytest.mark.parametrize(
+    ("device", "capability", "rocm", "dtype"),
+    [
+        ("cpu", None, None, torch.float32),
+        ("cuda", (7, 5), None, torch.float16),
+        ("cuda:1", (8, 0), None, torch.bfloat16),
+        ("cuda", (12, 0), None, torch.bfloat16),
+        ("cuda", (7, 5), "6.4", torch.bfloat16),
+        ("mps", None, None, torch.bfloat16),
+    ],
+)
+def test_the_dtype_of_a_device(monkeypatch, device, capability, rocm, dtype):
+    """In bfloat16 a Turing card would keep the scores of all tokens with all: 11 GiB and more of the 14B model."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(torch.version, "hip", rocm)
+    assert default_dtype(torch.device(device)) == dtype
