@@ -33,7 +33,7 @@ from livetalk_core.hardware import fused
 from livetalk_core.hardware.kernels import KERNELS, Call, Shape, fp8_operations, relative_error
 from livetalk_core.hardware.machine import describe, peak_memory
 from livetalk_core.hardware.memory import operations_of
-from livetalk_core.hardware.placement import Placement, residence
+from livetalk_core.hardware.placement import Placement, Residence, residence
 from livetalk_core.models import fp8
 from livetalk_core.models.attention import AttentionFunction
 from livetalk_core.models.passes import PLAIN
@@ -139,7 +139,7 @@ class Measuring:
         shape: Any = (self._place, dtype, config.dim, config.num_heads)
         used = {
             "a block's passes": isinstance(fused.passes_for(*shape), fused.Fused),
-            "rows to FP8": fp8_operations(self._place) is fused.Fp8Operations,
+            "rows to FP8": issubclass(fp8_operations(self._place).Linear, fused.Fp8Linear),
         }
         yield {"used": {part: "Triton" if ours else "PyTorch" for part, ours in used.items()}}
         tokens = Shape.of(self._preset, self._place, dtype).calls[0].queries
@@ -175,9 +175,7 @@ class Measuring:
         yield {"load_seconds": time.perf_counter() - begun, "blocks_on_device": [placed.blocks, placed.of]}
         yield from self._parts_of(preset, models, dtype)
         yield from self._chunks(models)
-        if device.type == "cuda":
-            yield {"reserved_bytes": torch.cuda.max_memory_reserved(device), "info_bytes": placed.total}
-        yield {"peak_bytes": peak_memory(device)}
+        yield memory_of(device, placed)
 
     def _parts_of(self, preset: Preset, models: Models, dtype: torch.dtype) -> Values:
         counts = operations_of(preset, preset.stream.height, preset.stream.width, dtype)
@@ -218,6 +216,12 @@ class Measuring:
         dtype = torch.float32 if self._place.type == "cpu" else torch.bfloat16
         record = race(Path(self.reference), self._preset, self._place, dtype, REPEATS)
         yield {name: record[name] for name in ("dtype", "attention", "compiled", "errors", "parts")}
+
+
+def memory_of(device: torch.device, placed: Residence) -> dict[str, int | str]:
+    """What was held at most, what PyTorch took for it (a GPU's allocator alone says so), and what `info` counts."""
+    reserved = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else GPU
+    return {"peak_bytes": peak_memory(device), "reserved_bytes": reserved, "info_bytes": placed.total}
 
 
 def half_streamed(preset: Preset, dtype: torch.dtype) -> int:

@@ -94,7 +94,7 @@ def _models(rows: list[dict[str, Any]]) -> list[tuple[str, list[str]]]:
         ("as `info` counts", "info_bytes"),
     ):
         sizes = [row["values"].get(key) for row in rows]
-        lines.append((name, [f"{size / GIB:.2f} GiB" if size else "" for size in sizes]))
+        lines.append((name, [_size(size) for size in sizes]))
     return lines
 
 
@@ -111,6 +111,10 @@ def _first(value: dict[str, Any] | None) -> str:
 
 def _share(value: float | str | None) -> str:
     return "" if value is None else value if isinstance(value, str) else f"{value:.0%}"
+
+
+def _size(value: int | str | None) -> str:
+    return "" if value is None else value if isinstance(value, str) else f"{value / GIB:.2f} GiB"
 
 
 def _chunk(value: dict[str, Any] | None) -> str:
