@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .cpu_convolution import convolve
+from . import cpu_convolution, gpu_convolution
 
 
 def _cast(tensor: Tensor | None, like: Tensor) -> Tensor | None:
@@ -65,7 +65,7 @@ class Conv2d(nn.Conv2d):
 
 
 class Conv3d(nn.Conv3d):
-    """3D convolution; on CPUs by the faster ways of `cpu_convolution`.
+    """3D convolution; on CPUs by the faster ways of `cpu_convolution`, on GPUs of `gpu_convolution` where need be.
 
     Fastest with channels last in memory, which all its paths keep.
     """
@@ -74,6 +74,9 @@ class Conv3d(nn.Conv3d):
         """[B, C, T, H, W] -> [B, C', T', H', W'], in the dtype of `x`."""
         weight, bias = self.weight.to(x.dtype), _cast(self.bias, x)
         assert isinstance(self.padding, tuple), "named paddings ('same', 'valid') are not used here"
-        if x.device.type != "cpu" or self.padding[0] or self.groups > 1 or torch.compiler.is_compiling():
+        plain = self.padding[0] or self.groups > 1
+        if x.device.type == "cuda" and gpu_convolution.UNFOLDS and x.itemsize == 2 and not plain:
+            return gpu_convolution.convolve(x, weight, bias, self.stride, self.padding)
+        if x.device.type != "cpu" or plain or torch.compiler.is_compiling():
             return self._conv_forward(x, weight, bias)
-        return convolve(x, weight, bias, self.stride, self.padding, self.dilation)
+        return cpu_convolution.convolve(x, weight, bias, self.stride, self.padding, self.dilation)
