@@ -3,6 +3,7 @@ import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 
 const SIDE = 300; // of the portrait's picture, in pixels of its canvas
+const PICTURE = "$$canvas-image-preview"; // the frontend's name of a preview's widget
 // As browsers are asked for them; what is not named here none of them plays.
 const TYPES = { h265: 'video/mp4; codecs="hvc1.1.6.L120.90"', av1: 'video/mp4; codecs="av01.0.08M.08"' };
 
@@ -21,6 +22,7 @@ app.registerExtension({
         api.addEventListener("progress_text", keepText);
         for (const end of ["execution_success", "execution_error", "execution_interrupted"]) api.addEventListener(end, () => setTimeout(sayAgain));
         api.addEventListener("executed", offerUnplayable);
+        api.addEventListener("executed", showOutside);
         api.addEventListener("livetalk_shown", showAgain);
     },
     beforeRegisterNodeDef(nodeType, nodeData) {
@@ -37,19 +39,21 @@ function showVideoAlone(nodeType) {
     nodeType.prototype.onExecuted = function (output) {
         dropPicture(this);
         this.livetalkVideo = Boolean(output?.animated?.[0]);
-        for (const later of [500, 1500, 4000]) setTimeout(() => grow(this), later);
+        this.previewMediaType = this.livetalkVideo ? "video" : undefined; // the node around it would take it for a picture
+        growSoon(this);
         return show?.call(this, output);
     };
 }
 
 function dropPicture(node) {
     node.imgs = undefined;
-    dropWidget(node, "$$canvas-image-preview");
+    dropWidget(node, PICTURE);
 }
 
 function dropWidget(node, name) {
     const place = node.widgets?.findIndex((widget) => widget.name === name) ?? -1;
     if (place < 0) return;
+    if (node.isSubgraphNode?.()) return node.removeWidget(node.widgets[place]); // its list is a copy
     node.widgets[place].onRemove?.();
     node.widgets.splice(place, 1);
 }
@@ -58,11 +62,59 @@ function dropWidget(node, name) {
 // canvas would not show the preview: that video goes first.
 function dropVideoForPreview({ detail }) {
     const id = String(detail.displayNodeId ?? detail.nodeId);
+    if (!nodeOf(id)?.type?.startsWith("LiveTalk")) return;
+    const around = nodesAround(id);
+    if (nodeOf(id).livetalkVideo) {
+        api.dispatchCustomEvent("executed", { node: id, display_node: id, output: {}, prompt_id: detail.jobId });
+        for (const { node } of [{ node: nodeOf(id) }, ...around]) {
+            node.previewMediaType = node.videoContainer = undefined;
+            dropWidget(node, "video-preview");
+        }
+    }
+    for (const { node } of around) showPicture(node);
+}
+
+// The nodes that stand for a node inside of subgraphs, each with its id: of "12:7:3" those of "12" and "12:7".
+function nodesAround(id) {
+    const parts = id.split(":");
+    const ids = parts.slice(1).map((_, inner) => parts.slice(0, inner + 1).join(":"));
+    return ids.map((each) => ({ id: each, node: nodeOf(each) })).filter(({ node }) => node);
+}
+
+// Of a video made inside of a subgraph the canvas shows nothing on the subgraph's node, unless told of it as the node's
+// own. Nodes 2.0 shows what the node exposes.
+function showOutside({ detail }) {
+    const id = String(detail.display_node ?? detail.node);
     const node = nodeOf(id);
-    if (!node?.livetalkVideo) return;
-    api.dispatchCustomEvent("executed", { node: id, display_node: id, output: {}, prompt_id: detail.jobId });
-    node.previewMediaType = node.videoContainer = undefined;
-    dropWidget(node, "video-preview");
+    if (!node?.type?.startsWith("LiveTalk") || !node.constructor.nodeData?.output_node) return;
+    for (const around of nodesAround(id)) {
+        if (!node.livetalkVideo && around.node.livetalkShows !== id) continue; // another one's video
+        around.node.livetalkShows = id;
+        dropPicture(around.node);
+        growSoon(around.node);
+        api.dispatchCustomEvent("executed", { ...detail, display_node: around.id });
+    }
+}
+
+// The canvas gives the picture of a preview to a subgraph's node, too, but no room to draw it in.
+function showPicture(node) {
+    if (LiteGraph.vueNodesMode || node.widgets.some((widget) => widget.name === PICTURE)) return;
+    node.addCustomWidget({
+        name: PICTURE,
+        type: "livetalk_picture",
+        value: "",
+        options: { serialize: false },
+        serialize: false,
+        computeLayoutSize: () => ({ minWidth: 1, minHeight: SIDE }),
+        draw(pen, { imgs }, width, top) {
+            const picture = imgs?.[0];
+            if (!picture?.naturalWidth) return;
+            const scale = Math.min(width / picture.naturalWidth, this.computedHeight / picture.naturalHeight);
+            const [wide, high] = [picture.naturalWidth * scale, picture.naturalHeight * scale];
+            pen.drawImage(picture, (width - wide) / 2, top, wide, high);
+        },
+    });
+    grow(node);
 }
 
 // A video that this browser does not play is offered as a file: the page would show an error. Told once more without it,
@@ -86,7 +138,11 @@ const said = new Map();
 function keepText({ detail }) {
     const id = String(detail.nodeId);
     const node = nodeOf(id);
-    if (node?.type?.startsWith("LiveTalk")) said.set(id, { node, text: detail.text });
+    if (!node?.type?.startsWith("LiveTalk")) return;
+    said.set(id, { node, text: detail.text });
+    if (!node.constructor.nodeData?.output_node) return;
+    // What looks for the node of such an id looks in the graph that is on the page.
+    for (const around of nodesAround(id)) if (around.node.graph === app.canvas.graph) say(around.id, detail.text);
 }
 
 function sayAgain() {
@@ -110,6 +166,10 @@ function say(nodeId, text) {
 function nodeOf(id) {
     const inside = (node, part) => (node?.subgraph ?? node)?.getNodeById?.(Number(part));
     return id.split(":").reduce(inside, app.rootGraph ?? app.graph);
+}
+
+function growSoon(node) {
+    for (const later of [500, 1500, 4000]) setTimeout(() => grow(node), later);
 }
 
 function grow(node) {

@@ -214,11 +214,12 @@ def _place(running: ExecutionContext) -> dict[str, str | None]:
 def _drop_preview(node: str, client: str | None) -> None:
     """Browsers drop a node's preview when it begins to run: tell one so, of a prompt that does not exist.
 
-    Without `display_node_id` the node does not look as if it ran.
+    Without `display_node_id` the node does not look as if it ran. The nodes of the subgraphs around it show it, too.
     """
-    prompt = str(uuid.uuid4())
-    state = {"value": 1, "max": 1, "state": "running", "node_id": node, "prompt_id": prompt, "display_node_id": None}
-    PromptServer.instance.send_sync("progress_state", {"prompt_id": prompt, "nodes": {node: state}}, client)
+    prompt, parts = str(uuid.uuid4()), node.split(":")
+    state = {"value": 1, "max": 1, "state": "running", "prompt_id": prompt, "display_node_id": None}
+    nodes = {each: state | {"node_id": each} for each in (":".join(parts[: n + 1]) for n in range(len(parts)))}
+    PromptServer.instance.send_sync("progress_state", {"prompt_id": prompt, "nodes": nodes}, client)
 
 
 def _show_later(running: ExecutionContext, output: Mapping[str, Any], *pauses: float) -> None:

@@ -24,6 +24,8 @@ WORKFLOWS_FOLDER = ROOT / "workflows"
 BLUEPRINTS = ROOT / "subgraphs"
 BLUEPRINT = "Portrait and Speech to Video (LiveTalk)"
 DESCRIPTION = "A portrait and a speech in, a talking video out, by LiveTalk's embedded model."
+PREVIEW = "$$canvas-image-preview"
+"""The frontend's name of what a node shows while it runs, and of its finished picture or video."""
 THUMBNAIL = (700, 390)
 FACES = ROOT / "docs" / "demo.jpg"
 """Frames of the quick start's own video, side by side, the portrait first."""
@@ -124,8 +126,7 @@ def save_all() -> None:
 def save_blueprint(page: Page) -> None:
     """One node that turns a portrait and a speech into a video, for the node library.
 
-    It does not expose the render node's preview: in Nodes 2.0 (frontend 1.58) an exposed preview shows the finished
-    video as a picture that failed to load, and on the canvas (1.49) nothing. The video plays on what is behind it.
+    It exposes the render node's preview, for Nodes 2.0; on the canvas `web/livetalk.js` shows it.
     """
     save = Node("save", "SaveVideo", (1300, 200), {}, {"video": ("render", 0)})  # so that the video leaves the node
     nodes = [*quick_start()[:-1], save]
@@ -136,6 +137,10 @@ def save_blueprint(page: Page) -> None:
     definition |= {"category": "LiveTalk", "description": DESCRIPTION}
     for node in definition["nodes"]:
         node["properties"]["ver"] = __version__
+    (render,) = (node["id"] for node in definition["nodes"] if node["type"] == "LiveTalkRender")
+    (outer,) = workflow["nodes"]
+    exposed = {"name": PREVIEW, "sourceNodeId": str(render), "sourcePreviewName": PREVIEW}
+    outer["properties"]["previewExposures"] = [exposed]
     BLUEPRINTS.mkdir(exist_ok=True)
     (BLUEPRINTS / f"{BLUEPRINT}.json").write_text(json.dumps(workflow, indent=1) + "\n", encoding="utf-8")
 

@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import struct
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,6 +61,12 @@ class Stub:
         self.push({"type": "execution_start", "data": {"prompt_id": "p", "timestamp": 0}})
         self.push({"type": "executing", "data": {"node": str(node), "display_node": str(node), "prompt_id": "p"}})
         self.push(struct.pack(">II", 4, len(about)) + about + frame.getvalue())
+
+    def drop_preview(self, *nodes: str) -> None:
+        """Nodes begin to run, in a prompt of its own: their previews go."""
+        state = {"value": 1, "max": 1, "state": "running", "prompt_id": "q", "display_node_id": None}
+        running = {node: state | {"node_id": node} for node in nodes}
+        self.push({"type": "progress_state", "data": {"prompt_id": str(uuid.uuid4()), "nodes": running}})
 
     def push_text(self, node: int | str, text: str) -> None:
         """A node says something."""

@@ -9,7 +9,7 @@ import pytest
 
 from tests.browser.conftest import SCREENSHOTS
 from tests.nodes.comfy_server import ComfyServer
-from tests.nodes.workflow import ROOT, load, named
+from tests.nodes.workflow import BLUEPRINTS, ROOT, load, named
 
 pytestmark = [pytest.mark.comfyui, pytest.mark.slow]
 
@@ -52,6 +52,39 @@ VIDEO = """() => {
 }"""
 
 
+BLUEPRINT = """([image, audio]) => {
+    window.ends = 0;
+    app.api.addEventListener('execution_success', () => window.ends++);
+    const outer = app.graph.nodes.find(n => n.isSubgraphNode?.());
+    for (const [slot, [type, file]] of [['LoadImage', image], ['LoadAudio', audio]].entries()) {
+        const node = LiteGraph.createNode(type);
+        app.graph.add(node);
+        node.pos = [0, 420 * slot + 100];
+        node.widgets[0].value = file;
+        node.connect(0, outer, slot);
+    }
+    for (const widget of outer.subgraph.nodes.find(n => n.type === 'LiveTalkAvatar').widgets)
+        if (['width', 'height'].includes(widget.name)) widget.value = 64;
+}"""
+NEXT_OUTER_SEED = """() => {
+    app.graph.nodes.find(n => n.isSubgraphNode?.()).widgets.find(w => w.name === 'seed').value++;
+    app.queuePrompt(0);
+}"""
+OUTER_PREVIEW = """() => {
+    app.canvas.setDirty(true, true);
+    const outer = app.graph.nodes.find(n => n.isSubgraphNode?.());
+    const room = outer.widgets.some(w => w.name === '$$canvas-image-preview');
+    const shown = LiteGraph.vueNodesMode ? document.querySelectorAll(`[data-node-id="${outer.id}"] img`)
+        : room ? outer.imgs ?? [] : [];
+    return [...shown].some(image => image.src.startsWith('blob:') && image.naturalWidth);
+}"""
+OUTER_SAID = """() => app.graph.nodes.find(n => n.isSubgraphNode?.())
+    .widgets.find(w => w.name === '$$node-text-preview')?.value ?? ''"""
+VIDEOS_IN_VIEW = """() => {
+    app.canvas.setDirty(true, true);
+    const videos = [...document.querySelectorAll('video')].filter(v => v.getBoundingClientRect().width > 20);
+    return videos.map(v => v.videoWidth);
+}"""
 FREE_PORT = """() => {
     app.graph.nodes.find(n => n.type === 'LiveTalkLive').widgets.find(w => w.name === 'port').value = 0;
 }"""
@@ -118,6 +151,35 @@ def test_a_run_queued_behind_another_shows_no_error(server, frontend, new_nodes)
         page.evaluate(FIT)
         page.wait_for_function(VIDEO, timeout=60_000)
         assert not page.evaluate(FAILED_VIDEO)
+
+
+@pytest.mark.parametrize("new_nodes", [False, True], ids=["canvas", "nodes2"])
+def test_the_blueprints_node_shows_what_runs_in_it_in_two_runs(server, frontend, new_nodes):
+    from tests.browser.frontend import FIT, SIZE, opened, picture, report
+
+    kept = SCREENSHOTS / frontend / f"blueprint_{'nodes2' if new_nodes else 'canvas'}"
+    with opened(f"http://127.0.0.1:{server.port}") as page:
+        page.set_viewport_size(SMALL)
+        (blueprint,) = BLUEPRINTS
+        report(page, load(blueprint))
+        page.evaluate(BLUEPRINT, ["livetalk_portrait.png", "livetalk_speech.wav"])
+        page.evaluate(FIT)
+        for run in (1, 2):
+            page.evaluate(NEXT_OUTER_SEED)
+            page.wait_for_function(OUTER_PREVIEW)
+            picture(page, kept.with_name(f"{kept.name}_running_{run}.png"))
+            assert "s left" in page.evaluate(OUTER_SAID)
+            page.wait_for_function(f"() => window.ends === {run}")
+            page.set_viewport_size(SIZE)
+            page.evaluate(FIT)
+            try:
+                page.wait_for_function(f"() => `${{({VIDEOS_IN_VIEW})()}}` === '64'", timeout=60_000)
+            finally:
+                picture(page, kept.with_name(f"{kept.name}_done_{run}.png"))
+            assert not page.evaluate(OUTER_PREVIEW)
+            assert page.evaluate(OUTER_SAID).startswith("153 of 153 frames")
+            assert not page.evaluate(FAILED_VIDEO)
+            page.set_viewport_size(SMALL)
 
 
 @pytest.mark.parametrize("new_nodes", [True], ids=["nodes2"])

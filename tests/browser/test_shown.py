@@ -1,12 +1,16 @@
 """What the page shows of nodes that have run, on the canvas and in Nodes 2.0: their place, their words, their video."""
 
+import io
+import time
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from livetalk_core.media.coding import CODECS
 from tests.browser.conftest import SCREENSHOTS, page_with
 from tests.browser.examples import KINDS
-from tests.nodes.workflow import WORKFLOWS, load, named
+from tests.nodes.workflow import BLUEPRINTS, WORKFLOWS, load, named
 
 pytestmark = pytest.mark.slow
 
@@ -24,6 +28,18 @@ OVERLAPS = """() => {
         .filter(([, b]) => a[0] < b[2] - slack && b[0] < a[2] - slack && a[1] < b[3] - slack && b[1] < a[3] - slack)
         .map(([other, b]) => `${name} [${a.map(Math.round)}] and ${other} [${b.map(Math.round)}]`));
 }"""
+TEAL = (0, 128, 128)
+OUTER = "() => app.graph.nodes.find(node => node.isSubgraphNode?.()).id"
+INNER = """type => {
+    const outer = app.graph.nodes.find(node => node.isSubgraphNode?.());
+    return `${outer.id}:${outer.subgraph.nodes.find(node => node.type === type).id}`;
+}"""
+SEEN_VIDEOS = """() => {
+    app.canvas.setDirty(true, true);
+    const videos = [...document.querySelectorAll('video')].filter(v => v.getBoundingClientRect().width > 20);
+    return videos.map(v => v.videoWidth);
+}"""
+FAILED = "() => /failed to load|Error loading/.test(document.body.innerText)"
 NODE = "type => app.graph.nodes.find(node => node.type === type)?.id"
 SAID = "node => app.graph.getNodeById(node).widgets.find(w => w.name === '$$node-text-preview')?.value"
 CROP_VIEW = "() => document.querySelector('canvas.livetalk-crop')?.width > 100"
@@ -100,6 +116,45 @@ def test_a_video_that_the_browser_does_not_play_is_offered_as_a_file(shown, fron
     picture(shown, SCREENSHOTS / frontend / f"h265_{shown.kind}.png")
     assert not shown.evaluate("() => /failed to load|Error loading/.test(document.body.innerText)")
     assert not shown.evaluate("() => document.querySelectorAll('video').length")
+
+
+def wait_until(condition, seconds=60):
+    """Look again and again, as what the page draws tells nobody."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
+def teal(page):
+    """How much of the page is of the colour of the stub's preview."""
+    page.evaluate("() => app.canvas.setDirty(true, true)")
+    pixels = np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("RGB")).astype(int)
+    return float((np.abs(pixels - TEAL).max(-1) < 8).mean())
+
+
+@pytest.mark.parametrize("path", BLUEPRINTS, ids=lambda path: path.stem)
+def test_a_blueprints_node_shows_the_preview_the_words_and_the_video_of_what_is_in_it(shown, frontend, path):
+    from tests.browser.frontend import picture
+
+    opened(shown, path)
+    outer, inner = shown.evaluate(OUTER), shown.evaluate(INNER, "LiveTalkRender")
+    for run in (1, 2):
+        shown.stub.push_preview(inner)
+        wait_until(lambda: teal(shown) > 0.01)
+        shown.stub.push_text(inner, f"run {run}, 153 of 153 frames")
+        shown.wait_for_function(f"node => ({SAID})(node)?.startsWith('run {run}')", arg=outer)
+        assert not shown.evaluate(SEEN_VIDEOS)
+        shown.stub.drop_preview(str(outer), inner)
+        shown.wait_for_timeout(1000)
+        shown.stub.push_video(inner, video(shown))
+        shown.wait_for_function(f"() => `${{({SEEN_VIDEOS})()}}` === '64'")
+        shown.wait_for_timeout(1500)
+        picture(shown, SCREENSHOTS / frontend / f"blueprint_{shown.kind}_run_{run}.png")
+        assert shown.evaluate(SEEN_VIDEOS) == [64]
+        assert teal(shown) < 0.001
+        assert not shown.evaluate(FAILED)
+        assert f"run {run}, 153 of 153 frames" in shown.evaluate(SAID, outer)
 
 
 @pytest.mark.skipif("av1" not in CODECS, reason="this PyAV writes no AV1")

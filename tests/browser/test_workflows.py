@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 
 from tests.browser.conftest import SCREENSHOTS
-from tests.nodes.workflow import ROOT, WORKFLOWS, load, to_prompt
+from tests.nodes.workflow import BLUEPRINTS, ROOT, WORKFLOWS, load, to_prompt
 
 pytestmark = pytest.mark.slow
 
 OBJECT_INFO = json.loads((ROOT / "tests" / "browser" / "object_info.json").read_text(encoding="utf-8"))
-BLUEPRINTS = sorted((ROOT / "subgraphs").glob("*.json"))
 DROP_FILE = """async ([name, count]) => {
     const data = await (await fetch(`/api/view?filename=${name}`)).blob();
     app.graph.clear();

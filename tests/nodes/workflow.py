@@ -10,6 +10,7 @@ WIDGET_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 NOTES = {"MarkdownNote", "Note"}
 STAND_INS = {"CLIPLoader": "LiveTalkTestCLIPLoader", "CLIPVisionLoader": "LiveTalkTestCLIPVisionLoader"}
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+BLUEPRINTS = sorted((ROOT / "subgraphs").glob("*.json"))
 
 
 def load(path: Path) -> dict[str, Any]:
