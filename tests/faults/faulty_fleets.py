@@ -36,10 +36,15 @@ def processes_of(fleet) -> list[int]:
     return [member.about["process"] for member in fleet.members]
 
 
-def count(fleet, steps=3, **fields) -> list[int]:
-    """The numbers that a counting job reports."""
-    messages = fleet.run("count", {"steps": steps, **fields}, {"x": torch.ones(4)})
-    return [message.fields["step"] for message in messages if message.tensors["sum"] == 4]
+def count(fleet, steps=3, begun=lambda: None, **fields) -> list[int]:
+    """The numbers that a counting job reports; `begun` is called with the first, while all ranks count."""
+    numbers = []
+    for message in fleet.run("count", {"steps": steps, **fields}, {"x": torch.ones(4)}):
+        if message.fields["step"] == 0:
+            begun()
+        if message.tensors["sum"] == 4:
+            numbers.append(message.fields["step"])
+    return numbers
 
 
 def playable(path) -> int:

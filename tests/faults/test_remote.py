@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from contextlib import ExitStack
+from functools import partial
 
 import pytest
 import torch
@@ -53,9 +54,9 @@ def test_two_nodes_are_one_fleet_after_each_failure_and_end_in_peace():
             assert count(fleet) == [0, 1, 2]
             for rank in (1, 0, 1):
                 # Not before they count: who ends between two jobs is replaced in silence.
-                threading.Timer(1.0, os.kill, (processes_of(fleet)[rank], signal.SIGKILL)).start()
+                kill = partial(os.kill, processes_of(fleet)[rank], signal.SIGKILL)
                 with pytest.raises(WorkerError, match=rf"worker {rank} .*during count"):
-                    count(fleet, steps=1000, seconds=0.1)
+                    count(fleet, steps=1000, begun=kill, seconds=0.1)
                 assert count(fleet) == [0, 1, 2]
         assert [node.wait(300) for node in nodes] == [0, 0]
     finally:
@@ -78,10 +79,9 @@ def test_workers_that_stay_serve_again_and_come_back_after_a_failure():
                 processes += processes_of(fleet)
         assert len(set(processes)) == 2
         with remote_fleet((ADDRESSES[0], controller), 2, SECRET, "faulty", limits=LIMITS) as fleet:
-            fleet.start()
-            os.kill(processes[0], signal.SIGKILL)
+            kill = partial(os.kill, processes[0], signal.SIGKILL)
             with pytest.raises(WorkerError, match="closed its connection"):
-                count(fleet, steps=1000, seconds=0.1)
+                count(fleet, steps=1000, begun=kill, seconds=0.1)
             assert count(fleet) == [0, 1, 2]
             assert processes[0] not in processes_of(fleet)
             processes += processes_of(fleet)
