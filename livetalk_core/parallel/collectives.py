@@ -93,7 +93,7 @@ def gather_soon(x: Tensor, group: Group) -> Callable[[], Tensor]:
 def gather_uneven(x: Tensor, dim: int, sizes: Sequence[int], group: Group) -> Tensor:
     """Every rank's `x`, joined along `dim`, where rank i holds `sizes[i]`."""
     missing = max(sizes) - x.shape[dim]
-    padded = F.pad(x.transpose(dim, -1), (0, missing)).transpose(dim, -1)
+    padded = F.pad(x.transpose(dim, -1), (0, missing)).transpose(dim, -1) if missing else x
     parts = gather(padded, group).unbind(0)
     return torch.cat([part.narrow(dim, 0, size) for part, size in zip(parts, sizes, strict=True)], dim)
 

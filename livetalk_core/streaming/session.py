@@ -43,7 +43,7 @@ class Frames(NamedTuple):
         """The frames as [n,H,W,3] uint8 on the CPU."""
         if self.frames.dtype == torch.uint8:
             return self.frames.movedim(0, -1).contiguous()
-        rounded = ((self.frames + 1) * 127.5).round().clamp(0, 255)
+        rounded = (self.frames + 1).mul_(127.5).round_().clamp_(0, 255)
         return rounded.to(torch.uint8).permute(1, 2, 3, 0).contiguous().cpu()
 
 
