@@ -143,8 +143,9 @@ class Crew:
         return [link.member for link in self.links if now - link.seen > seconds]
 
     def gone(self, seconds: float) -> list[Member]:
-        """The same, and those whose connection is lost."""
-        return [link.member for link in self.links if link.lost] or self.silent(seconds)
+        """The same, and those whose connection is lost, or whose process has ended: either may be noticed first."""
+        ended = [link.member for link in self.links if link.lost or self.source.fate(link.member.rank) is not None]
+        return ended or self.silent(seconds)
 
     def close(self, politely: bool) -> None:
         """End the workers and the threads that listen to them."""

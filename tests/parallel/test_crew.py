@@ -62,6 +62,17 @@ def test_what_was_measured_is_forgotten_with_the_workers():
         list(fleet.run("denoise", {"seconds": 1}))
 
 
+def test_a_process_that_has_ended_is_replaced_before_its_connection_is_seen_to_close():
+    fleet, sources = fleet_of()
+    with fleet:
+        list(fleet.run("denoise", {"seconds": 0}))
+        sources[0].fate = lambda rank: "was killed by SIGKILL"
+        list(fleet.run("denoise", {"seconds": 0}))
+        assert len(sources) == 2
+        list(fleet.run("denoise", {"seconds": 0}))
+    assert len(sources) == 2
+
+
 def test_while_nobody_waits_for_another_rank_none_is_lost():
     fleet, _ = fleet_of(waits=False)
     with fleet:
