@@ -23,7 +23,13 @@ from .grounds import Undo, nothing, wait_until
 NAMES = ("livetalk-0", "livetalk-1")
 LINK, PORT = "lt0", 29700
 ADDRESSES = ("10.213.77.1", "10.213.77.2")
-DROP = "table inet lost { chain out { type filter hook output priority 0; numgen random mod 10 0 drop } }"
+DROP = """table inet lost {
+ chain out {
+  type filter hook output priority 0
+  numgen random mod 10 0 drop
+ }
+}
+"""
 DROP_NO_MORE = "delete table inet lost"
 INSIDE = "LIVETALK_BENCHMARK_HOST"
 """In the environment of the process that runs on the first host."""

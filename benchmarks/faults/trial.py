@@ -69,6 +69,8 @@ class Injector:
         self._over, self._reached = threading.Event(), threading.Event()
         self.at: float | None = None
         """When it was done."""
+        self.failure: Exception | None = None
+        """Why it could not be done."""
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> "Injector":
@@ -94,7 +96,10 @@ class Injector:
         self._over.wait(self._delay)
         if not self._over.is_set():
             self.at = time.monotonic()
-            self._undo = self._ground.inject(self._case)
+            try:
+                self._undo = self._ground.inject(self._case)
+            except Exception as error:
+                self.failure = error
 
 
 class Listener(logging.Handler):
@@ -183,6 +188,8 @@ class Trial:
         """What is wrong with the errors of a case."""
         if injector.at is None:
             return []  # the render was over before
+        if injector.failure is not None:
+            return [f"it could not be done: {injector.failure}"]
         if not errors:
             harmless = case.stage in self._ground.faults[case.fault].harmless
             return [] if harmless or case.logged_by(self._warnings) else ["nothing was said"]
