@@ -30,6 +30,8 @@ MAX_TENSORS = 20_000
 """The 14B model has 1,827."""
 MAX_HEADER = 2**24
 """Bytes of a header; the 14B model's has 200,000."""
+MAX_JSON = 2**26
+"""Bytes of a config or an index; the 14B model's index has 150,000."""
 AGAIN = "download it again, from its publisher"
 CONVERT = "python -m livetalk_core convert"
 DTYPES = {
@@ -162,6 +164,8 @@ def _shards(index: Path) -> list[Path]:
 def json_file(path: Path) -> dict[str, Any]:
     """The JSON object in a file."""
     try:
+        if (size := path.stat().st_size) > MAX_JSON:
+            raise CheckpointError(f"{path} has {size:,} bytes; at most {MAX_JSON:,} are read: {AGAIN}")
         return json_object(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}); download it again") from None

@@ -1,8 +1,9 @@
 """PyTorch's pickles (.pth, .pt, .bin): looked through before they are read, so that none takes more than it holds.
 
 `torch.load` with `weights_only` runs no code of a pickle, but it builds what the pickle says: a small file may ask for
-any amount of memory. What is refused here before that: archives that are compressed, more instructions than a list of
-weights needs, and tensors that together are much larger than their file.
+any amount of memory, or of time. What is refused here before that: archives that are compressed, more instructions than
+a list of weights needs, and nests that double with each; afterwards, tensors that together are much larger than their
+file.
 """
 
 import pickletools
@@ -10,7 +11,7 @@ import re
 import zipfile
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -28,8 +29,10 @@ MAX_INSTRUCTIONS = 1_000_000
 """Of a pickle: a tensor takes about 40, and the largest published models have 2,000."""
 MAX_SHARED = 4
 """How many times their file's size the tensors may have together: weights that layers share lie in it once."""
-ALLOCATES = "bytearray"
-"""The one name that `weights_only` lets pass and that fills as much memory as it is told to."""
+ALLOCATE = ("bytearray", "_rebuild_device_tensor_from_cpu_tensor", "_rebuild_device_tensor_from_numpy")
+"""The names that `weights_only` lets pass and that fill as much memory as they are told to."""
+PUTS, GETS = ("PUT", "BINPUT", "LONG_BINPUT"), ("GET", "BINGET", "LONG_BINGET")
+"""Instructions that remember the last object by a number, and give it out again."""
 LEGACY_PICKLES = 5
 """Pickles before the numbers in a file of PyTorch before 1.6: magic, version, system, weights, names of storages."""
 
@@ -75,6 +78,9 @@ def _reason(error: Exception) -> str:
 def _look_through_archive(source: Path) -> None:
     """Raise `CheckpointError` for an archive that unpacks to more than it is, or whose pickle is too long."""
     with zipfile.ZipFile(source) as archive:
+        pickles = [entry for entry in archive.infolist() if entry.filename.endswith(PICKLE)]
+        if len(pickles) > 1:
+            raise CheckpointError(f"{source} has {len(pickles)} lists of weights; PyTorch writes one: {AGAIN}")
         for entry in archive.infolist():
             if entry.compress_type != zipfile.ZIP_STORED:
                 raise CheckpointError(
@@ -97,13 +103,56 @@ def _look_through_legacy(source: Path) -> None:
 
 def _look_through(file: BinaryIO, source: Path) -> None:
     """Go through one pickle's instructions without doing what they say."""
+    sizes = _Sizes()
     for count, (instruction, argument, _) in enumerate(pickletools.genops(file)):
         if count > MAX_INSTRUCTIONS:
             raise CheckpointError(
                 f"{source} has over {MAX_INSTRUCTIONS:,} instructions; a state dict needs some thousands: {AGAIN}"
             )
-        if instruction.name == "GLOBAL" and str(argument).endswith(ALLOCATES):
+        if instruction.name == "GLOBAL" and str(argument).endswith(ALLOCATE):
             raise CheckpointError(f"{source} asks for memory that no tensor needs ({argument}): {AGAIN}")
+        if sizes.after(instruction, argument) > MAX_INSTRUCTIONS:
+            raise CheckpointError(
+                f"{source} nests the same objects so often that they are over {MAX_INSTRUCTIONS:,}, which no state "
+                f"dict needs: {AGAIN}"
+            )
+
+
+class _Sizes:
+    """Of how many objects each one on a pickle's stack consists; what is in it many times counts as many times.
+
+    So many are visited where it is a key of a dict: tuples of twice the tuple before would take for ever.
+    """
+
+    def __init__(self) -> None:
+        self._stack: list[int | None] = []  # None: a mark
+        self._memo: dict[Any, int] = {}
+
+    def after(self, instruction: pickletools.OpcodeInfo, argument: Any) -> int:
+        """The size of what this instruction puts on the stack; of an unknown one 1."""
+        if instruction.name in PUTS:
+            self._memo[argument] = size = self._last()
+            return size
+        size = 1 + self._taken(instruction.stack_before)
+        if instruction.name in GETS:
+            size = self._memo.get(argument, 1)
+        left = instruction.stack_after
+        self._stack += [None if kind is pickletools.markobject else size for kind in left]
+        return size
+
+    def _last(self) -> int:
+        return (self._stack[-1] if self._stack else None) or 1
+
+    def _taken(self, kinds: list[pickletools.StackObject]) -> int:
+        """Take from the stack what an instruction takes: so many objects, all from the last mark on, or both."""
+        count, size = len(kinds), 0
+        if pickletools.markobject in kinds:
+            count = kinds.index(pickletools.markobject)
+            while self._stack and (last := self._stack.pop()) is not None:
+                size += last
+        for _ in range(min(count, len(self._stack))):
+            size += self._stack.pop() or 1
+        return size
 
 
 def _tensors(content: object) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 Whether its start or end is missing, and where streams are joined that no decoder reads in one go.
 """
 
+import hashlib
 import mmap
 import re
 from collections.abc import Iterator
@@ -63,12 +64,14 @@ def links(path: Path) -> list[Link]:
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
             for match in FIRST_PAGE.finditer(view):
                 at = match.start()
+                if at < behind:  # within a page: no page
+                    continue
                 body = at + HEAD + view[at + HEAD - 1] if at + HEAD <= size else size
                 if at != behind:  # else one more voice of the same recording
                     starts.append(at)
                     heads.append(b"")
                 behind = body + sum(view[at + HEAD : body])
-                heads[-1] += view[body:behind]
+                heads[-1] = hashlib.sha256(heads[-1] + view[body:behind]).digest()
     return [Link(*edges) for edges in pairwise([*starts, size])] if len(set(heads)) > 1 else []
 
 

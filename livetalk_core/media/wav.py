@@ -10,6 +10,8 @@ import re
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from ..errors import InputError
+
 RIFF_HEAD, CHUNK_HEAD = 12, 8
 NEXT_HEADER = re.compile(rb"RIFF.{4}WAVEfmt ", re.DOTALL)
 SENTINELS = (2**30, 2**31, 2**32)
@@ -27,6 +29,10 @@ WIDE_FORMAT = re.compile(
 """A format chunk behind the name and size that it has in RF64, or in W64."""
 CUT_OFF_FACTOR = 10
 """A header that claims more than so many times what is there is not believed."""
+MOST_BEHIND = 100
+"""Chunks behind the sound that are gone through to where the next WAV begins."""
+MOST_EMPTY = 65_536
+"""Chunks without name and content, one behind the other, after which no sound is looked for any more."""
 
 
 class Overlay(NamedTuple):
@@ -78,10 +84,18 @@ def _data(file: BinaryIO, start: int, size: int) -> _Data | None:
     riff = file.read(RIFF_HEAD)
     if riff[:4] != b"RIFF" or riff[8:] != b"WAVE":
         return None
-    place, form_at, form = start + RIFF_HEAD, 0, b""
+    place, form_at, form, empty = start + RIFF_HEAD, 0, b"", 0
     while place + CHUNK_HEAD <= size:
         file.seek(place)
         name, length = _chunk(file.read(CHUNK_HEAD))
+        empty = 0 if length or any(name) else empty + 1
+        if empty > MOST_EMPTY and start:
+            return None
+        if empty > MOST_EMPTY:
+            raise InputError(
+                f"sound {file.name} is a WAV that holds zeros where its sound should begin; a whole one is needed: "
+                "get a new copy from where it was recorded"
+            )
         if name == b"data":
             rate = int.from_bytes(form[8:12], "little")
             return _Data(place + CHUNK_HEAD, length, rate, _valid_bits(form, form_at))
@@ -132,7 +146,9 @@ def _made_up(claimed: int) -> bool:
 def _behind(file: BinaryIO, place: int, size: int, rate: int) -> tuple[int, bool]:
     """Where the WAV ends whose data end at `place`, and whether what follows them is sound without a header."""
     begin = place
-    while place < size:
+    for _ in range(MOST_BEHIND):
+        if place >= size:
+            break
         file.seek(place)
         head = file.read(CHUNK_HEAD + 1)
         if head[:4] == b"RIFF" or head[1:5] == b"RIFF":

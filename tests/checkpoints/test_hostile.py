@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from livetalk_core.checkpoints.convert import convert
-from livetalk_core.checkpoints.header import MAX_HEADER, open_checkpoint
+from livetalk_core.checkpoints.header import MAX_HEADER, MAX_JSON, json_file, open_checkpoint
 from livetalk_core.checkpoints.load import open_model, transformer_part
 from livetalk_core.errors import CheckpointError
 
@@ -57,12 +57,40 @@ def legacy(path, instructions):
 
 HUGE_ARRAY = b"\x80\x02cbuiltins\nbytearray\n" + b"J\x00\x94\x35\x77" + b"\x85R."
 """2 GB of zeros, filled."""
+DOUBLED = b"".join(b"h%ch%c\x86q%c" % (number, number, number + 1) for number in range(60))
+TUPLES = b"\x80\x02}()q\x00" + DOUBLED + b"Nu."
+"""Sixty tuples of twice the tuple before, each a key of a dict: the last one's hash visits 2^60 of them."""
+
+
+def copied_on_load(path, sides):
+    """One number, given out as many, copied to another dtype while they are read: 8 bytes for each."""
+
+    class Copied:
+        def __reduce__(self):
+            copy = torch._utils._rebuild_device_tensor_from_cpu_tensor
+            return copy, (torch.zeros(1).as_strided(sides, (0, 0)), torch.float64, "cpu", False)
+
+    torch.save({"w": Copied()}, path)
+
+
+def many_lists(path, count):
+    """An archive whose directory names its one list of weights many times."""
+    torch.save({"w": torch.zeros(8)}, path)
+    with zipfile.ZipFile(path, "a") as archive:
+        (listed,) = (entry for entry in archive.filelist if entry.filename.endswith("data.pkl"))
+        archive.filelist += [listed] * (count - 1)
+        archive._didModify = True
+
+
 BOMBS = {
     "zip bomb": lambda path: rewritten(path, zipfile.ZIP_DEFLATED, b"\x80\x02" + b"]" * 300_000_000 + b"."),
     "instructions": lambda path: rewritten(path, zipfile.ZIP_STORED, b"\x80\x02" + b"]" * 30_000_000 + b"."),
     "instructions as before 1.6": lambda path: legacy(path, b"\x80\x02" + b"]" * 30_000_000 + b"."),
     "a pickle without end": lambda path: rewritten(path, zipfile.ZIP_STORED, b"\x80\x02" + b"N" * 70_000_000 + b"."),
     "filled memory": lambda path: rewritten(path, zipfile.ZIP_STORED, HUGE_ARRAY),
+    "filled by a copy": lambda path: copied_on_load(path, (50_000, 10_000)),
+    "tuples": lambda path: rewritten(path, zipfile.ZIP_STORED, TUPLES),
+    "many lists": lambda path: many_lists(path, 1000),
     "stride bomb": lambda path: torch.save({"w": torch.zeros(4).as_strided((50_000, 10_000), (0, 0))}, path),
     "overlapping views": lambda path: torch.save({"w": torch.zeros(70_000).as_strided((60_000, 9_000), (1, 1))}, path),
     "link farm": lambda path: torch.save(dict.fromkeys(map(str, range(2000)), torch.zeros(500_000)), path),
@@ -72,7 +100,8 @@ BOMBS = {
 VERDICTS = {
     "zip bomb": "compressed archive", "instructions": "over 1,000,000 instructions",
     "instructions as before 1.6": "over 1,000,000 instructions", "a pickle without end": "bytes of instructions",
-    "filled memory": "asks for memory", "stride bomb": "given out many times",
+    "filled memory": "asks for memory", "filled by a copy": "asks for memory", "tuples": "nests the same objects",
+    "many lists": "1000 lists of weights", "stride bomb": "given out many times",
     "overlapping views": "given out many times", "link farm": "given out many times",
     "sparse": "needed are plain numbers", "meta": "needed are plain numbers",
 }  # fmt: skip
@@ -101,6 +130,13 @@ def test_tied_weights_are_no_bomb(tmp_path):
     torch.save({"a": shared, "b": shared, "part": shared[:10], "p": torch.nn.Parameter(shared)}, tmp_path / "m.pth")
     found = load_file(convert(tmp_path / "m.pth", tmp_path / "m.safetensors"))
     assert all(torch.equal(found[name], shared) for name in ("a", "b", "p"))
+
+
+def test_a_config_of_any_size_is_not_read(tmp_path):
+    with (tmp_path / "config.json").open("wb") as file:
+        file.truncate(MAX_JSON + 1)
+    with pytest.raises(CheckpointError, match="at most 67,108,864 are read"):
+        json_file(tmp_path / "config.json")
 
 
 PLANTED = """

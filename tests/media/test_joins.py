@@ -1,17 +1,19 @@
 """Recordings joined in one file with other clocks, channels or rates, and those whose clock does not begin at 0."""
 
 import struct
+import tracemalloc
 from itertools import pairwise
 
 import av
 import numpy as np
 import pytest
 
-from livetalk_core.media import ogg
+from livetalk_core.errors import InputError
+from livetalk_core.media import ogg, wav
 from livetalk_core.media.audio import open_audio
 from livetalk_core.media.joined import recordings
 from livetalk_core.media.ogg import Link, links
-from livetalk_core.media.wav import Part
+from livetalk_core.media.wav import MOST_BEHIND, MOST_EMPTY, Part, wav_parts
 
 RATE = 48_000
 
@@ -209,6 +211,41 @@ def test_what_follows_a_recording_and_is_none_is_left(tmp_path, media):
     path.write_bytes(whole + whole[:300])
     (_, note) = open_audio(path).notes
     assert "cut off at 00:00:01" in note
+
+
+def test_beginnings_within_a_page_are_none(tmp_path):
+    path = tmp_path / "a.ogg"
+    page = b"OggS\0\2" + bytes(20) + b"\xff" + b"\xff" * 255 + (b"OggS\0\2" * 10_838)[:65_025]
+    path.write_bytes(page * 2 + page[:27])
+    tracemalloc.start()
+    assert links(path) == []  # two voices, and one that is cut off
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+
+
+def test_wavs_within_each_others_chunks_take_no_time(tmp_path, monkeypatch):
+    looked = []
+    monkeypatch.setattr(
+        wav, "_chunk", lambda head: looked.append(head) or (head[:4], int.from_bytes(head[4:], "little"))
+    )
+    form = b"fmt " + struct.pack("<IHHIIHH", 16, 1, 1, 8000, 16_000, 2, 16)
+    inner = b"RIFF" + struct.pack("<I", 40) + b"WAVE" + form + b"data" + struct.pack("<I", 2) + b"\1\1"
+    path = tmp_path / "a.wav"
+    path.write_bytes(inner + (b"LIST" + struct.pack("<I", len(inner)) + inner) * 600 + bytes(20_000))
+    assert len(wav_parts(path)) == 601
+    assert len(looked) < 601 * (MOST_BEHIND + 3)  # not 601 / 2 for each
+
+
+def test_zeros_behind_the_head_of_a_wav(tmp_path, media):
+    path = tmp_path / "a.wav"
+    path.write_bytes(b"RIFF\0\0\0\0WAVE" + bytes(8 * MOST_EMPTY + 64))
+    with pytest.raises(InputError, match="holds zeros where its sound should begin"):
+        open_audio(path)
+    sound = media.write_sound(tmp_path / "b.wav", media.speech(1, RATE), RATE, "pcm_s16le", "mono").read_bytes()
+    path.write_bytes(sound[:12] + bytes(4096) + sound[12:])  # as some recorders fill up
+    assert open_audio(path).seconds == 1
+    path.write_bytes(sound + b"RIFF\0\0\0\0WAVE" + bytes(8 * MOST_EMPTY + 64))
+    assert open_audio(path).seconds == 1
 
 
 @pytest.mark.parametrize(
