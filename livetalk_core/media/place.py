@@ -14,6 +14,7 @@ import io
 import json
 import logging
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -114,6 +115,7 @@ class OutputPlace:
         """Be the one that writes here, until `release` was called as often; `TakenError` where another one is."""
         with writing(self._lock_file):
             self.video.parent.stat()  # the library would make the folder
+            self._check_lock_file()
             try:
                 self._lock.acquire()
             except Timeout:
@@ -121,6 +123,16 @@ class OutputPlace:
                     f"{self.partial} is being written by another render; choose another --output, or wait until it "
                     "has ended"
                 ) from None
+
+    def _check_lock_file(self) -> None:
+        """Raise `TakenError` for a file with content: no lock of ours, and older filelock empties what it locks."""
+        with suppress(FileNotFoundError):
+            there = self._lock_file.lstat()
+            if stat.S_ISREG(there.st_mode) and there.st_size:
+                raise TakenError(
+                    f"{self._lock_file} is in the way: it holds something, which LiveTalk's locks do not; it is not "
+                    "touched: move it away, or choose another --output"
+                )
 
     def release(self) -> None:
         """Let others write here."""

@@ -284,6 +284,15 @@ def test_no_file_is_written_through_a_link(tmp_path, write, target):
     assert (tmp_path / "victim").read_bytes() == b"precious" and (tmp_path / target).is_symlink()
 
 
+@pytest.mark.parametrize("put", [Path.hardlink_to, lambda path, _: path.write_bytes(b"precious")])
+def test_a_file_that_is_called_like_the_lock_is_neither_locked_nor_emptied(tmp_path, put):
+    (tmp_path / "victim").write_bytes(b"precious")
+    put(tmp_path / "a.partial.lock", tmp_path / "victim")
+    with pytest.raises(TakenError, match=r"a\.partial\.lock is in the way: it holds something"):
+        VideoWriter.create(tmp_path / "a.mp4", 64, 64)
+    assert (tmp_path / "victim").read_bytes() == (tmp_path / "a.partial.lock").read_bytes() == b"precious"
+
+
 def failing(*_, **__):
     raise PermissionError(13, "Permission denied")
 
