@@ -33,15 +33,18 @@ def convolve(
 ) -> Tensor:
     """[B, C, T, H, W] -> [B, C', T', H', W']: one group, no padding in time, no dilation.
 
-    A sum of 2D convolutions, one for each frame that the kernel sees: beside the result one more of its size is held.
+    Frame by frame, each the sum of 2D convolutions of the frames that the kernel sees, so that little more than the
+    result is held at once.
     """
     kernel, step = weight.shape[2], stride[0]
     count = (x.shape[2] - kernel) // step + 1
-    frames_BTHWC = x.movedim(1, -1)
-    sums: Tensor | None = None
-    for tap in range(kernel):
-        images = frames_BTHWC[:, tap : tap + (count - 1) * step + 1 : step].flatten(0, 1).movedim(-1, 1)
-        share = F.conv2d(images, weight[:, :, tap], None if tap else bias, stride[1:], padding[1:])
-        sums = share if sums is None else sums.add_(share)
-    assert sums is not None
-    return sums.unflatten(0, (-1, count)).movedim(1, 2)
+    result: Tensor | None = None
+    for index in range(count):
+        frame = F.conv2d(x[:, :, index * step], weight[:, :, 0], bias, stride[1:], padding[1:])
+        for tap in range(1, kernel):
+            frame += F.conv2d(x[:, :, index * step + tap], weight[:, :, tap], None, stride[1:], padding[1:])
+        if result is None:
+            result = frame.new_empty(len(frame), count, *frame.shape[2:], frame.shape[1]).movedim(-1, 1)
+        result[:, :, index] = frame
+    assert result is not None, "as many frames as the kernel sees, or more"
+    return result
