@@ -18,7 +18,7 @@ from livetalk_core.checkpoints import load
 from livetalk_core.checkpoints.model import Model
 from livetalk_core.config import CorrectionConfig, Guidance, StreamConfig
 from livetalk_core.hardware import fused
-from livetalk_core.hardware.placement import Placement, place, residence
+from livetalk_core.hardware.placement import Placement, Residence, place, residence
 from livetalk_core.models import attention, blocks, fp8, passes, transformer
 from livetalk_core.models.audio_encoder import AudioEncoder
 from livetalk_core.models.transformer import Transformer
@@ -81,14 +81,16 @@ class Case:
 
 @dataclass
 class Report:
-    """What a case took on the device, and what should not have been. `peaks` are bytes, by stage."""
+    """What a case took on the device, and what should not have been. `peaks` are bytes, by stage; `promised` is what
+    `info` says of one device.
+    """
 
     case: Case
     peaks: dict[str, int] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     watch: Watch = field(default_factory=Watch)
-    promised: int = 0
+    promised: Residence | None = None
 
     @property
     def peak(self) -> int:
@@ -187,7 +189,7 @@ class _Stands:
 
 def _render(report: Report, model: Model) -> None:
     case, watch = report.case, report.watch
-    report.promised = residence(model.preset, case.dtype, case.placement).total
+    report.promised = residence(model.preset, case.dtype, case.placement)
     (text,) = model.encode_texts("a")
     report.stage("text encoder")
     clip = model.encode_image(torch.zeros(1, 3, 1, model.preset.stream.height, model.preset.stream.width))
