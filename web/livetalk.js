@@ -3,6 +3,7 @@ import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 
 const SIDE = 300; // of the portrait's picture, in pixels of its canvas
+const GROWN = [500, 1500, 4000]; // ms after a video is told of, when it has come
 const PICTURE = "$$canvas-image-preview"; // the frontend's name of a preview's widget
 // As browsers are asked for them; what is not named here none of them plays.
 const TYPES = { h265: 'video/mp4; codecs="hvc1.1.6.L120.90"', av1: 'video/mp4; codecs="av01.0.08M.08"' };
@@ -40,7 +41,7 @@ function showVideoAlone(nodeType) {
         dropPicture(this);
         this.livetalkVideo = Boolean(output?.animated?.[0]);
         this.previewMediaType = this.livetalkVideo ? "video" : undefined; // the node around it would take it for a picture
-        growSoon(this);
+        for (const later of GROWN) setTimeout(() => grow(this), later);
         return show?.call(this, output);
     };
 }
@@ -71,14 +72,27 @@ function dropVideoForPreview({ detail }) {
             dropWidget(node, "video-preview");
         }
     }
-    for (const { node } of around) showPicture(node);
+    for (const { node, inner } of around) LiteGraph.vueNodesMode ? expose(node, inner) : showPicture(node);
 }
 
-// The nodes that stand for a node inside of subgraphs, each with its id: of "12:7:3" those of "12" and "12:7".
+// What stands for a node in subgraphs: for "12:7:3" the nodes "12" and "12:7", each with the id of the next one inside.
 function nodesAround(id) {
     const parts = id.split(":");
-    const ids = parts.slice(1).map((_, inner) => parts.slice(0, inner + 1).join(":"));
-    return ids.map((each) => ({ id: each, node: nodeOf(each) })).filter(({ node }) => node);
+    const ids = parts.slice(1).map((inner, place) => ({ id: parts.slice(0, place + 1).join(":"), inner }));
+    return ids.map((each) => ({ ...each, node: nodeOf(each.id) })).filter(({ node }) => node);
+}
+
+// In Nodes 2.0 a subgraph's node shows what it exposes. A blueprint says so, but frontend 1.58 loses it where the nodes
+// inside get other ids in the user's graph.
+function expose(node, inner) {
+    if (node.livetalkExposes === inner) return;
+    node.livetalkExposes = inner;
+    const exposed = node.serialize().properties?.previewExposures ?? [];
+    if (exposed.some(({ sourceNodeId }) => String(sourceNodeId) === inner)) return;
+    const kept = exposed.filter(({ sourceNodeId }) => node.subgraph.getNodeById(Number(sourceNodeId)));
+    const name = kept.some((each) => each.name === PICTURE) ? `${PICTURE}_${inner}` : PICTURE;
+    node.properties.previewExposures = [...kept, { name, sourceNodeId: inner, sourcePreviewName: PICTURE }];
+    node._hydratePreviewExposures?.();
 }
 
 // Of a video made inside of a subgraph the canvas shows nothing on the subgraph's node, unless told of it as the node's
@@ -91,14 +105,14 @@ function showOutside({ detail }) {
         if (!node.livetalkVideo && around.node.livetalkShows !== id) continue; // another one's video
         around.node.livetalkShows = id;
         dropPicture(around.node);
-        growSoon(around.node);
+        for (const later of GROWN) setTimeout(() => grow(around.node), later);
         api.dispatchCustomEvent("executed", { ...detail, display_node: around.id });
     }
 }
 
 // The canvas gives the picture of a preview to a subgraph's node, too, but no room to draw it in.
 function showPicture(node) {
-    if (LiteGraph.vueNodesMode || node.widgets.some((widget) => widget.name === PICTURE)) return;
+    if (node.widgets.some((widget) => widget.name === PICTURE)) return;
     node.addCustomWidget({
         name: PICTURE,
         type: "livetalk_picture",
@@ -166,10 +180,6 @@ function say(nodeId, text) {
 function nodeOf(id) {
     const inside = (node, part) => (node?.subgraph ?? node)?.getNodeById?.(Number(part));
     return id.split(":").reduce(inside, app.rootGraph ?? app.graph);
-}
-
-function growSoon(node) {
-    for (const later of [500, 1500, 4000]) setTimeout(() => grow(node), later);
 }
 
 function grow(node) {
