@@ -120,7 +120,7 @@ def test_a_talk_enlarged_to_1080p_takes_no_more_memory_as_it_grows(server):
     frames = frames_of(video_of(server, outcome, ids["LiveTalkRender"]))
     keep_sheet(frames[:, ::4, ::4], "talk_1080p", 4)
     assert frames.shape == (110, 1088, 1920, 3)
-    assert taken[3] < taken[1] + 100, taken
+    assert taken[3] < taken[2] + 100, taken  # the second chunk is the first one that follows another
 
 
 def cut(prompt, ids, seconds, start=0.0):
