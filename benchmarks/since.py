@@ -23,6 +23,8 @@ from typing import Any
 from livetalk_core.checkpoints.nano import ASSETS
 from livetalk_core.hardware.machine import ROOT, describe
 
+from .preparation import checkout
+
 BEFORE = "cb650a1"
 RENDER = """
 import json, sys, time
@@ -37,10 +39,9 @@ print(json.dumps({"wall": time.perf_counter() - wall, "processor": time.process_
 """
 
 
-def checkout(commit: str, folder: Path) -> None:
+def checkout_with_weights(commit: str, folder: Path) -> None:
     """The files of `commit`, with the weights of today."""
-    archive = subprocess.run(["git", "archive", commit], cwd=ROOT, check=True, stdout=subprocess.PIPE)
-    subprocess.run(["tar", "-x", "-C", folder], input=archive.stdout, check=True)
+    checkout(commit, folder)
     shutil.copytree(ASSETS, folder / ASSETS.relative_to(ROOT), dirs_exist_ok=True)
 
 
@@ -70,7 +71,7 @@ def in_turn(commit: str, pairs: int, timed: Callable[[Path, Path], dict[str, flo
     with tempfile.TemporaryDirectory() as folder:
         earlier = Path(folder) / "earlier"
         earlier.mkdir()
-        checkout(commit, earlier)
+        checkout_with_weights(commit, earlier)
         roots = [("then", earlier), ("now", ROOT)]
         for pair in range(pairs):
             order = roots if pair % 2 == 0 else reversed(roots)

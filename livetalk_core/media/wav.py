@@ -89,9 +89,9 @@ def _data(file: BinaryIO, start: int, size: int) -> _Data | None:
         file.seek(place)
         name, length = _chunk(file.read(CHUNK_HEAD))
         empty = 0 if length or any(name) else empty + 1
-        if empty > MOST_EMPTY and start:
-            return None
         if empty > MOST_EMPTY:
+            if start:
+                return None
             raise InputError(
                 f"sound {file.name} is a WAV that holds zeros where its sound should begin; a whole one is needed: "
                 "get a new copy from where it was recorded"

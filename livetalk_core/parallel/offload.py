@@ -153,7 +153,7 @@ def _pinned(size: int) -> Tensor | None:
 def cut(memory: Iterator[Tensor], sizes: Iterable[int]) -> Iterator[list[Tensor]]:
     """Room for each of so many bytes, one behind the other in the pieces of `memory`: in one of them, or in several.
 
-    None for what comes behind its end.
+    Behind the end of `memory` there is none: an empty list.
     """
     rest = torch.empty(0, dtype=torch.uint8)
     for size in sizes:
