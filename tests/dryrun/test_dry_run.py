@@ -15,12 +15,14 @@ from benchmarks.dry_run.lowered import lowered_block, lowered_vae
 from benchmarks.dry_run.runs import BLOCKS, DENOISE, Case, run
 from benchmarks.dry_run.watch import Event
 from livetalk_core.config import Guidance
+from livetalk_core.hardware import memory
 from livetalk_core.hardware.fit import CARDS, fitting, usable
 from livetalk_core.hardware.placement import Placement
 from livetalk_core.models import attention, blocks, gpu_convolution, operations, passes, vae
 from livetalk_core.models.passes import PLAIN
 from livetalk_core.models.rope import rotate
 from livetalk_core.models.transformer import Transformer
+from livetalk_core.parallel.imagined import rank_memory
 from livetalk_core.parallel.sequence import Share
 from livetalk_core.presets import PRESETS
 from livetalk_core.streaming import session
@@ -58,7 +60,7 @@ def test_nothing_is_wrong_from_the_published_files_on(tmp_path):
     assert 10.5 * GIB < report.peaks["text encoder"] < 10.7 * GIB
 
 
-def test_where_pytorch_would_unfold_convolutions_the_vae_makes_none_in_3d(monkeypatch):
+def test_where_pytorch_would_unfold_convolutions_the_vae_makes_none_in_3d(counted_anew, monkeypatch):
     """With cuDNN 9.8 to 9.14, in 16 bits: several times the memory that `info` counts."""
     convolve, devices = operations.Conv3d._conv_forward, set()
 
@@ -71,6 +73,19 @@ def test_where_pytorch_would_unfold_convolutions_the_vae_makes_none_in_3d(monkey
     devices.clear()
     monkeypatch.setattr(gpu_convolution, "UNFOLDS", True)
     assert run(SHORT).faults == [] and "cuda" not in devices
+
+
+@pytest.fixture
+def counted_anew():
+    """Forgets what the process has counted of memory, before and after: a planted fault changes it for all who ask."""
+
+    def forget():
+        for counts in (memory.memory_of, memory._vae_memory, memory.text_encoder_bytes, rank_memory):
+            counts.cache_clear()
+
+    forget()
+    yield
+    forget()
 
 
 def replaced(owner, name, change):
@@ -155,7 +170,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_planted_fault_is_found(fault, monkeypatch):
+def test_a_planted_fault_is_found(fault, counted_anew, monkeypatch):
     FAULTS[fault](monkeypatch)
     case = replace(SHORT, ranks=8) if fault == "a list index" else SHORT
     try:
@@ -190,7 +205,7 @@ def test_the_vae_compiled_moves_two_thirds_in_two_fifths_of_the_kernels():
         assert 0.1 * watch.kernels[part] < by.kernels < 0.4 * watch.kernels[part]
 
 
-def test_what_is_kept_between_two_products_is_counted(monkeypatch):
+def test_what_is_kept_between_two_products_is_counted(counted_anew, monkeypatch):
     """Rotation that is cast after it is put together is kept in float32, and read again."""
     before = lowered_block(PRESETS["14b"])
     monkeypatch.setattr(passes, "rotate", lambda x, table: rotate(x.float(), table).type_as(x))
