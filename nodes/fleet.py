@@ -25,6 +25,7 @@ from ..livetalk_core.parallel.worker import read_secret
 from ..livetalk_core.streaming.engine import Engine
 from ..livetalk_core.streaming.fleet_engine import FleetEngine, OtherVAE, Patches, Ways, engine_setup
 from . import host
+from .given import checked
 from .guidance import guided_by, made_for
 from .loaders import whole_model
 
@@ -188,6 +189,7 @@ class Devices(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls,
         model: Any,
@@ -241,7 +243,7 @@ def engine_for(model: Any, stream: StreamConfig, vae: Any = None, **options: Any
         return host.HostEngine(model, vae, **options, **ways)
     patches = Patches(model.patches_uuid if model.patches else None, host.plain_patches(model))
     other = None if vae is None else OtherVAE(weakref.ref(vae.first_stage_model), *_described(vae))
-    shift = model.get_model_object("model_sampling").shift
+    shift = host.shift_of(model)
     return FleetEngine(RUNNING.of(spread.sized(stream), model), shift, other, patches, **ways)
 
 

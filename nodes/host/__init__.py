@@ -15,10 +15,11 @@ from .models import (
     read_weights,
     require_livetalk,
     run_on_device,
+    shift_of,
     wrap_encoder,
 )
 from .patches import check_loras, plain_patches
-from .queue import blocked, check_cancelled, queue_again, run_until_cancelled
+from .queue import blocked, check_cancelled, queue_again, run_until_cancelled, running_prompt
 from .screen import Progress, make_way, play_once, say
 from .upscale import Upscaler
 from .vae import normalised_latent, raw_latent, stock_vae, vae_config, vae_weights
@@ -49,7 +50,9 @@ __all__ = [
     "require_livetalk",
     "run_on_device",
     "run_until_cancelled",
+    "running_prompt",
     "say",
+    "shift_of",
     "stock_vae",
     "temporary_picture",
     "unused_changes",

@@ -6,6 +6,8 @@ by the node that made it.
 """
 
 from collections.abc import Iterator
+from itertools import chain
+from typing import Any
 
 from comfy.patcher_extension import WrappersMP
 
@@ -14,6 +16,7 @@ from .models import KEY, Patcher
 USED_OPTIONS = {"transformer_options", "torch_compile_kwargs", "disable_cfg1_optimization"}
 """Of `model_options`: the compiler's settings sit beside its wrapper, the last alone changes nothing."""
 USED_TRANSFORMER_OPTIONS = {"optimized_attention_override", "wrappers", "callbacks"}
+LAYERS = "diffusion_model"
 PATCH_TABLES = {"patches", "patches_replace"}
 
 
@@ -21,6 +24,27 @@ def unused_changes(model: Patcher) -> list[str]:
     """What was changed without effect, as the changes call themselves: `easycache`, `attn1 output patch` ..."""
     names = {*_options(model), *_wrappers(model), *_objects(model)}
     return sorted(name.replace("_", " ") for name in names)
+
+
+def replaced_layers(model: Patcher) -> list[tuple[str, Any]]:
+    """What stands in the place of layers of the model, by name."""
+    return sorted((name, value) for name, value in model.object_patches.items() if name.startswith(LAYERS))
+
+
+def wrappers_around(model: Patcher) -> list[tuple[str, Any]]:
+    """What is called around each evaluation of the model, in its order, under the names of who asked for it."""
+    return [
+        (str(key), wrapper)
+        for kind, wrappers in _all_wrappers(model)
+        if kind == WrappersMP.APPLY_MODEL
+        for key, found in wrappers.items()
+        for wrapper in found
+    ]
+
+
+def _all_wrappers(model: Patcher) -> Iterator[tuple[str, Any]]:
+    """Those of the MODEL and those in its options: kind, and wrappers by key."""
+    return chain(model.wrappers.items(), model.model_options["transformer_options"].get("wrappers", {}).items())
 
 
 def _options(model: Patcher) -> Iterator[str]:
@@ -33,7 +57,7 @@ def _options(model: Patcher) -> Iterator[str]:
 
 
 def _wrappers(model: Patcher) -> Iterator[str]:
-    for kind, wrappers in model.wrappers.items():
+    for kind, wrappers in _all_wrappers(model):
         if kind != WrappersMP.APPLY_MODEL:
             yield from (key or kind for key, wrapper in wrappers.items() if wrapper and key != KEY)
 
@@ -42,5 +66,5 @@ def _objects(model: Patcher) -> Iterator[str]:
     for name, value in model.object_patches.items():
         if name == "model_sampling":
             yield from ["noise_scale"] * (getattr(value, "noise_scale", 1.0) != 1.0)
-        elif not name.startswith("diffusion_model"):
+        elif not name.startswith(LAYERS):
             yield name

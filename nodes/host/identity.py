@@ -1,5 +1,6 @@
 """What a MODEL, VAE or CLIP_VISION is, across restarts: by its weights and by what other nodes have changed of it."""
 
+import functools
 import hashlib
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +10,8 @@ from comfy.weight_adapter.base import WeightAdapterBase
 from comfy.weight_adapter.bypass import BypassInjectionManager
 from torch import Tensor
 
-from .models import KEY, Patcher
+from .changes import replaced_layers, wrappers_around
+from .models import KEY, Patcher, shift_of
 
 SAMPLE_VALUES = 1024
 """Training changes every tensor all over: its beginning tells it from another."""
@@ -18,12 +20,14 @@ SAMPLE_VALUES = 1024
 def model_identity(model: Patcher) -> str:
     """Names a MODEL across restarts: what it is, what LoRAs and stock nodes have changed, and where it computes.
 
-    LoRAs count with their tensors, strengths and order, bypassed ones too; so does the attention that was chosen.
+    LoRAs count with their tensors, strengths and order, bypassed ones too; so do the attention that was chosen, layers
+    put in the place of others, and what is wrapped around the model.
     """
     override = model.model_options["transformer_options"].get("optimized_attention_override")
     changes = [sorted(model.patches.items()), sorted(model.injections.items()), override]
+    changes += [part for part in (replaced_layers(model), wrappers_around(model)) if part]
     changed = _digest(changes) if any(changes) else "none"
-    shift = model.get_model_object("model_sampling").shift
+    shift = shift_of(model)
     where = f"{model.load_device.type}, {model.model.get_dtype_inference()}"
     return f"{model.get_attachment(KEY)}, shift {shift}, patches {changed}, on {where}"
 
@@ -67,6 +71,8 @@ def _held(value: Any) -> list[Any] | None:
         return [value.inject]
     if isinstance(value, BypassInjectionManager):  # of LoRAs that run beside their layers
         return sorted(value.adapters.items())
+    if isinstance(value, functools.partial):
+        return [value.func, *value.args, *sorted(value.keywords.items())]
     if callable(value):
         return [cell.cell_contents for cell in getattr(value, "__closure__", None) or ()]
     if value is None or isinstance(value, (bool, int, float, str)):

@@ -9,6 +9,7 @@ import comfy.latent_formats
 import comfy.model_base
 import comfy.model_management as memory
 import comfy.model_patcher
+import comfy.model_sampling as schedules
 import comfy.ops
 import comfy.patcher_extension
 import comfy.supported_models_base
@@ -204,13 +205,27 @@ def wrap_encoder(model: nn.Module) -> Patcher:
 
 
 def require_livetalk(model: Patcher) -> TransformerConfig:
-    """The widths of a LiveTalk MODEL; a clear error for any other."""
-    if not isinstance(model.model, LiveTalkModel):
+    """The widths of a LiveTalk MODEL; a clear error for any other, and for one whose noise schedule is another's."""
+    inner = getattr(model, "model", model)
+    if not isinstance(inner, LiveTalkModel):
         raise InputError(
-            f"this MODEL is a {type(model.model).__name__}; needs a LiveTalk one: use 'LiveTalk Load Model' or "
+            f"this MODEL is a {type(inner).__name__}; needs a LiveTalk one: use 'LiveTalk Load Model' or "
             "'LiveTalk Embedded Model'"
         )
-    return model.model.diffusion_model.config
+    shift_of(model)
+    return inner.diffusion_model.config
+
+
+def shift_of(model: Patcher) -> float:
+    """How a MODEL's timesteps are stretched; an error where a stock node has given it a schedule of another kind."""
+    sampling = model.get_model_object("model_sampling")
+    if not (isinstance(sampling, schedules.ModelSamplingDiscreteFlow) and isinstance(sampling, schedules.CONST)):
+        kind = ", ".join(base.__name__ for base in type(sampling).__bases__)
+        raise InputError(
+            f"a node behind the loader has set another noise schedule ({kind}); a flow's shift is needed: take that "
+            "node out, or use ModelSamplingSD3"
+        )
+    return sampling.shift
 
 
 def image_tokens(clip_vision: comfy.clip_vision.ClipVisionModel, reference: Tensor) -> Tensor:

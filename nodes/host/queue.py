@@ -21,10 +21,8 @@ def queue_again(node_id: str, inputs: Mapping[str, Any]) -> str:
 
     It keeps its place in line: it comes before all prompts that were queued after the running one.
     """
-    running = get_executing_context()
-    assert running is not None, "called while a node runs"
-    queue = PromptServer.instance.prompt_queue
-    item = next(item for item in queue.get_current_queue()[0] if item[PROMPT_ID] == running.prompt_id)
+    item = _running_item()
+    assert item is not None, "called while a node runs"
     prompt = copy.deepcopy(item[PROMPT])
     if node_id not in prompt:
         raise InputError(
@@ -33,8 +31,22 @@ def queue_again(node_id: str, inputs: Mapping[str, Any]) -> str:
         )
     prompt[node_id]["inputs"] |= inputs
     prompt_id = str(uuid.uuid4())
-    queue.put((item[0], prompt_id, prompt, *item[PROMPT + 1 :]))
+    PromptServer.instance.prompt_queue.put((item[0], prompt_id, prompt, *item[PROMPT + 1 :]))
     return prompt_id
+
+
+def running_prompt() -> Mapping[str, Any]:
+    """The graph that is running, as it was queued: node id -> what it is. Empty where none runs."""
+    item = _running_item()
+    return {} if item is None else item[PROMPT]
+
+
+def _running_item() -> Any:
+    running = get_executing_context()
+    if running is None:
+        return None
+    queued = PromptServer.instance.prompt_queue.get_current_queue()[0]
+    return next((item for item in queued if item[PROMPT_ID] == running.prompt_id), None)
 
 
 def check_cancelled() -> None:

@@ -40,6 +40,12 @@ class FakeHost(types.ModuleType):
             raise self.core("errors").InputError(f"this MODEL is a {type(model).__name__}; needs a LiveTalk one")
         return model.config
 
+    def shift_of(self, model):
+        return model.get_model_object("model_sampling").shift
+
+    def running_prompt(self):
+        return {}
+
     def read_weights(self, files, fp8=False):
         assert not fp8
         return self.core("checkpoints.keys").transformer({k: v for file in files for k, v in load_file(file).items()})

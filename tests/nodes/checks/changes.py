@@ -1,14 +1,29 @@
 """What stock nodes change of a MODEL: what tells two apart, and what LiveTalk does not use."""
 
+import functools
+
 import torch
 from checks.common import build, transformer
+from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from comfy.sd import load_bypass_lora_for_models, load_lora_for_models
 from comfy_extras.nodes_context_windows import WanContextWindowsManualNode
 from comfy_extras.nodes_easycache import EasyCacheNode, LazyCacheNode
-from comfy_extras.nodes_model_advanced import ModelComputeDtype, ModelNoiseScale, ModelSamplingSD3, RescaleCFG
+from comfy_extras.nodes_model_advanced import (
+    ModelComputeDtype,
+    ModelNoiseScale,
+    ModelSamplingAuraFlow,
+    ModelSamplingContinuousEDM,
+    ModelSamplingContinuousV,
+    ModelSamplingDiscrete,
+    ModelSamplingFlux,
+    ModelSamplingSD3,
+    ModelSamplingStableCascade,
+    RescaleCFG,
+)
 from comfy_extras.nodes_nag import NAGuidance
 from comfy_extras.nodes_rope import ScaleROPE
 from comfy_extras.nodes_torch_compile import TorchCompileModel
+from livetalk_in_comfyui.livetalk_core.errors import InputError
 from livetalk_in_comfyui.nodes import host
 
 LAYER = "blocks.0.self_attn.q"
@@ -44,6 +59,56 @@ def check_identity_tells_the_attention():
     changed.set_model_optimized_attention(lambda *args, **_: args[0])
     assert host.model_identity(plain) != host.model_identity(changed)
     assert host.unused_changes(changed) == []
+
+
+def check_identity_tells_layers_and_wrappers():
+    _, weights = transformer()
+    plain = build(weights)
+
+    def scaled(factor):
+        return lambda executor, *args, **options: factor * executor(*args, **options)
+
+    def wrapped(wrapper):
+        changed = plain.clone()
+        changed.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "test", wrapper)
+        return changed
+
+    def replaced(layer):
+        changed = plain.clone()
+        changed.add_object_patch(f"diffusion_model.{LAYER}.forward", layer)
+        return changed
+
+    wrappers = [scaled(2), scaled(3), functools.partial(pow, 2), functools.partial(pow, 3)]
+    made = [*map(wrapped, wrappers), replaced(scaled(2)), replaced(scaled(3)), plain]
+    assert len({host.model_identity(model) for model in made}) == len(made)
+    assert host.model_identity(wrapped(scaled(2))) == host.model_identity(made[0])
+    assert host.unused_changes(made[0]) == host.unused_changes(made[-2]) == []
+
+
+def check_a_wrapper_in_the_options_is_named_where_it_is_not_called():
+    _, weights = transformer()
+    changed = build(weights).clone()
+    for kind in (WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL):
+        add_wrapper_with_key(kind, f"by {kind}", lambda call, *args: call(*args), changed.model_options, True)
+    assert host.unused_changes(changed) == ["by diffusion model"]
+
+
+def check_a_schedule_of_another_kind_is_refused():
+    _, weights = transformer()
+    model = build(weights)
+    for node, *values in (
+        (ModelSamplingDiscrete, "v_prediction", False), (ModelSamplingContinuousEDM, "v_prediction", 120.0, 0.002),
+        (ModelSamplingContinuousV, "v_prediction", 500.0, 0.03), (ModelSamplingStableCascade, 2.0),
+        (ModelSamplingFlux, 1.15, 0.5, 512, 512),
+    ):  # fmt: skip
+        try:
+            host.require_livetalk(node_result(node, model, *values))
+        except InputError as error:
+            assert "another noise schedule (ModelSampling" in str(error) or "(StableCascade" in str(error), error
+        else:
+            raise AssertionError(f"{node.__name__} was taken")
+    assert host.shift_of(node_result(ModelSamplingSD3, model, 3.0)) == 3.0
+    assert host.shift_of(node_result(ModelSamplingAuraFlow, model, 2.0)) == 2.0
 
 
 def node_result(node, *args):
