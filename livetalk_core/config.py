@@ -225,7 +225,7 @@ class CorrectionConfig:
     def __post_init__(self) -> None:
         if min(self.interval, self.lookback) < 1:
             raise InputError(f"interval {self.interval}, lookback {self.lookback}; both must be at least 1 chunk")
-        if self.threshold < 0 or not 0 <= self.strength <= 1:
+        if not (self.threshold >= 0 and 0 <= self.strength <= 1):
             raise InputError(
                 f"threshold {self.threshold}, strength {self.strength}; needs at least 0, and 0 (off) to 1 (full)"
             )

@@ -15,6 +15,7 @@ from ..livetalk_core.streaming.plan import ChunkPlan
 from ..livetalk_core.streaming.session import Frames, Session
 from ..livetalk_core.streaming.state import StreamState
 from . import fleet, host
+from .given import checked
 from .guidance import stream_of
 from .handles import (
     AvatarSocket,
@@ -80,6 +81,7 @@ class SampleChunk(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls,
         model: Any,
@@ -183,6 +185,7 @@ class DecodeChunk(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls, latent: dict[str, Any], vae: Any, state: ChunkState, overlap: bool, correction: Correction | None = None
     ) -> io.NodeOutput:

@@ -10,6 +10,7 @@ from ..livetalk_core.config import INFINITETALK, Guidance, StreamConfig, Transfo
 from ..livetalk_core.errors import InputError
 from ..livetalk_core.presets import PRESETS, member_of, revisions_of
 from . import host
+from .given import checked
 from .handles import Correction, Portrait, fingerprint, member_name
 from .inputs import prompt_tokens
 
@@ -81,6 +82,7 @@ class SetGuidance(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls, model: Any, text_guidance: float, audio_guidance: float, negative: list[Any] | None = None
     ) -> io.NodeOutput:

@@ -1,6 +1,7 @@
 """What travels along LiveTalk's own links."""
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -139,6 +140,10 @@ class Prompt:
 
     text: Tensor
     from_second: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.from_second < math.inf:
+            raise InputError(f"a prompt from second {self.from_second} on; needed is a number, 0 or more")
 
 
 @dataclass(frozen=True)

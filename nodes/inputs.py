@@ -11,7 +11,6 @@ from ..livetalk_core.checkpoints import nano
 from ..livetalk_core.checkpoints.model import Model
 from ..livetalk_core.config import StreamConfig
 from ..livetalk_core.errors import InputError
-from ..livetalk_core.media.audio import TensorAudio
 from ..livetalk_core.media.image import check_bounds, to_reference
 from ..livetalk_core.media.mix import MixedAudio
 from ..livetalk_core.presets import member_of
@@ -19,10 +18,13 @@ from ..livetalk_core.streaming.features import MODES, MOST_OFFSET_MS, offset_sam
 from ..livetalk_core.streaming.finite import check_avatar
 from . import host
 from .framing import CENTER, CROPS, MOST, chosen_crop, frame_size, framing_notes, preset_of
+from .given import checked, numbers, pictures, sound
 from .handles import AudioEncoderSocket, AvatarSocket, HostedAudioEncoder, Portrait, Speech, SpeechSocket
 from .masks import speaker_masks
 
 PROMPT = "A person is talking."
+OF_THE_ENCODER = {"pooled_output", "attention_mask"}
+"""What CLIP Text Encode itself puts to a prompt."""
 PORTRAIT = "livetalk_portrait"
 """The node's output for the page, which shows there what of the portrait is kept (web/livetalk.js)."""
 
@@ -84,6 +86,7 @@ class EncodeSpeech(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls,
         audio_encoder: HostedAudioEncoder,
@@ -94,7 +97,7 @@ class EncodeSpeech(io.ComfyNode):
         model: Any = None,
     ) -> io.NodeOutput:
         """Check the sounds and wrap them; say what is to be known of them."""
-        voices = (one_sound("audio", audio), *([] if audio_2 is None else [one_sound("audio_2", audio_2)]))
+        voices = (sound("audio", audio), *([] if audio_2 is None else [sound("audio_2", audio_2)]))
         source = voices[0] if len(voices) == 1 else MixedAudio(voices)
         speech = Speech(source, voices, audio_encoder, mode, offset_samples(audio_offset))
         if notes := [note for voice in voices for note in voice.notes]:
@@ -171,6 +174,7 @@ class MakeAvatar(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls,
         image: Tensor,
@@ -213,6 +217,7 @@ class MakeAvatar(io.ComfyNode):
         notes = framing_notes(size, (height, width), frame, kept, preset.geometry.size_multiple)
         if clip_vision is not None and prompt.strip() not in ("", PROMPT):
             notes.append("the widget 'prompt' is not read: conditioning is connected")
+        notes += [] if conditioning is None else unused_of(conditioning)
         host.say("\n".join(notes), log=False)
         avatar = Portrait(reference, clip, text, masks, vae, encode, made_with)
         return io.NodeOutput(avatar, ui={PORTRAIT: [host.temporary_picture(portrait)]})
@@ -232,32 +237,37 @@ def _size_input(name: str) -> io.Int.Input:
     )
 
 
-def one_image(image: Tensor) -> np.ndarray:
-    """An IMAGE [1,H,W,C] in 0..1 as [H,W,3] uint8, transparency laid on white; an error for any other.
-
-    C: 1 grey, 2 grey and opacity, 3 colour, 4 colour and opacity. A batch of one may be left out.
-    """
-    image = image[None] if image.ndim == 3 else image
-    if image.ndim != 4 or image.shape[0] != 1 or image.shape[-1] not in (1, 2, 3, 4):
+def one_image(image: Any) -> np.ndarray:
+    """An IMAGE that holds one, of any channels, as [H,W,3] uint8; an error for any other."""
+    images = pictures("image", image)
+    if len(images) != 1:
         raise InputError(
-            f"image of shape {list(image.shape)}, a batch of {image.shape[0]}; one portrait [1,H,W,3] is needed: pick "
+            f"image of shape {list(images.shape)}, a batch of {len(images)}; one portrait [1,H,W,3] is needed: pick "
             "one (ImageFromBatch, length 1)"
         )
-    check_bounds(image.shape[2], image.shape[1])
-    pixels = image[0].float().cpu()
-    check_avatar(("portrait", pixels))
-    if pixels.shape[-1] in (2, 4):
-        pixels = torch.lerp(torch.ones_like(pixels[..., :-1]), pixels[..., :-1], pixels[..., -1:])
-    return (pixels.expand(-1, -1, 3) * 255).round().clamp(0, 255).to(torch.uint8).numpy()
+    check_bounds(images.shape[2], images.shape[1])
+    check_avatar(("portrait", images))
+    return (images[0] * 255).round().clamp(0, 255).to(torch.uint8).numpy()
 
 
-def prompt_tokens(conditioning: list[Any] | None) -> Tensor:
+def prompt_tokens(conditioning: Any) -> Tensor:
     """The text tokens [L,dim] of a CONDITIONING that holds one prompt."""
-    if not conditioning or len(conditioning) != 1:
+    if not isinstance(conditioning, list) or len(conditioning) != 1:
+        held = f"{len(conditioning)} prompts" if isinstance(conditioning, list) else f"a {type(conditioning).__name__}"
+        raise InputError(f"conditioning holds {held}; one prompt is needed: connect CLIP Text Encode directly")
+    tokens = numbers("the prompt's tokens", conditioning[0][0])
+    if tokens.ndim != 3 or len(tokens) != 1 or not tokens.numel():
         raise InputError(
-            f"conditioning holds {len(conditioning or [])} prompts; one is needed: connect CLIP Text Encode directly"
+            f"the prompt's tokens are of shape {list(tokens.shape)}; one prompt [1,tokens,width] is needed: connect "
+            "CLIP Text Encode directly"
         )
-    return conditioning[0][0][0].float().cpu()
+    return tokens[0].float()
+
+
+def unused_of(conditioning: list[Any]) -> list[str]:
+    """A line on what other nodes have put to a prompt and LiveTalk does not use: an area, a picture, a hook ..."""
+    put = sorted(name for name, value in conditioning[0][1].items() if value is not None and name not in OF_THE_ENCODER)
+    return [f"not used by LiveTalk of conditioning: {', '.join(name.replace('_', ' ') for name in put)}"] if put else []
 
 
 def embedded_model() -> Model:
@@ -268,18 +278,3 @@ def embedded_model() -> Model:
 def embedded_text(prompt: str) -> Tensor:
     """Text tokens [L,dim] by the embedded model's own encoder."""
     return embedded_model().encode_texts(prompt)[0]
-
-
-def one_sound(name: str, audio: dict[str, Any] | None) -> TensorAudio:
-    """The sound of an AUDIO that holds one: samples [1,C,S], whole numbers taken for their type's full range."""
-    if audio is None:
-        raise InputError(f"{name} holds no sound (a silent video?); speech is needed: connect a sound")
-    waveform = torch.as_tensor(audio["waveform"])
-    waveform = waveform.reshape((1,) * (3 - waveform.ndim) + tuple(waveform.shape))
-    if waveform.ndim != 3 or waveform.shape[0] != 1:
-        raise InputError(f"{name} is a batch of {waveform.shape[0]} sounds; one is needed: pick one of them")
-    if not waveform.is_floating_point():
-        waveform = waveform.float() / -float(torch.iinfo(waveform.dtype).min or -torch.iinfo(waveform.dtype).max)
-    if not waveform.isfinite().all():
-        raise InputError(f"{name} has samples that are no numbers (NaN or infinite); mend the node before it")
-    return TensorAudio(waveform[0], round(audio["sample_rate"]))

@@ -20,6 +20,7 @@ from ..livetalk_core.streaming.finite import IMAGES, Watch
 from ..livetalk_core.streaming.plan import Chunk
 from ..livetalk_core.streaming.sidecar import Sidecar
 from . import host
+from .given import checked, pictures
 from .handles import AvatarSocket, ChunkState, JobSocket, Portrait, Speech, SpeechSocket, StateSocket
 from .pace import duration
 from .resume import check_as_begun
@@ -94,6 +95,7 @@ class JobStart(io.ComfyNode):
         return float("nan")
 
     @classmethod
+    @checked
     def execute(
         cls, avatar: Portrait, speech: Speech, filename_prefix: str, resume: bool, job: str, codec: str, crf: int
     ) -> io.NodeOutput:
@@ -158,18 +160,20 @@ class JobEnd(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, job: Job, state: ChunkState, images: Tensor) -> io.NodeOutput:
         """Write the chunk; queue the next one, or finish."""
         chunk = finished_chunk(job, state)
         check_as_begun(job.sidecar.inputs, state.made_with)
         job.sidecar.inputs |= state.made_with
+        images = pictures("images", images)
         rate = FRAMES_PER_SECOND * times(images, chunk)
         watch = Watch(chunk)
         watch.see(IMAGES, images)
         watch.read()
         writer = open_writer(job, images, rate, host.video_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo))
         try:
-            frames = (images.float().cpu().clamp(0, 1) * 255).round().byte()
+            frames = (images.clamp(0, 1) * 255).round().byte()
             writer.write(frames)
             checkpoint = writer.end_chunk()
             complete = state.state.next_chunk == state.plan.count

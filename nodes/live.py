@@ -22,6 +22,7 @@ from ..livetalk_core.media.coding import USUAL_CODING
 from ..livetalk_core.presets import PRESETS
 from ..livetalk_core.shapes import FRAMES_PER_SECOND
 from . import fleet, host
+from .given import checked
 from .guidance import stream_of
 from .handles import (
     AudioEncoderSocket,
@@ -96,6 +97,7 @@ class Live(io.ComfyNode):
         return float("nan")
 
     @classmethod
+    @checked
     def execute(
         cls,
         model: Any,

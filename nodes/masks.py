@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from ..livetalk_core.errors import InputError
 from ..livetalk_core.media.crop import CENTER, Crop
 from ..livetalk_core.media.image import to_reference
+from .given import one_mask
 
 
 def speaker_masks(
@@ -23,7 +24,7 @@ def speaker_masks(
     if mask_1 is None:
         raise InputError("mask_2 is connected, but not mask_1; who speaks alone is mask_1's: connect the mask there")
     connected = {"mask_1": mask_1} | ({} if mask_2 is None else {"mask_2": mask_2})
-    speakers = {name: _in_frame(one_mask(name, mask, size), frame, crop) for name, mask in connected.items()}
+    speakers = {name: _in_frame(_scaled(one_mask(name, mask), size), frame, crop) for name, mask in connected.items()}
     areas = torch.cat([*speakers.values()])
     rest = ~areas.any(dim=0, keepdim=True)
     empty = [name for name, area in speakers.items() if not area.any()]
@@ -40,13 +41,9 @@ def speaker_masks(
     return torch.cat([areas, rest, background] if mask_2 is None else [areas, background]).float()
 
 
-def one_mask(name: str, mask: Tensor, size: tuple[int, ...]) -> Tensor:
-    """The mask [H,W] in a MASK that holds one, scaled to the image's size."""
-    mask = mask[None] if mask.ndim == 2 else mask
-    if mask.ndim != 3 or mask.shape[0] != 1:
-        raise InputError(f"{name} is a batch of {mask.shape[0]} masks; one is needed: draw it on the portrait")
-    scaled = F.interpolate(mask[None].float().cpu(), size=tuple(size), mode="bilinear")[0, 0]
-    return scaled.clamp(0, 1)
+def _scaled(mask_HW: Tensor, size: tuple[int, ...]) -> Tensor:
+    """A mask at the image's size, in 0..1."""
+    return F.interpolate(mask_HW[None, None], size=tuple(size), mode="bilinear")[0, 0].clamp(0, 1)
 
 
 def _in_frame(mask: Tensor, frame: tuple[int, int], crop: Crop) -> Tensor:

@@ -15,7 +15,7 @@ NOT_IN_A_NAME = re.compile(r'[/?<>\\:*|"\x00-\x1f\x7f]')
 
 
 def filled_in(prefix: str, prompt: Mapping[str, Any] | None, now: datetime) -> str:
-    """`video/%date:yyyy-MM-dd%/%LiveTalkAvatar.width%` -> `video/2026-11-30/448`.
+    """`video/%date:yyyy-MM-dd%/%LiveTalkAvatar.width%` -> `video/2026-11-30/448`; a date's slashes make folders.
 
     A node is named by its title or its class; what names none, and the placeholders of ComfyUI's server (%year% ...),
     stay as they are.
@@ -24,9 +24,9 @@ def filled_in(prefix: str, prompt: Mapping[str, Any] | None, now: datetime) -> s
     def value(match: re.Match[str]) -> str:
         name = match[1]
         if name.startswith("date:"):
-            text = formatted(now, name.removeprefix("date:"))
-        else:
-            text = _widget(prompt or {}, *name.rpartition(".")[::2])
+            folders = formatted(now, name.removeprefix("date:")).split("/")
+            return "/".join(NOT_IN_A_NAME.sub("_", folder) for folder in folders)
+        text = _widget(prompt or {}, *name.rpartition(".")[::2])
         return match[0] if text is None else NOT_IN_A_NAME.sub("_", text)
 
     return PLACEHOLDER.sub(value, prefix)

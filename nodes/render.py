@@ -20,6 +20,7 @@ from ..livetalk_core.streaming.render import Render as CoreRender
 from ..livetalk_core.streaming.session import Frames, Session
 from ..livetalk_core.streaming.sidecar import Sidecar
 from . import fleet, host
+from .given import checked, pictures
 from .guidance import stream_of
 from .handles import (
     AvatarSocket,
@@ -106,11 +107,17 @@ class Render(io.ComfyNode):
                 ),
                 io.Image.Output(display_name="images", tooltip="All frames; where connected, memory grows."),
             ],
-            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.unique_id],
+            hidden=[io.Hidden.prompt, io.Hidden.dynprompt, io.Hidden.extra_pnginfo, io.Hidden.unique_id],
             is_output_node=True,
         )
 
     @classmethod
+    def fingerprint_inputs(cls, **_: Any) -> bool:
+        """Renders anew where 'images' has been connected since: what was kept of the render before has none."""
+        return connected(host.running_prompt(), cls.hidden.unique_id, IMAGES)
+
+    @classmethod
+    @checked
     def execute(
         cls,
         model: Any,
@@ -160,7 +167,9 @@ class Render(io.ComfyNode):
             on_packet=host.check_cancelled,
             coding=coding,
         )  # fmt: skip
-        kept = Kept(stream.motion_frames, collect_images or connected(cls.hidden.prompt, cls.hidden.unique_id, IMAGES))
+        # Loops and the like put nodes in as they run, which the prompt that was queued does not have.
+        graph = {node: cls.hidden.dynprompt.get_node(node) for node in cls.hidden.dynprompt.all_node_ids()}
+        kept = Kept(stream.motion_frames, collect_images or connected(graph, cls.hidden.unique_id, IMAGES))
         try:
             run(render, progress, kept, unused_line(host.unused_changes(model)))
         finally:
@@ -178,12 +187,12 @@ def frames_before_talk(images: Tensor, stream: StreamConfig) -> Tensor:
 
     Scaled to the stream's size; where there are too few, the first one stands still.
     """
-    images = images[-stream.motion_frames :, ..., :3].float().cpu()
-    if not len(images) or not images.isfinite().all():
-        raise InputError("start_images holds no frames, or values that are no numbers; connect last_frames of a render")
+    images = pictures("start_images", images)[-stream.motion_frames :]
+    if not images.isfinite().all():
+        raise InputError("start_images holds values that are no numbers; connect last_frames of a render")
     images = torch.cat([images[:1].expand(stream.motion_frames - len(images), -1, -1, -1), images])
     size = (stream.height, stream.width)
-    frames_n3HW = images.movedim(-1, 1).expand(-1, 3, -1, -1)
+    frames_n3HW = images.movedim(-1, 1)
     if frames_n3HW.shape[-2:] != size:
         frames_n3HW = F.interpolate(frames_n3HW, size=size, mode="bilinear", antialias=True)
     return frames_n3HW.clamp(0, 1).movedim(1, 0) * 2 - 1
@@ -223,9 +232,9 @@ class Kept:
         return torch.cat(self._all) if self._everything else host.blocked(NOT_COLLECTED)
 
 
-def connected(prompt: Mapping[str, Any] | None, node: str, output: int) -> bool:
-    """Whether a node of the prompt takes this output of `node`."""
-    inputs = (value for described in (prompt or {}).values() for value in described.get("inputs", {}).values())
+def connected(graph: Mapping[str, Any], node: str, output: int) -> bool:
+    """Whether a node of the graph takes this output of `node`."""
+    inputs = (value for described in graph.values() for value in described.get("inputs", {}).values())
     return any(value == [node, output] for value in inputs)
 
 

@@ -5,8 +5,10 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..livetalk_core.config import CorrectionConfig
+from . import host
+from .given import checked
 from .handles import Correction, CorrectionSocket, Prompt, PromptsSocket
-from .inputs import embedded_text, prompt_tokens
+from .inputs import embedded_text, prompt_tokens, unused_of
 
 RETROSPECTION = CorrectionConfig()
 """Its defaults."""
@@ -52,11 +54,14 @@ class LaterPrompt(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls, prompt: str, from_second: float, prompts: tuple[Prompt, ...] = (), conditioning: list[Any] | None = None
     ) -> io.NodeOutput:
         """The prompts so far and this one."""
         text = embedded_text(prompt) if conditioning is None else prompt_tokens(conditioning)
+        if conditioning is not None and (notes := unused_of(conditioning)):
+            host.say("\n".join(notes), log=False)
         return io.NodeOutput((*prompts, Prompt(text, from_second)))
 
 
@@ -133,6 +138,7 @@ class SetCorrection(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls,
         color_correction: float,

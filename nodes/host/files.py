@@ -4,6 +4,7 @@ import copy
 import glob
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +20,8 @@ from ...livetalk_core.media.coding import SUFFIXES, USUAL_CODING
 from ...livetalk_core.media.place import description_path
 from ..naming import filled_in
 
+LONGEST_NAME = 200
+"""Bytes of a folder or of a prefix; systems allow 255 with the number and the endings that are put to it."""
 PICTURE_SIDE = 512
 """Longer side of a picture for the page, in pixels."""
 
@@ -43,6 +46,12 @@ class OutputFile:
         if not prefix.strip() or Path(prefix).is_absolute() or ".." in Path(prefix).parts:
             raise InputError(
                 f"filename prefix {prefix!r} is no name inside ComfyUI's output folder; needs one like video/LiveTalk"
+            )
+        longest = max(len(os.fsencode(part)) for part in Path(prefix).parts)
+        if longest > LONGEST_NAME or "\0" in prefix:
+            raise InputError(
+                f"filename prefix {prefix[:40]!r} ... has a name of {longest} bytes, or a zero; at most {LONGEST_NAME} "
+                "bytes are allowed: give a shorter one"
             )
         output = folder_paths.get_temp_directory() if temporary else folder_paths.get_output_directory()
         folder, name, counter, self.subfolder, _ = folder_paths.get_save_image_path(prefix, output, width, height)

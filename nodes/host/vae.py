@@ -59,6 +59,8 @@ def vae_weights(vae: comfy.sd.VAE) -> Weights:
 
 def vae_patcher(vae: comfy.sd.VAE) -> Patcher:
     """Our VAE on the weights of a stock one (shared, not copied, while those are off the GPU); made once per VAE."""
+    if not isinstance(vae, comfy.sd.VAE):
+        raise InputError(f"this VAE is a {type(vae).__name__}; needed is one from Load VAE or LiveTalk's loaders")
     patcher, device = vae.patcher.get_attachment(KEY), vae.patcher.load_device
     if patcher is None or patcher.load_device != device:  # a clone for another device keeps its attachments
         offload = vae.patcher.offload_device

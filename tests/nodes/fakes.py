@@ -68,10 +68,27 @@ class NodeOutput:
         self.args, self.ui = args, ui
 
 
+class Graph:
+    """ComfyUI's DynamicPrompt: the nodes that are queued, and those that nodes put in as they run."""
+
+    def __init__(self, nodes: dict[str, Any]) -> None:
+        self.nodes = nodes
+
+    def all_node_ids(self) -> set[str]:
+        """Of both kinds."""
+        return set(self.nodes)
+
+    def get_node(self, node_id: str) -> Any:
+        """One of them."""
+        return self.nodes[node_id]
+
+
 class ComfyNode:
     """Base of V3 nodes."""
 
-    hidden = types.SimpleNamespace(prompt={"1": {}}, extra_pnginfo={"workflow": {"nodes": []}}, unique_id="1")
+    hidden = types.SimpleNamespace(
+        prompt={"1": {}}, dynprompt=Graph({"1": {}}), extra_pnginfo={"workflow": {"nodes": []}}, unique_id="1"
+    )
 
 
 class ComfyExtension:
@@ -109,7 +126,9 @@ def comfy_api() -> dict[str, types.ModuleType]:
     """The modules `comfy_api` and `comfy_api.latest`."""
     io = types.SimpleNamespace(Schema=Schema, NodeOutput=NodeOutput, ComfyNode=ComfyNode, Custom=_kind)
     io.FolderType = types.SimpleNamespace(output="output", temp="temp")
-    io.Hidden = types.SimpleNamespace(prompt="PROMPT", extra_pnginfo="EXTRA_PNGINFO", unique_id="UNIQUE_ID")
+    io.Hidden = types.SimpleNamespace(
+        prompt="PROMPT", dynprompt="DYNPROMPT", extra_pnginfo="EXTRA_PNGINFO", unique_id="UNIQUE_ID"
+    )
     for name in (
         "Int", "Float", "String", "Boolean", "Combo", "Image", "Latent", "Conditioning", "Model", "Vae",
         "Clip", "ClipVision", "Audio", "Video", "Mask", "UpscaleModel",

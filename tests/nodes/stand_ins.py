@@ -17,6 +17,7 @@ import comfy.model_patcher
 import folder_paths
 import torch
 from comfy_api.latest import ComfyExtension, io
+from comfy_execution.graph_utils import GraphBuilder
 from safetensors.torch import load_file
 
 import nodes as core_nodes
@@ -149,6 +150,25 @@ def press_at(point: str, call: int) -> None:
 
     setattr(owner, name, pressed)
     PRESSED.undo = lambda: setattr(owner, name, real)
+
+
+class InLoop(io.ComfyNode):
+    """Puts a node in its own place as it runs, as loops do, and an image node behind one of its outputs."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """What ComfyUI shows."""
+        return io.Schema(
+            "LiveTalkTestInLoop", category="tests", enable_expand=True, accept_all_inputs=True,
+            inputs=[io.String.Input("type"), io.Int.Input("output")], outputs=[io.Image.Output()],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, type: str, output: int, **inputs: Any) -> io.NodeOutput:
+        """`inputs` are the node's."""
+        graph = GraphBuilder()
+        images = graph.node(type, **inputs).out(output)
+        return io.NodeOutput(graph.node("ImageInvert", image=images).out(0), expand=graph.finalize())
 
 
 class OtherAudioEncoder(io.ComfyNode):
@@ -308,7 +328,7 @@ class StandIns(ComfyExtension):
         """All of them; the loop's sockets only where core has none."""
         loops = [] if "StartLoop" in core_nodes.NODE_CLASS_MAPPINGS else [StartLoopSockets, EndLoopSockets]
         made = [SmallClipLoader, SmallClipVisionLoader, OtherAudioEncoder, OtherModel, WideUpscaler, MergedModel]
-        return [*made, Apart, CancelAt, *loops]
+        return [*made, Apart, CancelAt, InLoop, *loops]
 
 
 async def comfy_entrypoint() -> StandIns:

@@ -12,6 +12,7 @@ import av
 import pytest
 
 from tests.browser.capture_object_info import OBJECT_INFO, needed
+from tests.nodes.comfy_server import FRAMES
 from tests.nodes.workflow import ids_of, load, named, small, to_prompt
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -189,6 +190,29 @@ def test_a_stock_lora_changes_what_merging_it_changes_and_bypassed_nothing(serve
     assert against_merged < 1e-4
 
 
+def test_images_connected_after_a_render_are_there(server, talk):
+    prompt, ids = small(talk[0]), talk[1]
+    prompt[ids["LiveTalkRender"]]["inputs"]["filename_prefix"] = "video/connected"
+    assert server.run(prompt).error is None
+    again = server.run(prompt)
+    assert ids["LiveTalkRender"] not in again.begun, "nothing has changed"
+    prompt["shown"] = {"class_type": "PreviewImage", "inputs": {"images": [ids["LiveTalkRender"], IMAGES]}}
+    outcome = server.run(prompt)
+    assert outcome.error is None, outcome.error
+    assert len(outcome.outputs["shown"]["images"]) == FRAMES
+
+
+def test_images_that_a_loop_takes_are_there(server, talk):
+    prompt, ids = small(talk[0]), talk[1]
+    render = prompt.pop(ids["LiveTalkRender"])["inputs"] | {"filename_prefix": "video/in_loop"}
+    inside = {"type": "LiveTalkRender", "output": IMAGES} | render
+    prompt["loop"] = {"class_type": "LiveTalkTestInLoop", "inputs": inside}
+    prompt["shown"] = {"class_type": "PreviewImage", "inputs": {"images": ["loop", 0]}}
+    outcome = server.run(prompt)
+    assert outcome.error is None, outcome.error
+    assert len(outcome.outputs["shown"]["images"]) == FRAMES
+
+
 @pytest.mark.parametrize(
     ("node", "change", "message"),
     [
@@ -201,6 +225,9 @@ def test_a_stock_lora_changes_what_merging_it_changes_and_bypassed_nothing(serve
         ("LiveTalkRender", {"speech": ["95", 0]}, "two voices, but the avatar has no speaker masks"),
         ("LiveTalkRender", {"filename_prefix": "../refused"}, "no name inside ComfyUI's output folder"),
         ("LiveTalkRender", {"filename_prefix": "/refused"}, "no name inside ComfyUI's output folder"),
+        ("LiveTalkRender", {"filename_prefix": "refused" * 30}, "has a name of 210 bytes"),
+        ("LiveTalkRender", {"filename_prefix": "refused\0"}, "or a zero; at most 200 bytes"),
+        ("LiveTalkRender", {"model": ["89", 0]}, "another noise schedule (ModelSamplingDiscrete, V_PREDICTION)"),
         ("LiveTalkRender", {"upscale_model": ["91", 0]}, "2 times as wide and 1 times as high"),
         ("LiveTalkRender", {"model": ["90", 0]}, "needs a LiveTalk one"),
     ],
@@ -219,6 +246,8 @@ def test_bad_input_is_one_clear_line_and_writes_nothing(server, talk, node, chan
     prompt["93"] = {"class_type": "LotusConditioning", "inputs": {}}
     prompt["92"] = {"class_type": "LiveTalkTestOtherAudioEncoder", "inputs": {}}
     prompt["91"] = {"class_type": "LiveTalkTestWideUpscaler", "inputs": {}}
+    sampling = {"model": [ids["LiveTalkEmbeddedModel"], 0], "sampling": "v_prediction", "zsnr": False}
+    prompt["89"] = {"class_type": "ModelSamplingDiscrete", "inputs": sampling}
     prompt["90"] = {"class_type": "LiveTalkTestOtherModel", "inputs": {}}
     prompt[ids["LiveTalkRender"]]["inputs"]["filename_prefix"] = "video/refused"
     prompt[ids[node]]["inputs"] |= change

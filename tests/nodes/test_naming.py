@@ -16,6 +16,7 @@ PROMPT = {
     [
         ("video/%date:yyyy-MM-dd%/talk", "video/2026-03-05/talk"),
         ("%date:yy-M-d_h.m.s%", "26-3-5_7.8.9"),
+        ("%date:yyyy/MM/dd%/talk", "2026/03/05/talk"),
         ("%date:hh:mm:ss%", "07_08_09"),
         ("talk_%LiveTalkAvatar.width%", "talk_448"),
         ("%My face.image%", "me.png"),

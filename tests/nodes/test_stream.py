@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.nodes.fake_host import Interrupted
+from tests.nodes.fakes import Graph
 
 SAMPLES = 16_000 * 70 // 25  # 70 frames: chunks of 33, 28 and 9
 
@@ -457,11 +458,13 @@ class TestRenderOptions:
         assert "collect_images" in blocked.message
 
     def test_images_are_kept_where_another_node_takes_them(self, nodes, parts, host, monkeypatch):
-        hidden = nodes["LiveTalkRender"][0].hidden
+        cls = nodes["LiveTalkRender"][0]
         for output, kept in ((2, True), (1, False)):
-            prompt = {"1": {"inputs": {}}, "9": {"inputs": {"images": ["1", output]}}}
-            monkeypatch.setattr(hidden, "prompt", prompt)
+            graph = Graph({"1": {"inputs": {}}, "9": {"inputs": {"images": ["1", output]}}})
+            monkeypatch.setattr(cls.hidden, "dynprompt", graph)
             assert torch.is_tensor(render(nodes, parts).args[2]) is kept
+            monkeypatch.setattr(host, "running_prompt", lambda nodes=graph.nodes: nodes)
+            assert cls.fingerprint_inputs() is kept, "connected later, it renders anew"
 
     def test_goes_on_from_the_frames_of_another_render(self, nodes, parts, host):
         _, last, first = render(nodes, parts, collect_images=True).args
