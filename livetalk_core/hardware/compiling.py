@@ -3,8 +3,12 @@
 The blocks differ in nothing but their weights, so that one graph, traced once, runs them all: the patch embedding and
 the head around them are little work. Of the VAE, a chunk's first latent frame, the next ones and the rest differ in
 shape or in what comes before them: three graphs each for the beginning of the decoder, for its end and for the encoder.
+
+Another size takes others. PyTorch keeps eight of a function unless it is told, and refuses the next: too few for a
+worker that stays up from render to render.
 """
 
+import inspect
 import logging
 import time
 from collections.abc import Callable
@@ -18,10 +22,13 @@ from ..models.vae import VAE
 
 logger = logging.getLogger(__name__)
 
+MOST_GRAPHS = 256
+"""Of one function, for all sizes; PyTorch's own bound of what it keeps of one."""
+
 
 def compiled_block(backend: str | Callable[..., Any] = "inductor") -> Callable[..., Tensor]:
     """`run_block` compiled; its first call, which compiles it, says how long that took."""
-    return announced(torch.compile(run_block, fullgraph=True, dynamic=False, backend=backend))
+    return announced(_compiled(run_block, backend))
 
 
 def compile_vae(vae: VAE, backend: str | Callable[..., Any] = "inductor") -> None:
@@ -29,8 +36,17 @@ def compile_vae(vae: VAE, backend: str | Callable[..., Any] = "inductor") -> Non
     for half, methods in ((vae.encoder, ("forward",)), (vae.decoder, ("begin", "finish"))):
         for name in methods:
             if name not in vars(half):
-                compiled = torch.compile(getattr(half, name), fullgraph=True, dynamic=False, backend=backend)
-                setattr(half, name, compiled)
+                setattr(half, name, _compiled(getattr(half, name), backend))
+
+
+def _compiled(work: Callable[..., Any], backend: str | Callable[..., Any]) -> Callable[..., Any]:
+    """One graph for each size that comes."""
+    options: dict[str, Any] = {"fullgraph": True, "dynamic": False, "backend": backend}
+    if "recompile_limit" in inspect.signature(torch.compile).parameters:  # from torch 2.13 on
+        options["recompile_limit"] = MOST_GRAPHS
+    else:
+        torch._dynamo.config.recompile_limit = MOST_GRAPHS
+    return torch.compile(work, **options)
 
 
 def announced(compiled: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -1,12 +1,14 @@
 """What is compiled: how many graphs there are, that none is made twice, and that the numbers stay."""
 
 import logging
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from livetalk_core.config import TransformerConfig, VAEConfig
+from livetalk_core.hardware import compiling
 from livetalk_core.hardware.compiling import compile_vae, compiled_block
 from livetalk_core.models import fp8, operations
 from livetalk_core.models.transformer import Transformer
@@ -60,6 +62,27 @@ def test_all_blocks_of_all_chunks_share_one_graph(in_fp8, speakers):
         plain, compiled = (engine.denoise(*given) for engine in engines)
         assert (plain - compiled).abs().max() <= 1e-4 * plain.abs().max()
     assert counter.frame_count == 1
+
+
+class Half(torch.nn.Module):
+    """Of a VAE: anything that can be compiled."""
+
+    def forward(self, x):
+        return x + 1
+
+    begin = finish = forward
+
+
+def test_a_worker_that_stays_up_compiles_for_every_size_that_comes(monkeypatch):
+    """More than the eight graphs that PyTorch makes of a function unasked."""
+    monkeypatch.setattr(compiling, "run_block", lambda _, x: 2 * x)
+    counter, vae = CompileCounterWithBackend("eager"), SimpleNamespace(encoder=Half(), decoder=Half())
+    run = compiled_block(counter)
+    compile_vae(vae, counter)
+    for size in range(2, 14):
+        assert run(None, torch.ones(size)).sum() == 2 * size
+        assert vae.encoder(torch.ones(size)).sum() == vae.decoder.begin(torch.ones(size)).sum() == 2 * size
+    assert counter.frame_count == 2 * 12, "the halves are one class here"
 
 
 def test_how_long_compiling_took_is_said_once(caplog):
