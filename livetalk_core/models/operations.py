@@ -34,10 +34,12 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in_features] -> [..., out_features], in the dtype of `x`."""
-        weight = self.weight.to(x.dtype)
-        if self.scale_weight is not None:
-            weight = weight * self.scale_weight.to(x.dtype)
-        return F.linear(x, weight, _cast(self.bias, x))
+        if self.scale_weight is None:
+            return F.linear(x, self.weight.to(x.dtype), _cast(self.bias, x))
+        # Scales are small: float16 has few digits of them, or none.
+        dtype = torch.float32 if x.dtype == torch.float16 else x.dtype
+        weight = self.weight.to(dtype) * self.scale_weight.to(dtype)
+        return F.linear(x, weight.to(x.dtype), _cast(self.bias, x))
 
 
 class LayerNorm(nn.LayerNorm):

@@ -111,8 +111,10 @@ class Norm(nn.Module):
 
     def forward(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """[..., C] -> [..., C], written to `out` where given."""
-        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(1e-12)
-        return torch.mul(x, x.shape[-1] ** 0.5 / length, out=out).mul_(self.gamma.to(x).flatten())
+        root = x.shape[-1] ** 0.5
+        least = max(1e-12, 2 * root / torch.finfo(x.dtype).max)  # float16 has neither 1e-12 nor what zeros then take
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(least)
+        return torch.mul(x, root / length, out=out).mul_(self.gamma.to(x).flatten())
 
 
 class ResidualBlock(nn.Module):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from livetalk_core.config import VAEConfig
 from livetalk_core.errors import InputError
-from livetalk_core.models.vae import VAE
+from livetalk_core.models.vae import VAE, Norm
 
 
 def random_vae(seed: int = 0) -> VAE:
@@ -19,6 +19,16 @@ def random_vae(seed: int = 0) -> VAE:
 
 
 VAE_4 = random_vae()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("value", [0.0, 1e-6])
+def test_a_norm_of_next_to_nothing_is_finite(dtype, value):
+    """float16 rounds 1e-12 to zero, and has no number for what the smallest lengths are multiplied by."""
+    norm = Norm(384, 3)
+    norm.gamma = torch.nn.Parameter(torch.ones(384, 1, 1, 1))
+    normed = norm(torch.full((1, 1, 2, 2, 384), value, dtype=dtype))
+    assert normed.isfinite().all() and normed.abs().max() <= 1.01
 
 
 @settings(max_examples=8, deadline=None)
