@@ -19,6 +19,7 @@ from ..livetalk_core.checkpoints import nano
 from ..livetalk_core.config import StreamConfig
 from ..livetalk_core.errors import InputError
 from ..livetalk_core.hardware.amount import parse_memory
+from ..livetalk_core.hardware.machine import default_dtype
 from ..livetalk_core.parallel.devices import parse_devices, parse_hosts, parse_mesh
 from ..livetalk_core.parallel.fleet import Fleet, local_fleet, remote_fleet
 from ..livetalk_core.parallel.worker import read_secret
@@ -61,8 +62,9 @@ class Spread:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights on the workers."""
-        return torch.float32 if "cpu" in self.devices else torch.bfloat16
+        """Of the weights on the workers: what all of their devices attend in. Those of other hosts are not known."""
+        own = {default_dtype(torch.device(device)) for device in self.devices} or {torch.bfloat16}
+        return own.pop() if len(own) == 1 else torch.float16
 
     def sized(self, stream: StreamConfig) -> "Spread":
         """For talks of the stream's size: how many blocks `memory` has room for depends on it."""

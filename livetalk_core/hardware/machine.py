@@ -12,6 +12,7 @@ import torch
 
 from .. import __version__
 from ..errors import InputError
+from ..models.attention import attends_in_bfloat16
 
 ROOT = Path(__file__).resolve().parents[2]
 OUT_OF_MEMORY = r"(?:CUDA error|Triton Error \[CUDA\]|CUDA driver error): out of memory|CU\w+_STATUS_ALLOC_FAILED"
@@ -65,8 +66,7 @@ def default_dtype(device: torch.device) -> torch.dtype:
     """
     if device.type == "cpu":
         return torch.float32
-    old = device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) < (8, 0)
-    return torch.float16 if old else torch.bfloat16
+    return torch.bfloat16 if device.type != "cuda" or attends_in_bfloat16(device) else torch.float16
 
 
 def available_memory(device: torch.device) -> int:

@@ -54,6 +54,16 @@ def test_what_workers_send_and_how_they_split_is_set_up(embedded, host, fleet):
     assert fleet.engine_for(embedded("cpu x2")[0], STREAM).fleet is not engine.fleet
 
 
+@pytest.mark.parametrize(
+    ("capabilities", "dtype"),
+    [([(9, 0), (8, 0)], "bfloat16"), ([(7, 5), (7, 5)], "float16"), ([(8, 6), (7, 0)], "float16")],
+)
+def test_workers_compute_in_what_all_of_their_gpus_attend_in(fleet, monkeypatch, capabilities, dtype):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capabilities[device.index])
+    spread = fleet.Spread("nano", None, ("cuda:0", "cuda:1"), False)
+    assert spread.dtype == getattr(torch, dtype)
+
+
 def test_what_each_device_holds_at_most_is_set_up_for_the_size_of_the_talk(embedded, host, fleet, pack):
     refused = pack("livetalk_core.errors").InputError
     with pytest.raises(refused, match="'14' is no amount of memory; write a number and a unit, such as 14G"):
