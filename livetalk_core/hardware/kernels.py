@@ -242,13 +242,16 @@ def _time(attention: AttentionFunction, shape: Shape) -> float:
 
 
 def _random_parts(call: Call, shape: Shape) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values as a model has them: keys whose channels have means of their own, larger values."""
-    place: Any = {"generator": torch.Generator(shape.device).manual_seed(0), "device": shape.device}
+    """Queries, keys and values as a model has them: keys whose channels have means of their own, larger values.
+
+    Nothing beside them is held: ComfyUI asks while the model is on the device, with room for a step.
+    """
+    generator = torch.Generator(shape.device).manual_seed(0)
+    place: Any = {"generator": generator, "device": shape.device, "dtype": shape.dtype}
     sizes = [(call.batch, count, shape.heads, shape.head_dim) for count in (call.queries, call.keys, call.keys)]
     q, k, v = (torch.randn(size, **place) for size in sizes)
     means = torch.randn(2, 1, 1, shape.heads, shape.head_dim, **place)
-    q, k, v = (part.to(shape.dtype) for part in (q, k + 2 * means[0], 3 * v + means[1]))
-    return q, k, v
+    return q, k.add_(means[0], alpha=2), v.mul_(3).add_(means[1])
 
 
 @cache

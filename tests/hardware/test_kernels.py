@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from livetalk_core.errors import InputError
 from livetalk_core.hardware import fused, kernels
+from livetalk_core.hardware.memory import PeakMemory
 from livetalk_core.models import fp8, operations
 from livetalk_core.models.attention import attend
 from livetalk_core.presets import PRESETS
@@ -111,6 +112,15 @@ def test_every_way_in_which_the_model_calls_it_is_tried(monkeypatch, caplog, wro
     on_cpu(monkeypatch, "flash_attn", flash_attn_func=kernel)
     assert kernels.choose_attention("flash2", shape) is attend
     assert f"at {call.batch} x {call.queries} queries and {call.keys} keys" in caplog.text
+
+
+def test_a_trial_holds_little_beside_what_a_step_holds():
+    """Queries, keys, values and the result in the model's dtype: ComfyUI asks while the model is on the device."""
+    call, shape = kernels.Call(1, 4096, 4096), kernels.Shape(CPU, torch.bfloat16, 8, 64)
+    part, scores = 4096 * 8 * 64 * 2, 4096 * kernels.COMPARED_QUERIES * 4
+    with PeakMemory() as memory:
+        kernels.relative_error(lambda q, k, v: torch.empty_like(q), call, shape)
+    assert 4 * part < memory.peak < 4 * part + 6 * scores
 
 
 def test_the_14b_models_calls():
