@@ -102,6 +102,18 @@ def group_of(members: Iterable[int]) -> Group:
     return _new_group(ranks)
 
 
+def host_group(hosts: Sequence[str], device: torch.device) -> Group:
+    """The process group of this process's host, given each rank's; it has exchanged something on `device`.
+
+    All processes must call it.
+    """
+    ranks = [[rank for rank, host in enumerate(hosts) if host == name] for name in dict.fromkeys(hosts)]
+    groups = [group_of(each) for each in ranks]
+    own = next(group for group, each in zip(groups, ranks, strict=True) if dist.get_rank() in each)
+    try_out(own, device)
+    return own
+
+
 @cache
 def _new_group(ranks: tuple[int, ...]) -> Group:
     group = cast(Group, dist.new_group(list(ranks), timeout=COLLECTIVE_TIMEOUT))

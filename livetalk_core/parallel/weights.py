@@ -3,6 +3,8 @@
 Applied from outside to a built model. While a layer computes, the next one's weight is on its way; which one comes
 next is learnt from the last pass. So a rank holds its share, and two layers' weights at most: less than one block.
 
+On several hosts the ranks of each share a whole model where that fits: no weight waits for a link between hosts.
+
 Not FSDP2: that gathers whole modules around their `forward`, while this model's contexts are computed outside it;
 and it works neither in inference mode nor with FP8 weights beside others.
 """
@@ -13,10 +15,13 @@ from typing import TypeGuard
 import torch
 from torch import Tensor, nn
 
-from .collectives import Group, gather_soon
+from ..hardware.machine import available_memory
+from .collectives import Group, gather_soon, least
 from .prefetch import Arrival, Prefetcher, fetch_weight
 
 FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)
+LEFT = 1 / 2
+"""Of a device's free memory, what weights are to leave to the work where a host keeps a whole model."""
 SMALLEST = 1024
 """Linear weights of fewer elements stay whole on every rank, as all that is no linear layer's weight does."""
 
@@ -59,6 +64,20 @@ def sharded_bytes(model: nn.Module, ranks: int, dtype: torch.dtype | None = None
     sizes = [bytes_as(weight, dtype) for weight in split]
     parts = sum(-(-weight.numel() // ranks) * kept_dtype(weight, dtype).itemsize for weight in split)
     return whole_bytes(model, dtype) - sum(sizes) + parts, sum(sorted(sizes)[-2:])
+
+
+def sharing_group(
+    model: nn.Module, device: torch.device, host: Group, everyone: Group, dtype: torch.dtype | None = None
+) -> Group:
+    """The ranks to split a model's weights over: those of this rank's `host`, or all where any host has not the room.
+
+    All processes must call it; all are told alike.
+    """
+    if host.size() == everyone.size():
+        return everyone
+    free = available_memory(device) / (host.size() if device.type == "cpu" else 1)
+    has_room = sum(sharded_bytes(model, host.size(), dtype)) <= (1 - LEFT) * free
+    return host if least(torch.tensor(float(has_room)), everyone) else everyone
 
 
 def kept_dtype(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:

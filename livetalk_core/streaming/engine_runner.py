@@ -24,12 +24,13 @@ from ..models.color import match_color
 from ..models.ltx_vae import LTXVAE
 from ..models.transformer import Transformer
 from ..models.vae import VAE
+from ..parallel.collectives import Group
 from ..parallel.frames import split_frames
-from ..parallel.mesh import Mesh, default_ulysses, group_of
+from ..parallel.mesh import Mesh, default_ulysses, host_group
 from ..parallel.patches import patch_weights, patches_of
 from ..parallel.sequence import split_sequence
 from ..parallel.vae import split_vae
-from ..parallel.weights import place_weights, shard_weights, sharded_bytes, whole_bytes
+from ..parallel.weights import place_weights, shard_weights, sharded_bytes, sharing_group, whole_bytes
 from ..parallel.worker import Job
 from ..presets import Preset
 from .avatar import Avatar
@@ -80,12 +81,13 @@ class EngineRunner:
         if kept is not None:
             del kept
             give_back_memory()
-        model, sharded, patch = (setup.fields[name] for name in ("model", "sharded", "patch"))
+        model, patch = (setup.fields[name] for name in ("model", "patch"))
         ways, streamed = Ways(*setup.fields["ways"]), list[int]()
         if ways.memory is not None:
             opened = open_model(model, "cpu", None, None if patch is None else Path(patch))
             streamed = streamed_blocks(setup, opened.preset)
-        return load_transformer(model, dtype_of(setup), setup.device, sharded, patch, ways.fp8, streamed)
+        host = host_of(setup) if setup.fields["sharded"] else None
+        return load_transformer(model, dtype_of(setup), setup.device, host, patch, ways.fp8, streamed)
 
     @classmethod
     def splitting(cls, transformer: Transformer, setup: Job) -> "EngineRunner":
@@ -196,9 +198,20 @@ def dtype_of(setup: Job) -> torch.dtype:
     return getattr(torch, setup.fields["dtype"])
 
 
+def hosts_of(setup: Job) -> list[str]:
+    """Each rank's host."""
+    return [host for host, _ in setup.fields["crew"]]
+
+
+def host_of(setup: Job) -> Group:
+    """The ranks of this rank's host."""
+    with setup.meeting():
+        return host_group(hosts_of(setup), setup.device)
+
+
 def ulysses_of(heads: int, setup: Job) -> int:
     """The Ulysses degree of the mesh that was asked for, or what suits the hosts, one for each rank."""
-    mesh, hosts = Ways(*setup.fields["ways"]).mesh, [host for host, _ in setup.fields["crew"]]
+    mesh, hosts = Ways(*setup.fields["ways"]).mesh, hosts_of(setup)
     if mesh is None:
         return default_ulysses(heads, hosts)
     ulysses, ring = mesh
@@ -245,12 +258,12 @@ def load_transformer(
     model: str,
     dtype: torch.dtype,
     device: torch.device,
-    sharded: bool,
+    host: Group | None = None,
     patch: str | None = None,
     fp8: bool = False,
     streamed: Sequence[int] = (),
 ) -> Transformer:
-    """The transformer on this rank's device, whole or this rank's share of its weights.
+    """The transformer on this rank's device, whole or, given the ranks of its host, this rank's share of its weights.
 
     Weights are mapped from the file: all processes of a host read the one copy in its memory. Those of another dtype
     than `dtype` are converted on their way to the device, one by one, of a share no more than that. With `fp8`, the
@@ -265,11 +278,13 @@ def load_transformer(
         transformer = transformer_part(file, layers, added).load("cpu", dtype if fp8 or streamed else None)
     if fp8 or streamed:
         return place(transformer, device, fp8, streamed)
-    _check_fit(transformer, device, dist.get_world_size() if sharded else 1, dtype)
-    if not sharded:
+    everyone = cast(Group, dist.group.WORLD)
+    group = None if host is None else sharing_group(transformer, device, host, everyone, dtype)
+    _check_fit(transformer, device, group.size() if group else 1, dtype)
+    if group is None or group.size() == 1:
         place_weights(transformer, device, dtype)
-        return transformer
-    shard_weights(transformer, device, group_of(range(dist.get_world_size())), dtype)
+    else:
+        shard_weights(transformer, device, group, dtype)
     return transformer
 
 

@@ -19,14 +19,16 @@ from livetalk_core.models.ltx_vae import LTXVAE
 from livetalk_core.models.transformer import Transformer
 from livetalk_core.models.vae import VAE
 from livetalk_core.parallel import rows as row_exchange
+from livetalk_core.parallel import weights
 from livetalk_core.parallel.collectives import exchange
 from livetalk_core.parallel.fp8 import expand, squeeze
 from livetalk_core.parallel.frames import split_frames
 from livetalk_core.parallel.imagined import rank_memory
 from livetalk_core.parallel.ltx_vae import SplitLTXVAE
-from livetalk_core.parallel.mesh import Mesh, group_of
+from livetalk_core.parallel.mesh import Mesh, group_of, host_group
 from livetalk_core.parallel.patches import Patch, patch_weights
 from livetalk_core.parallel.sequence import Share, split_sequence
+from livetalk_core.parallel.traffic import GATHER, counted
 from livetalk_core.parallel.vae import SplitVAE
 from livetalk_core.parallel.weights import Layer, shard_weights, sharded_bytes
 from livetalk_core.shapes import VideoShape
@@ -432,6 +434,30 @@ def sharded_error(grid, speakers) -> float:
     wanted = evaluate(transformer(), x)
     found = [evaluate(sharded_transformer(), x) for _ in range(2)]
     return max((each - wanted).abs().max().item() for each in found) / wanted.abs().max().item()
+
+
+def shared_by_hosts(hosts, free) -> tuple[int, float, float]:
+    """Over how many ranks this one's weights are split where each has so many times a whole model's bytes free.
+
+    Then the output's error, and what this rank sends to gather weights, in bytes of a whole model.
+    """
+    model, x, cpu = split_transformer(4, None), draw_sample((2, 3, 4)), torch.device("cpu")
+    whole, host = weight_bytes(model), host_group(hosts, cpu)
+    free_here = free[dist.get_rank()] * whole * host.size()  # the ranks of a host take it from the same memory
+    with mock.patch.object(weights, "available_memory", lambda _: free_here):
+        group = weights.sharing_group(model, cpu, host, group_of(range(dist.get_world_size())))
+    shard_weights(model, cpu, group)
+    wanted = evaluate(transformer(), x)
+    with counted() as sent:
+        found = evaluate(model, x)
+    return group.size(), ((found - wanted).abs().max() / wanted.abs().max()).item(), sent[GATHER] / whole
+
+
+def limits_of_groups() -> set[float]:
+    """Seconds after which an exchange counts as failed, in each group of a mesh and of a host."""
+    made = mesh(4, 2), host_group(["a", "a", "b", "b"], torch.device("cpu"))
+    groups = (made[0].ulysses_group, made[0].ring_group, made[1])
+    return {group._get_backend(torch.device("cpu")).options._timeout.total_seconds() for group in groups}
 
 
 def patched_error() -> tuple[float, float, float]:

@@ -43,6 +43,31 @@ def test_patches_reach_what_is_sharded_and_come_off_again(ranks, count):
         assert error <= 1e-5 and left <= 1e-5
 
 
+@pytest.mark.parametrize(
+    ("hosts", "free", "over"),
+    [
+        ("aabb", (2, 2, 2, 2), [2, 2, 2, 2]),
+        ("abab", (2, 2, 2, 2), [2, 2, 2, 2]),
+        ("aaab", (3, 3, 3, 3), [3, 3, 3, 1]),
+        ("aaaa", (2, 2, 2, 2), [4, 4, 4, 4]),
+        ("aabb", (2, 2, 2, 1), [4, 4, 4, 4]),
+    ],
+)
+def test_each_host_keeps_a_whole_model_where_all_have_the_room(ranks, hosts, free, over):
+    """Half of what is free is left to the work: one rank that has not the room has all of them share.
+
+    Each sends its part to the others of its group alone; what is left is the tokens that all put together.
+    """
+    for (size, error, sent), expected in zip(ranks(4).run(checks.shared_by_hosts, hosts, free), over, strict=True):
+        assert size == expected and error <= 1e-5
+        assert 0.85 * (1 - 1 / size) <= sent <= 1 - 1 / size + 0.02
+
+
+def test_every_group_waits_longer_than_the_controller(ranks):
+    """Two hours, in groups of some ranks too, whose own default is half an hour."""
+    assert ranks(4).run(checks.limits_of_groups) == [{7200.0}] * 4
+
+
 def test_a_wrong_share_is_noticed(ranks):
     assert min(ranks(2).run(checks.wrong_shard_error)) > 1e-3
 

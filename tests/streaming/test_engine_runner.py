@@ -43,7 +43,7 @@ def shares_of(model, path) -> list[bool]:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(("dtype", "shared"), [(torch.float32, True), (torch.bfloat16, False)])
 def test_weights_are_mapped_from_their_file_where_the_dtype_allows(path, dtype, shared):
-    model = load_transformer(str(path), dtype, torch.device("cpu"), sharded=False)
+    model = load_transformer(str(path), dtype, torch.device("cpu"))
     assert {weight.dtype for weight in model.parameters()} == {dtype}
     assert all(shares_of(model, path)) if shared else not any(shares_of(model, path))
 
@@ -58,13 +58,13 @@ def test_weights_of_another_dtype_are_converted_one_by_one_on_their_way(path, mo
         return weights.place_weights(model, device, dtype)
 
     monkeypatch.setattr(engine_runner, "place_weights", note)
-    load_transformer(str(path), torch.bfloat16, torch.device("cpu"), sharded=False)
+    load_transformer(str(path), torch.bfloat16, torch.device("cpu"))
     ((shared, dtype),) = placed
     assert all(shared) and dtype == torch.bfloat16
 
 
 def test_weights_that_are_converted_on_their_way_are_those_of_a_plain_load(path):
-    placed = load_transformer(str(path), torch.bfloat16, torch.device("cpu"), sharded=False).state_dict()
+    placed = load_transformer(str(path), torch.bfloat16, torch.device("cpu")).state_dict()
     plain = nano.transformer("cpu", torch.bfloat16).state_dict()
     assert placed.keys() == plain.keys() and all(torch.equal(placed[name], plain[name]) for name in plain)
 
@@ -93,7 +93,7 @@ def test_a_larger_picture_is_more_work():
 
 
 def test_a_worker_in_fp8_holds_what_one_device_does(path):
-    found = load_transformer(str(path), torch.float32, torch.device("cpu"), sharded=False, fp8=True).state_dict()
+    found = load_transformer(str(path), torch.float32, torch.device("cpu"), fp8=True).state_dict()
     layers = layers_of(Placement(fp8=True), torch.device("cpu"))
     alone = place(nano.transformer("cpu", torch.float32, layers), torch.device("cpu"), fp8=True).state_dict()
     assert found.keys() == alone.keys() and all(torch.equal(found[name], alone[name]) for name in alone)
@@ -128,7 +128,7 @@ def test_a_rank_needs_all_weights_and_its_share_of_the_rest():
 
 
 def test_streamed_blocks_are_not_loaded_onto_the_device(path):
-    model = load_transformer(str(path), torch.float32, torch.device("cpu"), sharded=False, streamed=[1, 4])
+    model = load_transformer(str(path), torch.float32, torch.device("cpu"), streamed=[1, 4])
     here = [all("weight" in layer._parameters for layer in streamed_layers([block])) for block in model.blocks]
     assert here == [True, False, True, True, False, True]
 

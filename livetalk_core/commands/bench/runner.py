@@ -14,11 +14,11 @@ from ...models.codec import build_vae
 from ...parallel import collectives
 from ...parallel.traffic import GATHER, counted
 from ...parallel.vae import split_vae
-from ...parallel.weights import shard_weights
+from ...parallel.weights import shard_weights, sharing_group
 from ...parallel.worker import Job
 from ...presets import PRESETS
 from ...streaming.engine import LocalEngine
-from ...streaming.engine_runner import EngineRunner, dtype_of, streamed_blocks
+from ...streaming.engine_runner import EngineRunner, dtype_of, host_of, streamed_blocks
 from ...streaming.fleet_engine import Ways
 from .parts import build_transformer, randomize
 
@@ -38,7 +38,8 @@ class BenchRunner(EngineRunner):
         home = torch.device("cpu") if fields["sharded"] else device
         transformer = build_transformer(preset, home, dtype, Placement(ways.fp8), streamed)
         if fields["sharded"]:
-            shard_weights(transformer, device, everybody(), dtype)
+            group = sharing_group(transformer, device, host_of(setup), everybody(), dtype)
+            shard_weights(transformer, device, group, dtype)
         runner = cls.splitting(transformer, setup)
         runner.engine.vae = split_vae(cast(Any, randomize(build_vae(preset.vae, operations, device, dtype))))
         return runner
