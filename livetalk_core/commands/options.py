@@ -185,12 +185,15 @@ def placement_of(options: argparse.Namespace) -> "Placement":
 
 
 def device_and_dtype(options: argparse.Namespace) -> "tuple[torch.device, torch.dtype]":
-    """The device, and the dtype of the weights on it."""
+    """The device, and the dtype of the weights on it. Raises `InputError` where --compile cannot compile for it."""
     import torch
 
+    from ..hardware.compiling import check_compiler
     from ..hardware.machine import choose_device, default_dtype
 
     device = choose_device(options.device)
+    if getattr(options, "compile", False):
+        check_compiler(device)
     return device, getattr(torch, options.dtype) if options.dtype else default_dtype(device)
 
 

@@ -17,13 +17,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from ..models.blocks import run_block
 from ..models.vae import VAE
+from .fused import has_triton
 
 logger = logging.getLogger(__name__)
 
 MOST_GRAPHS = 256
 """Of one function, for all sizes; PyTorch's own bound of what it keeps of one."""
+
+
+def check_compiler(device: torch.device) -> None:
+    """Raise `InputError` where torch.compile cannot compile for a device: what it makes for GPUs, Triton compiles."""
+    if device.type == "cuda" and not has_triton():
+        raise InputError(
+            "--compile on a GPU needs Triton, which is not installed (PyTorch for Windows comes without; there it is "
+            "the package triton-windows): install it, or leave --compile out"
+        )
 
 
 def compiled_block(backend: str | Callable[..., Any] = "inductor") -> Callable[..., Tensor]:

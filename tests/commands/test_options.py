@@ -11,6 +11,7 @@ from livetalk_core.commands.loras import Lora
 from livetalk_core.commands.main import parser
 from livetalk_core.commands.options import (
     count,
+    device_and_dtype,
     memory,
     minutes,
     origin,
@@ -114,3 +115,15 @@ def test_live_takes_loras_and_their_strengths():
     words = ["live", "--image", "person.png", "--lora", "a.safetensors", "-0.5", "--lora", "b.safetensors"]
     settings = settings_of(parser(words).parse_args(words), torch.device("cpu"), torch.float32, None)
     assert settings.loras == (Lora(Path("a.safetensors"), -0.5), Lora(Path("b.safetensors"), 1.0))
+
+
+@pytest.mark.parametrize("line", ["generate --image i --audio a --output o.mp4", "bench", "verify f"])
+def test_compiling_for_a_gpu_without_triton_is_refused_before_anything_is_loaded(monkeypatch, line):
+    """As on Windows, where it failed at the first step, after minutes of loading."""
+    monkeypatch.setattr("livetalk_core.hardware.machine.choose_device", lambda _: torch.device("cuda"))
+    monkeypatch.setattr("livetalk_core.hardware.machine.default_dtype", lambda _: torch.bfloat16)
+    monkeypatch.setattr("livetalk_core.hardware.compiling.has_triton", lambda: False)
+    plain, compiled = (parser(words).parse_args(words) for words in (line.split(), [*line.split(), "--compile"]))
+    assert device_and_dtype(plain)[0] == torch.device("cuda")
+    with pytest.raises(InputError, match="--compile on a GPU needs Triton, which is not installed"):
+        device_and_dtype(compiled)
