@@ -170,6 +170,7 @@ class Evening:
         finally:
             self.page.wait_for_timeout(2000)
             self.keep(f"{name}_done")
+        self.page.wait_for_function(PLAYS, timeout=60_000)  # it is told once more, and then loads again
         return self.page.evaluate(SEEN) | self.page.evaluate(SHOWN)
 
     def press_run(self) -> None:
