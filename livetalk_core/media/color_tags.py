@@ -1,4 +1,4 @@
-"""Colours that a file names by numbers and not by a profile (PNG's chunks, AVIF's and HEIC's boxes), as a profile.
+"""Colours that a file names by numbers and not by a profile, as a profile: PNG's chunks, AVIF's and HEIC's boxes, EXIF.
 
 Code points are those of ITU-T H.273; the profile is ICC.1:2001-04 of a display with primaries and one curve.
 """
@@ -18,6 +18,8 @@ Primaries = tuple[float, ...]
 """x and y of white, red, green and blue in CIE 1931, as PNG has them."""
 D65 = (0.3127, 0.3290)
 SRGB: Primaries = (*D65, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
+ADOBE_RGB, ADOBE_GAMMA = (*D65, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06), 563 / 256
+"""Adobe RGB (1998)."""
 PRIMARIES: dict[int, Primaries] = {
     1: SRGB,
     5: (*D65, 0.64, 0.33, 0.29, 0.60, 0.15, 0.06),
@@ -38,6 +40,10 @@ LEAST_GAMMA, MOST_GAMMA = 0.2, 3.0
 D50 = np.array([0.9642, 1.0, 0.8249])
 BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 GREY_MODES = ("1", "L", "LA", "La", "F")
+EXIF, INTEROPERABILITY = 0x8769, 0xA005
+"""EXIF's tags for where its own tags and those of interoperability lie."""
+COLOR_SPACE, SRGB_SPACE, ADOBE_RGB_SPACE, INDEX, ADOBE_RGB_INDEX = 0xA001, 1, 2, 1, "R03"
+"""Two ways in which cameras that write no profile say that a picture is in Adobe RGB: DCF's index, and a number."""
 
 Light = Callable[[np.ndarray], np.ndarray]
 """From a file's numbers to light, both 0..1."""
@@ -56,7 +62,7 @@ def profile_of(image: Image.Image, path: Path) -> bytes | None:
     own = image.info.get("icc_profile")
     if own and not (codes and image.format == "PNG"):  # there alone they come before a profile
         return own
-    tags = _coded(*codes) if codes else _png_numbers(image)
+    tags = _coded(*codes) if codes else _png_numbers(image) or _camera(image)
     if tags is None:
         return None
     grey = image.mode in GREY_MODES or image.mode.startswith("I")
@@ -106,6 +112,20 @@ def _png_numbers(image: Image.Image) -> Tags | None:
     if same and known == SRGB:
         return None
     return Tags(known, _srgb if same else lambda numbers: numbers ** (1 / gamma))
+
+
+def _camera(image: Image.Image) -> Tags | None:
+    """Adobe RGB, where EXIF names it (DCF 2.0); a damaged EXIF names nothing."""
+    if "srgb" in image.info:
+        return None
+    try:
+        exif = image.getexif()
+        space = exif.get_ifd(EXIF).get(COLOR_SPACE)
+        index = exif.get_ifd(INTEROPERABILITY).get(INDEX)
+    except (KeyError, OSError, SyntaxError, TypeError, ValueError, struct.error):
+        return None
+    named = space == ADOBE_RGB_SPACE or (index == ADOBE_RGB_INDEX and space != SRGB_SPACE)
+    return Tags(ADOBE_RGB, lambda numbers: numbers**ADOBE_GAMMA) if named else None
 
 
 def _srgb(numbers: np.ndarray) -> np.ndarray:

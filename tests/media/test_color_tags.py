@@ -1,4 +1,4 @@
-"""Colours that a file names by numbers: PNG's gAMA, cHRM and cICP, the nclx box of AVIF and HEIC."""
+"""Colours that a file names by numbers: PNG's gAMA, cHRM and cICP, the nclx box of AVIF and HEIC, a camera's EXIF."""
 
 import io
 import struct
@@ -121,3 +121,30 @@ def test_codes_of_a_heic(tmp_path, portrait):
     named = {"color_primaries": 12, "transfer_characteristics": 13, "matrix_coefficients": 1, "full_range_flag": 1}
     heif.from_pillow(in_space(portrait, "display_p3")).save(file, quality=97, chroma=444, **named)
     assert error(tmp_path / "a.heic", file.getvalue(), portrait) < 1.5
+
+
+def exif(space, index):
+    """EXIF with a colour space and an index of interoperability, each in a directory of its own."""
+    heads = b"Exif\0\0II*\0" + struct.pack("<IHHHIII", 8, 1, 0x8769, 4, 1, 26, 0)
+    spaces = struct.pack("<HHHIIHHIII", 2, 0xA001, 3, 1, space, 0xA005, 4, 1, 56, 0)
+    return heads + spaces + struct.pack("<HHHI4sI", 1, 1, 2, 4, index, 0)
+
+
+@pytest.mark.parametrize(("space", "index"), [(0xFFFF, b"R03\0"), (2, b"R98\0")])
+@pytest.mark.parametrize("name", ["a.jpg", "a.webp"])
+def test_adobe_rgb_as_cameras_name_it(tmp_path, portrait, space, index, name):
+    """By EXIF alone: they write no profile."""
+    file, wide = io.BytesIO(), in_space(portrait, "adobe_rgb")
+    assert np.abs(np.asarray(wide, float) - np.asarray(portrait)).mean() > 3
+    options = {"subsampling": 0} if name == "a.jpg" else {"lossless": True}
+    wide.save(file, {"a.jpg": "JPEG", "a.webp": "WEBP"}[name], quality=97, exif=exif(space, index), **options)
+    assert error(tmp_path / name, file.getvalue(), portrait) < 1.5
+
+
+@pytest.mark.parametrize(
+    "content", [exif(1, b"R03\0"), exif(0xFFFF, b"R98\0"), exif(0xFFFF, b"R03\0")[:-12], exif(2, b"")[:40], b"Exif\0\0"]
+)
+def test_other_exif_changes_no_colour(tmp_path, portrait, content):
+    file = io.BytesIO()
+    portrait.save(file, "PNG", exif=content)
+    assert error(tmp_path / "a.png", file.getvalue(), portrait) == 0
