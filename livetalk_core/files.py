@@ -21,6 +21,13 @@ LONGEST_SECRET = 65_536
 """Bytes of a secret, a key or a token."""
 PIPE_SECONDS, PIPE_LOOK_SECONDS = 10.0, 0.02
 """How long a pipe is waited for, and how often it is looked at."""
+STAND_INS = {
+    b"\x00\x05\x16\x07": "is what macOS keeps beside a file, whose name is without the '._'",
+    b"book\0\0\0\0mark": "is a macOS alias of another file",
+    b"L\0\0\0\x01\x14\x02\0": "is a Windows shortcut to another file",
+    b"bplist00": "is a property list, such as iCloud has in place of a file that it has not downloaded yet",
+}
+"""How files begin that stand for others, and what they are."""
 NAME_SHOWN = 200
 """Characters of a path that a message shows at most."""
 
@@ -41,7 +48,11 @@ def fault_of(path: Path, folders: bool = False) -> str | None:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
             return os.scandir(path).close() if folders else "is a folder"
-        return path.open("rb").close() if stat.S_ISREG(mode) else "is not a regular file"
+        if not stat.S_ISREG(mode):
+            return "is not a regular file"
+        with path.open("rb") as file:
+            start = file.read(max(map(len, STAND_INS)))
+        return next((what for begin, what in STAND_INS.items() if start.startswith(begin)), None)
     except (FileNotFoundError, NotADirectoryError):
         return MISSING
     except (OSError, ValueError) as error:  # no permission, a name too long, links in a circle, a null character

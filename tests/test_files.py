@@ -10,7 +10,7 @@ import pytest
 from livetalk_core import files
 from livetalk_core.checkpoints.convert import convert
 from livetalk_core.errors import InputError, OutputError
-from livetalk_core.files import check_folder, check_place, files_below, make_folder, read_secret_file, shown
+from livetalk_core.files import check_folder, check_place, fault_of, files_below, make_folder, read_secret_file, shown
 from livetalk_core.media.place import OutputPlace
 
 
@@ -118,3 +118,17 @@ def test_files_below_a_folder(tmp_path):
     (tmp_path / "f.wav").symlink_to("nowhere")
     assert files_below(tmp_path, {".wav"}) == [tmp_path / name for name in ("a.wav", "b.WAV", "inner/d.wav")]
     assert files_below(tmp_path / "none", {".wav"}) == []
+
+
+@pytest.mark.parametrize(
+    ("start", "what"),
+    [
+        (b"\0\5\x16\7\0\2\0\0Mac OS X", "what macOS keeps beside a file"), (b"book\0\0\0\0mark", "a macOS alias"),
+        (b"L\0\0\0\1\x14\2\0\0\0", "a Windows shortcut"), (b"bplist00\xd4", "a property list"),
+    ],
+)  # fmt: skip
+def test_what_stands_for_another_file_is_named(tmp_path, start, what):
+    (tmp_path / "a.wav").write_bytes(start + bytes(99))
+    assert what in str(fault_of(tmp_path / "a.wav"))
+    (tmp_path / "a.wav").write_bytes(b"RIFF" + start)
+    assert fault_of(tmp_path / "a.wav") is None
