@@ -2,6 +2,7 @@
 
 import math
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageChops, ImageOps, PngImagePlugin
+from PIL import Image, ImageOps, PngImagePlugin
 from torch import Tensor
 
 from ..errors import InputError
@@ -20,6 +21,7 @@ from ..files import check_readable
 from .color_tags import profile_of
 from .crop import CENTER, Crop, cover
 from .srgb import to_srgb
+from .whole_picture import check_filled, with_end
 
 MIN_SHORT_SIDE = 64
 MAX_LONG_SIDE = 8192
@@ -45,9 +47,6 @@ BITS_PER_SAMPLE, PLANES, SEPARATE = 258, 284, 2
 SUBFILE_TYPE, REDUCED = 254, 1
 """TIFF's tag and its bit for a page that is a preview of another one."""
 ORIENTATION = 0x0112
-JPEG_START, JPEG_END, NO_PIXELS = b"\xff\xd8\xff", b"\xff\xd9", b"\x55" * 64
-MOST_JPEG_BYTES, MOST_COMPARED = 2**27, MAX_PIXELS // 2
-"""Of a JPEG that may lack its end mark alone: its bytes, and its pixels, of which three pictures are in memory."""
 
 SAVE = "save it as PNG or JPEG"
 OPEN_AND_SAVE = f"open it in an image editor and {SAVE}"
@@ -94,11 +93,12 @@ def load_image(path: Path | str) -> Image.Image:
     """
     path = Path(path)
     check_readable(path, "image", "an image file", InputError)
-    with _readable(path), _limits():
+    with _readable(path), _limits(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Pillow, of damage that changes no pixel
         try:
             return _loaded(path, path)
         except OSError:
-            content = _with_end(path)
+            content = with_end(path)
             if content is None:
                 raise
             return _loaded(BytesIO(content), path)
@@ -110,22 +110,9 @@ def _loaded(file: Path | BytesIO, path: Path) -> Image.Image:
         _check_still(image, path.name)
         _check_planes(image, path.name)
         image.load()
+        check_filled(path, image.format)
         flat = to_srgb(image, path.name, profile_of(image, path), factor)
         return _turned(flat, image.getexif().get(ORIENTATION))
-
-
-def _with_end(path: Path) -> bytes | None:
-    """A JPEG with the end mark that it lacks; None for any other file, and where some of its pixels are lacking, too.
-
-    All pixels are there if what is put behind them changes none.
-    """
-    if path.stat().st_size > MOST_JPEG_BYTES or not path.read_bytes().startswith(JPEG_START):
-        return None
-    ended = path.read_bytes().removesuffix(JPEG_END[:1]) + JPEG_END
-    with Image.open(BytesIO(ended)) as image, Image.open(BytesIO(ended[:-2] + NO_PIXELS + JPEG_END)) as other:
-        if image.width * image.height > MOST_COMPARED or ImageChops.difference(image, other).getbbox() is not None:
-            return None
-    return ended
 
 
 def check_bounds(width: int, height: int, name: str = "image") -> None:

@@ -431,3 +431,37 @@ def test_a_tiff_whose_second_page_is_damaged_is_refused(tmp_path):
     path.write_bytes(data)
     with pytest.raises(InputError, match=r"a\.tif"):
         load_image(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("a.jpg", {"progressive": True}), ("a.webp", {}), ("a.webp", {"lossless": True}), ("a.avif", {}), ("a.heic", {})],
+)
+def test_zeros_in_place_of_pixels_are_told(tmp_path, name, options):
+    """A download that took its room and stopped: decoders show grey, or anything."""
+    if name == "a.heic":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8))
+    path = save(tmp_path, noise, name, quality=90, **options)
+    whole, data = np.asarray(load_image(path)), path.read_bytes()
+    path.write_bytes(data + bytes(4000))  # behind them they do no harm
+    assert np.array_equal(np.asarray(load_image(path)), whole)
+    half = len(data) // 2
+    path.write_bytes(data[:half] + bytes(len(data) - half))
+    with pytest.raises(InputError, match=rf"{name} (holds zeros in place of its last|cannot be read)"):
+        load_image(path)
+
+
+def test_a_damaged_jpeg_is_refused_in_words_of_its_first_reading(tmp_path):
+    path = save(tmp_path, picture(), "a.jpg")
+    data = path.read_bytes()
+    bits = data.index(b"\xff\xc0") + 4
+    path.write_bytes(data[:bits] + b"\x0c" + data[bits + 1 :])  # of 12 bits
+    with pytest.raises(InputError, match=r"a\.jpg cannot be read \(cannot identify image file\)"):
+        load_image(path)
+
+
+def test_damage_that_changes_no_pixel_is_not_warned_of(tmp_path, recwarn):
+    orientations = b"Exif\0\0II*\0\x08\0\0\0" + b"\1\0\x12\1\3\0\2\0\0\0\1\0\1\0" + bytes(4)
+    load_image(save(tmp_path, picture(), "a.jpg", exif=orientations))
+    assert not recwarn.list
