@@ -19,7 +19,7 @@ from ..shapes import SAMPLE_RATE
 from . import ogg
 from .blocks import Blocks, batched, exactly, resampled
 from .channels import stereo_matrix, to_mono
-from .containers import checked, reading
+from .containers import checked, reading, tags_before
 from .decoding import Choice, choices, decoded, track
 from .joined import recordings
 from .survey import Moments, Progress, Statistics, Survey
@@ -186,8 +186,9 @@ class FileAudio(AudioSource):
 
 def _parts(path: Path) -> list[Part | None]:
     """What to read one behind the other: the recordings in a file, or None for the file as it is."""
-    parts = wav_parts(path) or [Part(link.start, link.stop) for link in ogg.links(path)] or recordings(path)
-    plain = not parts or (len(parts) == 1 and parts[0].seconds is None and not parts[0].overlays)
+    start, links = tags_before(path), ogg.links(path)
+    parts = wav_parts(path, start) or [Part(link.start, link.stop) for link in links] or recordings(path, start)
+    plain = not parts or parts == [Part(0, path.stat().st_size)]
     return [None] if plain else list(parts)
 
 

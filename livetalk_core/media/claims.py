@@ -1,5 +1,9 @@
-"""Whether a file is shorter than its own header says: cut off, in a format that tells no length of its sound."""
+"""Whether a file's end is missing, in a format that tells no length of its sound.
 
+It is where the file is shorter than its header says, or ends in zeros: room that a download took and never filled.
+"""
+
+import io
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +15,11 @@ MADE_UP = 2**31 - 2**16
 """Sizes from here on stand for "unknown" where 32 bits hold them."""
 ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 """The object of ASF that has the file's size, behind its name, its own size and the file's name of 16 bytes each."""
+
+
+UNFILLED = 4096
+"""Zeros at the end from which on they are no part of compressed sound."""
+BLOCK = 2**16
 
 
 def _chunk(order: str) -> Callable[[bytes], int]:
@@ -54,3 +63,19 @@ def lacks_end(path: Path, format_name: str) -> bool:
         return SIZES[format_name](head) > path.stat().st_size + SLACK
     except struct.error:  # shorter than a header
         return False
+
+
+def unfilled(path: Path) -> int:
+    """How many zeros are at the end of a file; 0 for a few."""
+    with path.open("rb") as file:
+        place = file.seek(0, io.SEEK_END)
+        size = place
+        while place > 0:
+            start = max(0, place - BLOCK)
+            file.seek(start)
+            filled = len(file.read(place - start).rstrip(b"\0"))
+            if filled:
+                place = start + filled
+                break
+            place = start
+    return size - place if size - place >= UNFILLED else 0

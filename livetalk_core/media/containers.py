@@ -1,6 +1,7 @@
 """Media files as they are opened: which kinds are read, what is refused before FFmpeg sees it, and its errors."""
 
 import re
+from codecs import getincrementaldecoder
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,10 @@ FORMATS = (
 )
 BIG_ENDIAN_WAV = b"RIFX"
 OTHER_KINDS = {
+    rb"\x02?#!SILK": "SILK, which messengers record and few programs read",
+    rb"#!AMR": "a damaged AMR recording",
+    rb"NIST_1A": "NIST SPHERE in a coding that is not read, or a damaged one",
+    rb"RIFF.{4}CDDA": "a link to a track of a CD, which has to be copied as sound",
     rb"\x89PNG|\xff\xd8\xff|GIF8|RIFF.{4}WEBP|.{4}ftyp(?:avif|hei|mif1)|II\*\x00|MM\x00\*|8BPS": "a picture",
     rb"PK\x03\x04|7z\xbc\xaf|Rar!|\x1f\x8b": "an archive, which has to be unpacked first",
     rb"MThd": "MIDI, which holds notes and no sound",
@@ -27,6 +32,10 @@ OTHER_KINDS = {
     rb"\xff\xfe|\xfe\xff": "a text file",
 }
 """How files begin that are now and then taken for a recording."""
+TEXT_BYTES, TEXT_SHOWN = 256, 64
+"""Bytes that are looked at, and characters of the first line that are shown."""
+ID3_HEAD, ID3_FOOTER = 10, 0x10
+"""Bytes of an ID3v2 tag's head, and the flag of one that is repeated at its end (id3.org, ID3v2.4)."""
 WHITELIST = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
 
 
@@ -56,7 +65,7 @@ def head(path: Path, size: int = 64) -> bytes:
 
 def unreadable(path: Path, error: FFmpegError | None) -> InputError:
     """What to say of a file that gives no sound."""
-    reason = text_start(path) or other_kind(path)
+    reason = other_kind(path) or text_start(path)
     if not reason and error is None:
         return InputError(f"sound of {path} has no samples; at least one is needed: choose a recording with sound")
     reason = reason or f"damaged, cut off or of another kind ({error.strerror if error else ''})"
@@ -94,5 +103,22 @@ def other_kind(path: Path) -> str:
 
 def text_start(path: Path) -> str:
     """How a text file in place of a recording begins: HTML, a playlist, a script."""
-    first = head(path).split(b"\n")[0].decode("ascii", "replace").strip()
-    return f"a text file that begins with {first!r}" if first.isprintable() and first.isascii() and first else ""
+    try:
+        text = getincrementaldecoder("utf-8-sig")().decode(head(path, TEXT_BYTES))  # the last letter may be cut off
+    except UnicodeDecodeError:
+        return ""
+    lines = text.strip().splitlines()
+    printable = all(line.replace("\t", " ").isprintable() for line in lines)
+    return f"a text file that begins with {lines[0][:TEXT_SHOWN]!r}" if lines and printable else ""
+
+
+def tags_before(path: Path) -> int:
+    """Bytes of the ID3 tags that a file begins with: FFmpeg looks behind them in MP3 and a few others alone."""
+    size = 0
+    with path.open("rb") as file:
+        while (tag := file.read(ID3_HEAD))[:3] == b"ID3" and len(tag) == ID3_HEAD:
+            size += ID3_HEAD * (2 if tag[5] & ID3_FOOTER else 1) + sum(
+                (byte & 0x7F) << 7 * place for place, byte in enumerate(reversed(tag[6:]))
+            )
+            file.seek(size)
+    return size

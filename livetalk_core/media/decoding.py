@@ -18,8 +18,8 @@ from av.stream import Disposition, Stream
 
 from ..errors import InputError
 from . import ogg
-from .claims import lacks_end
-from .containers import WHITELIST, opening, unreadable
+from .claims import lacks_end, unfilled
+from .containers import WHITELIST, opening, tags_before, unreadable
 from .wav import Part, PartFile
 
 BUFFER = 2**18
@@ -34,6 +34,8 @@ EQUAL_PACKETS = {"amr"}
 """Formats whose packets last equally long, however few their bytes: FFmpeg cannot decode those of a pause."""
 SYNC_BYTES, LEAST_SYNC_BYTES = 4, 2
 """Of each packet's beginning, how many are compared, and how many must be the same in all to be a sync word."""
+WITHOUT_ZEROS = {"mp3", "aac", "ac3", "eac3", "dts", "loas", "mpegts"}
+"""Formats of short frames, each with a sync word: many zeros at the end are no sound."""
 TAGS = (b"ID3", b"TAG", b"APETAG", b"LYRICS")
 LENGTH_IN_HEADER = {"flac", "tta", "wv", "ape", "caf", "ogg", "mov,mp4,m4a,3gp,3g2,mj2"}
 """Formats whose headers, or last page, say how long each track is. Many an MP3 has such a header, too."""
@@ -134,7 +136,10 @@ def track(path: Path, part: Part | None, index: int) -> Iterator[Track]:
         if ends and promised is not None and 0 < ends.latest_start < LOST_START_SECONDS * stream.sample_rate:
             promised = max(promised, ends.length / stream.sample_rate - OGG_SLACK_SECONDS)
         whole = part is None or part[:2] == (0, path.stat().st_size)
-        cut, latest = (ends.cut, ends.latest_start) if ends else (whole and lacks_end(path, name), None)
+        lacking = whole and (
+            lacks_end(path, name) or (promised is None and name in WITHOUT_ZEROS and unfilled(path) > 0)
+        )
+        cut, latest = (ends.cut, ends.latest_start) if ends else (lacking, None)
         most_missing = MOST_MISSING if name == "mp3" and -XING_SLACK <= _bytes_missing(path) <= 0 else 1.0
         yield Track(container, stream, name in RAW, _origin(container), promised, cut, latest, most_missing)
 
@@ -165,15 +170,13 @@ def _promised(path: Path, container: InputContainer, stream: av.AudioStream, nam
 
 def _bytes_missing(path: Path) -> float:
     """How many bytes an MP3 lacks of those that its Xing header counts; -inf without one, below 0: others follow."""
+    begin = tags_before(path)
     with path.open("rb") as file:
-        head = file.read(10)
-        begin = int.from_bytes(head[6:10], "big") if head[:3] == b"ID3" else 0
-        begin = sum((begin >> 8 * byte & 0x7F) << 7 * byte for byte in range(4)) + 10 * bool(begin)
         file.seek(begin)
         first = file.read(1024)
     place = max(first.find(b"Xing"), first.find(b"Info"))
     flags, size = (int.from_bytes(first[place + at : place + at + 4], "big") for at in (4, 12))
-    return size - (path.stat().st_size - begin) if place >= 0 and flags & 3 == 3 else -math.inf
+    return size - (path.stat().st_size - unfilled(path) - begin) if place >= 0 and flags & 3 == 3 else -math.inf
 
 
 def decoded(path: Path, source: Track) -> Iterator[av.AudioFrame | Fault]:

@@ -36,17 +36,17 @@ class Format(NamedTuple):
     end: Callable[[BinaryIO, int], int]
 
 
-def recordings(path: Path) -> list[Part]:
-    """The recordings that a file holds one behind the other; none for a single one, or one of another format."""
+def recordings(path: Path, start: int = 0) -> list[Part]:
+    """The recordings that a file holds from `start` on; none for one that is all of it, or of another format."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        kind = next((kind for kind in FORMATS if _begins(file, 0, kind)), None)
+        kind = next((kind for kind in FORMATS if _begins(file, start, kind)), None)
         if kind is None:
             return []
-        starts = [0]
+        starts = [start]
         while starts[-1] < (end := kind.end(file, starts[-1])) < size and _begins(file, end, kind):
             starts.append(end)
-    return [Part(*edges) for edges in pairwise([*starts, size])] if len(starts) > 1 else []
+    return [] if starts == [0] else [Part(*edges) for edges in pairwise([*starts, size])]
 
 
 def _begins(file: BinaryIO, place: int, kind: Format) -> bool:

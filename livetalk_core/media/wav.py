@@ -67,10 +67,10 @@ class _Data(NamedTuple):
     overlays: tuple[Overlay, ...]
 
 
-def wav_parts(path: Path) -> list[Part]:
-    """The WAVs that a file holds one behind the other; none for a file of another kind."""
+def wav_parts(path: Path, start: int = 0) -> list[Part]:
+    """The WAVs that a file holds one behind the other from `start` on; none for a file of another kind."""
     parts: list[Part] = []
-    start, size = 0, path.stat().st_size
+    size = path.stat().st_size
     with path.open("rb") as file:
         while start < size and (data := _data(file, start, size)) is not None:
             parts.append(_part(file, start, size, data))

@@ -167,6 +167,26 @@ def test_a_cut_off_end_is_said_where_no_length_is_known(tmp_path, media, name, c
     assert "cut off at 00:00:0" in note
 
 
+@pytest.mark.parametrize(
+    ("name", "codec", "said"),
+    [
+        ("a.mp3", "libmp3lame", "s at 00:00:01 unreadable"), ("a.aac", "aac", "cut off at 00:00:01"),
+        ("a.ac3", "ac3", "cut off at 00:00:01"), ("a.ts", "aac", "cut off at 00:00:01"),
+    ],
+)  # fmt: skip
+def test_zeros_in_place_of_the_end_are_a_cut_off_end(tmp_path, media, name, codec, said):
+    """A download that took its room and stopped."""
+    frame = {"libmp3lame": 1152, "ac3": 1536}.get(codec, 1024)
+    path = media.write_sound(tmp_path / name, media.speech(3, RATE), RATE, codec, "mono", frame=frame)
+    data = path.read_bytes()
+    assert not open_audio(path).notes
+    path.write_bytes(data[: len(data) // 2] + bytes(len(data) // 2))
+    (note,) = open_audio(path).notes
+    assert said in note
+    path.write_bytes(data + bytes(9999))
+    assert bool(open_audio(path).notes) == (name != "a.mp3")  # whose header counts its bytes
+
+
 def test_a_cut_off_wav(tmp_path, media):
     sound = media.speech(3, RATE)
     path = tmp_path / "a.wav"
@@ -275,6 +295,34 @@ def test_pauses_of_amr_keep_their_length(tmp_path, media):
         assert source.samples == 160 * len(frames)
         assert silent(source, silent_frames[1] / 50, silent_frames[-1] / 50)
         assert "0.50 s at 00:00:0" in source.notes[0] and len(source.notes) == 1
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.wav", "pcm_s16le"), ("a.aiff", "pcm_s16be"), ("a.m4a", "aac")])
+def test_tags_before_any_recording_are_passed_over(tmp_path, media, name, codec):
+    """Two ID3 tags, the second repeated at its end; FFmpeg looks behind them in MP3 and a few others alone."""
+    path = media.write_sound(tmp_path / name, media.speech(1, RATE), RATE, codec, "mono")
+    plain, data = open_audio(path), path.read_bytes()
+    tag = b"\4\0%c\0\0\1\x02" + bytes(130)
+    path.write_bytes(b"ID3" + tag % 0 + b"ID3" + tag % 16 + b"3DI" + bytes(7) + data)
+    assert open_audio(path).fingerprint == plain.fingerprint
+    path.write_bytes(b"ID3" + tag % 0)
+    with pytest.raises(InputError, match="damaged"):
+        open_audio(path)
+
+
+@pytest.mark.parametrize(
+    ("start", "what"),
+    [
+        (b"\xef\xbb\xbf" + "你好\r\n".encode() * 40, "a text file that begins with '你好'"),
+        (b"\n\n <html>\n", "a text file that begins with '<html>'"),
+        (b"#!AMR\n" + b"\xff" * 99, "a damaged AMR"), (b"\2#!SILK_V3" + b"\xff" * 99, "SILK"),
+        (b"NIST_1A\n   1024\n" + b" " * 1010, "NIST SPHERE"), (b"abc\xff\xfe\n" * 50, "damaged"),
+    ],
+)  # fmt: skip
+def test_what_is_no_recording_is_named(tmp_path, start, what):
+    (tmp_path / "a.wav").write_bytes(start)
+    with pytest.raises(InputError, match=rf"a\.wav is {what}"):
+        open_audio(tmp_path / "a.wav")
 
 
 def test_a_big_endian_wav_is_refused_by_name(tmp_path, media):
