@@ -20,11 +20,9 @@ def start() -> NoReturn:
     """Run the command line, and exit.
 
     Ctrl-C ends the process at once while nothing is at work that could be left half-done: during the imports, whose
-    own handling of it is a traceback or worse, and at the end. A command takes it in hand with `stoppable`. Where
-    whoever started this has it ignored, as shells do for what they start in the background, it stays so.
+    own handling of it is a traceback or worse, and at the end. A command takes it in hand with `stoppable`.
     """
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, _leave)
+    signal.signal(signal.SIGINT, _leave)
     _choose_allocator()
     _keep_freed_memory()
     if sys.argv[1:2] == ["worker"]:  # starts in a third of the time

@@ -5,8 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parents[1]
 CODE = """
 import atexit, sys, threading, time
@@ -45,15 +43,3 @@ def test_a_reader_that_has_gone_does_not_matter():
         assert process.stdout and process.stderr
         process.stdout.close()
         assert (process.stderr.read(), process.wait(30)) == (b"", 0)
-
-
-@pytest.mark.parametrize("before", ["SIG_IGN", "SIG_DFL"])
-def test_ctrl_c_that_is_ignored_stays_so(before):
-    """A shell's script has it ignored for what it starts in the background."""
-    code = (
-        f"import atexit, signal, sys; signal.signal(signal.SIGINT, signal.{before}); sys.argv[1:] = ['--version']; "
-        "atexit.register(lambda: print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)); "
-        "from livetalk_core.__main__ import start; start()"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=30)
-    assert done.stdout.split()[-1] == str(before == "SIG_IGN")
