@@ -103,6 +103,19 @@ def _available(handle: int, count: int) -> bytes | None:
         return None
 
 
+def read_bounded(path: Path, most: int) -> bytes:
+    """All that a regular file of at most `most` bytes holds; `OSError` for a pipe, a device, or a larger one."""
+    with os.fdopen(
+        os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb"
+    ) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"it has more than {most:,} bytes")
+    return content
+
+
 def shown(path: Path) -> str:
     """A path as a message shows it: what no terminal should get as an escape; of a very long one, its two ends."""
     text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(path))
@@ -115,6 +128,11 @@ PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)
 CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 """Never what is there already, and never through a link."""
 HELD = "a virus scanner, an indexer or a player holds it, or you may not write here: close it, or choose another folder"
+WINDOWS = os.name == "nt"
+NO_NAME_ON_WINDOWS = re.compile(
+    r"""[<>:"|?*\x00-\x1f]|[ .]$|^(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]) *(?:\.|$)""", re.IGNORECASE
+)
+"""What is written there goes to a device, into a stream beside a file, or nowhere: unseen until the work is done."""
 ADVICE = {
     errno.EACCES: HELD,
     errno.EPERM: HELD,
@@ -168,6 +186,11 @@ def check_folder(path: Path) -> None:
 def _check_name(path: Path) -> None:
     if "\0" in str(path):
         raise OutputError(f"{str(path)!r} holds a null character, which no name may have: choose another one")
+    if WINDOWS and NO_NAME_ON_WINDOWS.search(path.name):
+        raise OutputError(
+            f"{shown(path)} has a name that Windows gives no file: a device's, such as CON or NUL, one with any of "
+            '<>:"|?*, or one that ends in a dot or a space: choose another one'
+        )
 
 
 def files_below(folder: Path, endings: Iterable[str]) -> list[Path]:
@@ -247,15 +270,33 @@ def new_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing(path: Path, advice: str = "") -> Iterator[Path]:
+def replacing(path: Path, advice: str = "", new: bool = False) -> Iterator[Path]:
     """Where to write what takes the place of `path` at the end: a crash leaves the old or the new file, never a part.
 
-    What the disk refuses is an `OutputError`, with this `advice` if there is one.
+    What the disk refuses is an `OutputError`, with this `advice` if there is one. With `new`, what somebody else has
+    put there meanwhile is refused, too, and stays.
     """
     with writing(path, advice=advice), new_file(path) as temporary:
         yield temporary
         sync(temporary)
-        patiently(lambda: temporary.replace(path))
+        if not new:
+            return patiently(lambda: temporary.replace(path))
+        try:
+            put_new(temporary, path)
+        except FileExistsError:
+            raise OutputError(f"{path} has come to exist meanwhile; it is left as it is: choose another name") from None
+
+
+def put_new(temporary: Path, path: Path) -> None:
+    """Give a file its name; `FileExistsError` where something has it already."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError as error:  # a file system without hard links
+        if is_there(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from error
+        patiently(lambda: os.rename(temporary, path))  # noqa: PTH104 - as `link` above
 
 
 def write_durably(path: Path, data: bytes) -> None:

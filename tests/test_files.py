@@ -10,7 +10,16 @@ import pytest
 from livetalk_core import files
 from livetalk_core.checkpoints.convert import convert
 from livetalk_core.errors import InputError, OutputError
-from livetalk_core.files import check_folder, check_place, fault_of, files_below, make_folder, read_secret_file, shown
+from livetalk_core.files import (
+    check_folder,
+    check_place,
+    fault_of,
+    files_below,
+    make_folder,
+    read_bounded,
+    read_secret_file,
+    shown,
+)
 from livetalk_core.media.place import OutputPlace
 
 
@@ -132,3 +141,29 @@ def test_what_stands_for_another_file_is_named(tmp_path, start, what):
     assert what in str(fault_of(tmp_path / "a.wav"))
     (tmp_path / "a.wav").write_bytes(b"RIFF" + start)
     assert fault_of(tmp_path / "a.wav") is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["con.mp4", "NUL.mp4", "aux", "com1.tar.mp4", "LPT² .mp4", "a:b.mp4", "a?.mp4", "a|b.mp4", "a.", "a.mp4 ", "a\tb"],
+)
+def test_names_that_windows_gives_no_file(tmp_path, monkeypatch, name):
+    check_place(tmp_path / name)
+    monkeypatch.setattr(files, "WINDOWS", True)
+    with pytest.raises(OutputError, match="has a name that Windows gives no file"):
+        check_place(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["console.mp4", "a.con.mp4", "com10.mp4", "nul-1.mp4", " a.mp4", "[x] {y} é.mp4"])
+def test_names_that_windows_gives(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(files, "WINDOWS", True)
+    check_place(tmp_path / name)
+
+
+def test_what_is_read_whole_has_an_end(tmp_path):
+    (tmp_path / "a").write_bytes(b"12345")
+    assert read_bounded(tmp_path / "a", 5) == b"12345"
+    for path, most in ((tmp_path / "a", 4), (tmp_path, 9), (tmp_path / "none", 9), (Path(os.devnull), 9)):
+        with pytest.raises(OSError, match=r".+"):
+            read_bounded(path, most)

@@ -51,9 +51,11 @@ def convert(source: Path, output: Path, fp8: bool = False, progress: Progress = 
         raise OutputError(f"{output} exists; needed is a new file: choose another name, or delete it")
     check_readable(source, "the weights", "a file, or a folder of shards,", CheckpointError, folders=True)
     weights, metadata = _read(source)
+    if not weights:
+        raise CheckpointError(f"{shown(source)} holds no weights; a file of a model is needed: download it again")
     transform = _scaler(weights, source) if fp8 else _unchanged
     extra = {keys.prefix_of(weights) + FP8_MARKER: torch.zeros(2).to(FP8)} if fp8 else {}
-    write_weights(output, weights, transform, extra, metadata | _config(weights, source), progress)
+    write_weights(output, weights, transform, extra, metadata | _config(weights, source), progress, new=True)
     return output
 
 
@@ -119,11 +121,12 @@ def write_weights(
     extra: Mapping[str, Tensor] = MappingProxyType({}),
     metadata: Mapping[str, str] = MappingProxyType({}),
     progress: Progress = unheard,
+    new: bool = False,
 ) -> None:
     """Stream `transform(name, weight)` of every weight, and `extra`, into a safetensors file; see `replacing`."""
     header, offsets, size = _layout({**_planned(weights, transform), **extra}, {**metadata, "format": "pt"})
     needed = f"needed are {size:,} bytes in a folder that can be written: make room, or choose another one"
-    with replacing(output, needed) as temporary:
+    with replacing(output, needed, new) as temporary:
         _check_space(output.parent, size)
         with temporary.open("wb") as file:
             file.write(header)
@@ -145,6 +148,10 @@ def _layout(tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> tuple[by
     starts, end = {}, 0
     for name in sorted(tensors, key=lambda name: (-tensors[name].itemsize, name)):
         tensor = tensors[name]
+        if name in entries:
+            raise CheckpointError(
+                f"a tensor is called {name}, which stands for something else in safetensors: rename it"
+            )
         if tensor.dtype not in NAMES:
             raise CheckpointError(f"{name} is {tensor.dtype}; what can be written is {', '.join(NAMES.values())}")
         starts[name], end = end, end + prod(tensor.shape) * tensor.itemsize

@@ -24,13 +24,28 @@ from zlib import crc32
 from filelock import FileLock, Timeout
 
 from ..errors import InputError, ResumeError, TakenError
-from ..files import CREATE, check_place, is_there, new_file, orphans, patiently, shown, sync, write_durably, writing
+from ..files import (
+    CREATE,
+    check_place,
+    is_there,
+    new_file,
+    orphans,
+    patiently,
+    put_new,
+    read_bounded,
+    shown,
+    sync,
+    write_durably,
+    writing,
+)
 from .coding import SUFFIXES
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 2
 """Of the description; another one is not read."""
+MOST_DESCRIPTION = 2**20
+"""Bytes of a description; ours have some thousand."""
 LOCK_SECONDS = 0.2
 TAIL_BYTES = 65_536
 CHOICES = "--resume goes on with it, --overwrite begins anew, another --output leaves it alone"
@@ -92,7 +107,7 @@ class OutputPlace:
     def chunks(self) -> int | None:
         """How many whole chunks an unfinished render of ours has; None where there is none of ours."""
         try:
-            said = json.loads(self.description.read_bytes())
+            said = json.loads(read_bounded(self.description, MOST_DESCRIPTION))
         except (OSError, ValueError, RecursionError):
             return None
         if not isinstance(said, dict) or not {"format", "inputs", "video"} <= set(said):
@@ -104,7 +119,7 @@ class OutputPlace:
     def finished(self) -> bool:
         """Whether the video is in place, and what still lies beside it is left over."""
         try:
-            said = json.loads(self.description.read_bytes())["finished"]
+            said = json.loads(read_bounded(self.description, MOST_DESCRIPTION))["finished"]
             return said == _seal(self.video)
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return False
@@ -125,12 +140,12 @@ class OutputPlace:
                 ) from None
 
     def _check_lock_file(self) -> None:
-        """Raise `TakenError` for a file with content: no lock of ours, and older filelock empties what it locks."""
+        """Raise `TakenError` for what is no lock of ours: a pipe, or content, which older filelock empties."""
         with suppress(FileNotFoundError):
             there = self._lock_file.lstat()
-            if stat.S_ISREG(there.st_mode) and there.st_size:
+            if not stat.S_ISREG(there.st_mode) or there.st_size:
                 raise TakenError(
-                    f"{self._lock_file} is in the way: it holds something, which LiveTalk's locks do not; it is not "
+                    f"{self._lock_file} is in the way: it is no empty file, which LiveTalk's locks are; it is not "
                     "touched: move it away, or choose another --output"
                 )
 
@@ -138,7 +153,8 @@ class OutputPlace:
         """Let others write here."""
         if self._lock.lock_counter == 1:
             with suppress(OSError):  # of no size: else it is somebody's
-                if not self._lock_file.lstat().st_size:
+                there = self._lock_file.lstat()
+                if stat.S_ISREG(there.st_mode) and not there.st_size:
                     self._lock_file.unlink()
         self._lock.release()
 
@@ -170,7 +186,7 @@ class OutputPlace:
     def read_description(self) -> dict[str, Any]:
         """What was described; `ResumeError` where it cannot be read or is of another format."""
         try:
-            said = json.loads(self.description.read_bytes())
+            said = json.loads(read_bounded(self.description, MOST_DESCRIPTION))
             form = said["format"]
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise ResumeError(unreadable(self.description, str(error))) from error
@@ -197,13 +213,9 @@ class OutputPlace:
         """Give the finished video its name."""
         if not overwrite:
             try:
-                return os.link(temporary, self.video)
+                return put_new(temporary, self.video)
             except FileExistsError:
-                pass
-            except OSError:  # a file system without hard links
-                if not is_there(self.video):
-                    return patiently(lambda: os.rename(temporary, self.video))  # noqa: PTH104 - as `link` above
-            self.refuse_existing(overwrite)
+                self.refuse_existing(overwrite)
         return patiently(lambda: os.replace(temporary, self.video))  # noqa: PTH105
 
     def clear(self) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..config import LARGEST_SEED
 from ..errors import ResumeError
-from ..files import write_durably
+from ..files import read_bounded, write_durably
 from ..media.place import OutputPlace, unreadable
 from ..media.video import Checkpoint
 from .state import StreamState
@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 MOST = 2**63
 """No count is larger."""
+MOST_STATE = 2**31
+"""Bytes of two states; those of 1920x1088 px have some hundred millions."""
 
 
 class Sidecar:
@@ -90,7 +92,7 @@ class Sidecar:
         )
 
     def _state(self, chunk: int, seed: int) -> StreamState:
-        tensors = load(self.place.tensors.read_bytes())
+        tensors = load(read_bounded(self.place.tensors, MOST_STATE))
         motion, review, shown = (tensors.get(f"{name}.{chunk}") for name in ("motion", "review", "shown"))
         _need(motion is not None, f"{self.place.tensors.name} holds nothing of chunk {chunk}")
         for name, tensor, axes in (("motion", motion, 4), ("review", review, 3), ("shown", shown, 4)):

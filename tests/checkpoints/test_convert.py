@@ -2,7 +2,9 @@
 
 import errno
 import json
+import os
 import shutil
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -238,3 +240,25 @@ def test_any_tensors_come_back(tmp_path_factory, described):
     for name, tensor in tensors.items():
         assert found[name].dtype == tensor.dtype and found[name].shape == tensor.shape
         assert torch.equal(found[name].float(), tensor.float())
+
+
+def test_what_holds_no_weights_or_cannot_be_named_is_refused(tmp_path):
+    save_file({}, tmp_path / "none.safetensors")
+    torch.save({"__metadata__": torch.zeros(2)}, tmp_path / "named.pth")
+    for name, fault in (("none.safetensors", "holds no weights"), ("named.pth", "is called __metadata__")):
+        with pytest.raises(CheckpointError, match=fault):
+            convert(tmp_path / name, tmp_path / "out.safetensors")
+    assert files(tmp_path) == ["named.pth", "none.safetensors"]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_what_has_come_to_be_there_meanwhile_stays(tmp_path, monkeypatch, links):
+    save_file({"a": torch.zeros(2)}, tmp_path / "a.safetensors")
+    output = tmp_path / "out.safetensors"
+    if not links:
+        monkeypatch.setattr(os, "link", Mock(side_effect=OSError("no links here")))
+    with pytest.raises(OutputError, match="has come to exist meanwhile"):
+        convert(tmp_path / "a.safetensors", output, progress=lambda _: output.write_bytes(b"precious") and None)
+    assert output.read_bytes() == b"precious" and files(tmp_path) == ["a.safetensors", "out.safetensors"]
+    output.unlink()
+    assert convert(tmp_path / "a.safetensors", output).exists()
