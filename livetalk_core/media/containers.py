@@ -57,6 +57,11 @@ def checked(path: Path) -> Path:
     return path.resolve()
 
 
+def address(path: Path) -> str:
+    """A path as FFmpeg takes it for a file's, whatever its name: `a:b.mp4` begins as the address of a server does."""
+    return f"file:{path}"
+
+
 def head(path: Path, size: int = 64) -> bytes:
     """The first bytes of a file."""
     with path.open("rb") as file:

@@ -19,7 +19,7 @@ from av.stream import Disposition, Stream
 from ..errors import InputError
 from . import ogg
 from .claims import lacks_end, unfilled
-from .containers import WHITELIST, opening, tags_before, unreadable
+from .containers import WHITELIST, address, opening, tags_before, unreadable
 from .wav import Part, PartFile
 
 BUFFER = 2**18
@@ -91,7 +91,7 @@ def opened(path: Path, part: Part | None) -> Iterator[InputContainer]:
     try:
         with opening(path):
             container = av.open(
-                file or str(path), container_options=WHITELIST, metadata_errors="replace", buffer_size=BUFFER
+                file or address(path), container_options=WHITELIST, metadata_errors="replace", buffer_size=BUFFER
             )
         with container:
             yield container

@@ -31,6 +31,7 @@ from ..files import writing
 from ..shapes import FRAMES_PER_SECOND
 from .audio import AudioSource
 from .coding import USUAL_CODING, Coding
+from .containers import address
 from .place import OutputPlace
 from .segment import Picture, Segment, count_fragments, fragment, header, read_header, tracks
 from .sound import Sound
@@ -236,7 +237,7 @@ class VideoWriter:
 
 def last_frames(path: Path, count: int) -> Tensor:
     """The last frames of a video of ours, uint8 [n,H,W,3]: `count`, or all where it has fewer."""
-    with av.open(str(path)) as container:
+    with av.open(address(path)) as container:
         video = container.streams.video[0]
         assert video.duration is not None and video.average_rate and video.time_base
         container.seek(max(0, video.duration - round(count / video.average_rate / video.time_base)), stream=video)
@@ -248,8 +249,8 @@ def _copy_packets(source: Path, target: Path, seconds: Fraction, on_packet: Call
     """Copy a fragmented file into an ordinary one, the last packet of its sound cut to the picture's `seconds`."""
     options = {"movflags": "faststart+use_metadata_tags"}
     with (
-        av.open(str(source)) as partial,
-        av.open(str(target), "w", format=source.suffix[1:], container_options=options) as finished,
+        av.open(address(source)) as partial,
+        av.open(address(target), "w", format=source.suffix[1:], container_options=options) as finished,
     ):
         finished.metadata.update({key: text for key, text in partial.metadata.items() if key not in CONTAINER_TAGS})
         streams = {stream.index: finished.add_stream_from_template(stream, opaque=True) for stream in partial.streams}

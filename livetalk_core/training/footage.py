@@ -11,7 +11,7 @@ from av.container import InputContainer
 from av.error import FFmpegError
 
 from ..errors import InputError
-from ..media.containers import WHITELIST
+from ..media.containers import WHITELIST, address
 from ..media.image import check_bounds
 from ..shapes import FRAMES_PER_SECOND
 
@@ -69,7 +69,7 @@ def pictures_at(path: Path, seconds: Sequence[float]) -> Iterator[np.ndarray]:
 def opened(path: Path) -> Iterator[InputContainer]:
     """An open video; FFmpeg's errors as `InputError`."""
     try:
-        with av.open(str(path), container_options=WHITELIST, metadata_errors="replace") as container:
+        with av.open(address(path), container_options=WHITELIST, metadata_errors="replace") as container:
             yield container
     except FFmpegError as error:
         raise InputError(f"{path.name} cannot be decoded ({error.strerror}); convert it to MP4 first") from error

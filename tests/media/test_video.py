@@ -12,8 +12,9 @@ import torch
 
 from livetalk_core.errors import InputError, OutputError, ResumeError, TakenError
 from livetalk_core.media import video
+from livetalk_core.media.audio import open_audio
 from livetalk_core.media.place import OutputPlace, partial_path
-from livetalk_core.media.video import Checkpoint, VideoWriter
+from livetalk_core.media.video import Checkpoint, VideoWriter, last_frames
 
 CHUNKS = (33, 28, 28, 11)
 
@@ -288,9 +289,39 @@ def test_no_file_is_written_through_a_link(tmp_path, write, target):
 def test_a_file_that_is_called_like_the_lock_is_neither_locked_nor_emptied(tmp_path, put):
     (tmp_path / "victim").write_bytes(b"precious")
     put(tmp_path / "a.partial.lock", tmp_path / "victim")
-    with pytest.raises(TakenError, match=r"a\.partial\.lock is in the way: it holds something"):
+    with pytest.raises(TakenError, match=r"a\.partial\.lock is in the way: it is no empty file"):
         VideoWriter.create(tmp_path / "a.mp4", 64, 64)
     assert (tmp_path / "victim").read_bytes() == (tmp_path / "a.partial.lock").read_bytes() == b"precious"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes have names")
+@pytest.mark.parametrize("name", ["a.partial.lock", "a.partial.json", "a.partial.mp4", "a.partial.safetensors"])
+def test_a_pipe_that_is_called_like_one_of_ours_stays_and_is_not_waited_for(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    for overwrite in (False, True):
+        with pytest.raises(TakenError, match="is in the way"):
+            OutputPlace(tmp_path / "a.mp4").check(resume=False, overwrite=overwrite)
+    assert [path.name for path in tmp_path.iterdir() if path.is_fifo()] == [name]
+
+
+def test_a_description_without_end_is_somebody_elses(tmp_path):
+    with (tmp_path / "a.partial.json").open("wb") as file:
+        file.truncate(2**40)
+    place = OutputPlace(tmp_path / "a.mp4")
+    assert place.chunks is None and not place.finished
+    with pytest.raises(TakenError, match=r"a\.partial\.json is in the way"):
+        place.check(resume=True, overwrite=True)
+
+
+def test_a_name_like_the_address_of_a_server(tmp_path, media, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    writer = VideoWriter.create("a:b.mp4", 64, 64, media.tensor_audio(1))
+    writer.write(media.pictures(25))
+    writer.end_chunk()
+    writer.finish()
+    assert last_frames(Path("a:b.mp4"), 3).shape[0] == 3
+    Path("a:b.mp4").rename("http:b.mp4")
+    assert open_audio("http:b.mp4").seconds > 0.9
 
 
 def failing(*_, **__):
