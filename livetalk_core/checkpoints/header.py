@@ -196,7 +196,7 @@ def fingerprint(files: Iterable[Path]) -> str:
 
 def _samples(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
-        header = _header(file)
+        header = read_header(file)
         yield header
         entries, begin = json.loads(header), file.tell()
         for start in sorted(entries[name]["data_offsets"][0] for name in entries if name != "__metadata__"):
@@ -204,7 +204,7 @@ def _samples(path: Path) -> Iterator[bytes]:
             yield file.read(SAMPLE_BYTES)
 
 
-def _header(file: BinaryIO) -> bytes:
+def read_header(file: BinaryIO) -> bytes:
     """A safetensors file's header, as much as there is of it; the numbers come after it."""
     return file.read(min(int.from_bytes(file.read(8), "little"), MAX_HEADER))
 
@@ -293,7 +293,7 @@ def _promised_size(path: Path, start: bytes) -> int | None:
     if not _looks_right(start) or length > MAX_HEADER:
         return None
     with path.open("rb") as file:
-        header = _header(file)
+        header = read_header(file)
     if len(header) < length:
         return 8 + length
     try:

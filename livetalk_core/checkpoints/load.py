@@ -27,6 +27,7 @@ from ..presets import Preset, member_of
 from ..shapes import LTX
 from . import configs, keys, kinds, nano
 from .adapted import adapted, is_adapter
+from .filled import warn_of_zeros
 from .folder import (
     AUDIO_ENCODER,
     ENGLISH_AUDIO_ENCODER,
@@ -69,6 +70,7 @@ class Part(Generic[M]):
         self._header = rename(self.checkpoint.header())
         self.config = infer(self.checkpoint, self._header)
         check(self._empty(torch.float32).state_dict(), self._header, self._name(path, patch))
+        warn_of_zeros(self.checkpoint)
 
     def _name(self, path: Path, patch: Path | None) -> str:
         return f"{path}, {kinds.identify(self.checkpoint)}," if patch is None else f"{path} with the patch {patch}"

@@ -197,3 +197,17 @@ def test_names_of_any_length_make_messages_that_can_be_read(tmp_path):
     with pytest.raises(CheckpointError) as error:
         transformer_part(tmp_path / "m.safetensors")
     assert "unexpected" in str(error.value) and len(str(error.value)) < 5000
+
+
+NANO = ROOT / "livetalk_core" / "assets" / "nano_transformer.safetensors"
+
+
+def test_zeros_in_place_of_weights_are_told(tmp_path, caplog):
+    """A download that took its room and stopped: the header is whole, and so is the size."""
+    path, data = tmp_path / "m.safetensors", NANO.read_bytes()
+    path.write_bytes(data)
+    transformer_part(path)
+    assert not caplog.text
+    path.write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
+    transformer_part(path)
+    assert "of its weights, such as" in caplog.text and "nothing but zeros" in caplog.text
