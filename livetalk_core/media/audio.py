@@ -144,6 +144,7 @@ class FileAudio(AudioSource):
     def __init__(self, path: Path | str, progress: Progress | None = None) -> None:
         self._path = checked(Path(path))
         with reading(self._path):
+            self._stamp = _stamp(self._path)
             self._parts = _parts(self._path)
             choice, self._like = _first_decodable(self._path, self._parts[0])
         self._index = choice.index
@@ -169,7 +170,25 @@ class FileAudio(AudioSource):
 
     def _blocks(self) -> Iterator[np.ndarray]:
         self._report = Report()
-        yield from Blocks(self._like).of(self._laid_out(self._report))
+        for block in Blocks(self._like).of(self._laid_out(self._report)):
+            self._check_unchanged()
+            yield block
+        self._check_unchanged()
+
+    def _check_unchanged(self) -> None:
+        """Raise `InputError` where the file does not hold the sound any more that was surveyed."""
+        try:
+            stamp = _stamp(self._path)
+        except OSError:  # it is read on as long as it is open
+            return
+        if stamp == self._stamp:
+            return
+        if not hasattr(self, "fingerprint") or FileAudio(self._path).fingerprint != self.fingerprint:
+            raise InputError(
+                f"sound {self._path} changes while it is read, and would be heard as parts of two recordings; one that "
+                "stays as it is is needed: wait until it is written, or write the other one under another name"
+            )
+        self._stamp = stamp
 
     def _laid_out(self, report: Report) -> Iterator[av.AudioFrame | Silence | Trimmed]:
         for number, part in enumerate(self._parts):
@@ -182,6 +201,12 @@ class FileAudio(AudioSource):
                 if number == 0:
                     raise
                 report.cut_off = True
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """What changes with a file; numbers of files do by themselves on some that lie on other machines."""
+    now = path.stat()
+    return now.st_size, now.st_mtime_ns
 
 
 def _parts(path: Path) -> list[Part | None]:

@@ -3,6 +3,7 @@
 The files in `inputs` were made with ffmpeg and sox after public reports; each holds about 3 s of speech.
 """
 
+import os
 from pathlib import Path
 
 import av
@@ -222,8 +223,9 @@ def test_overwritten_bytes_cost_their_own_time_alone(tmp_path, media, name, code
     whole = open_audio(path)
     data = bytearray(path.read_bytes())
     data[len(data) // 2 : len(data) // 2 + 700] = np.random.default_rng(1).bytes(700)
-    path.write_bytes(data)
-    source = open_audio(path)
+    damaged = path.with_name(f"damaged.{name}")
+    damaged.write_bytes(data)
+    source = open_audio(damaged)
     assert abs(source.samples - whole.samples) <= 1152
     assert "unreadable" in source.notes[0]
     later = [each.read(3 * RATE, RATE // 2, RATE, mono=True)[0] for each in (whole, source)]
@@ -526,3 +528,43 @@ def test_a_recording_that_goes_away_is_named(tmp_path, media, ending):
     path.unlink()
     with pytest.raises(InputError, match=r"a.* cannot be read .*it has to stay where it is"):
         source.read(0, 100, RATE, mono=True)
+
+
+def _other(path, media):
+    media.write_sound(path, media.speech(3, RATE)[:, ::-1], RATE, "pcm_s16le", "mono")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda path, media: os.truncate(path, 2000),
+        lambda path, media: _other(path, media),
+        lambda path, media: path.write_bytes(path.read_bytes() + bytes(99_999)),
+        lambda path, media: (_other(path.with_name("b.wav"), media), path.with_name("b.wav").replace(path)),
+    ],
+    ids=["cut", "written over", "written on", "replaced"],
+)
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_recording_that_changes_while_it_is_read(tmp_path, media, change, begun):
+    """No video may hold parts of two."""
+    path = media.write_sound(tmp_path / "a.wav", media.speech(3, RATE), RATE, "pcm_s16le", "mono")
+    source = open_audio(path)
+    if begun:
+        source.read(0, 100, RATE, mono=True)
+    change(path, media)
+    with pytest.raises(InputError, match=r"a\.wav changes while it is read"):
+        source.read(0, 3 * RATE, RATE, mono=True)
+
+
+def test_a_recording_with_another_date_is_the_same(tmp_path, media):
+    path = media.write_sound(tmp_path / "a.wav", media.speech(2, RATE), RATE, "pcm_s16le", "mono")
+    source, reader = open_audio(path), open_audio(path).reader()
+    before = source.read(0, 2 * RATE, RATE, mono=True)
+    os.utime(path, (0, 0))
+    assert np.array_equal(reader.read(0, 2 * RATE, RATE, mono=True), before)
+
+
+def test_a_recording_that_is_still_written_is_refused(tmp_path, media):
+    path = media.write_sound(tmp_path / "a.wav", media.speech(3, RATE), RATE, "pcm_s16le", "mono")
+    with pytest.raises(InputError, match="wait until it is written"):
+        open_audio(path, progress=lambda _: path.write_bytes(path.read_bytes() + bytes(9)) and None)
