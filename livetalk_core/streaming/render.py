@@ -13,9 +13,9 @@ from ..media.audio import AudioSource
 from ..media.coding import USUAL_CODING, Coding
 from ..media.place import OutputPlace, unreadable
 from ..media.video import Checkpoint, VideoWriter, ignore_packet
-from .background import Background
 from .finite import IMAGES, Watch
 from .session import ChunkEnd, Frames, Session
+from .side_thread import SideThread
 from .sidecar import Sidecar
 from .state import StreamState
 
@@ -78,16 +78,16 @@ class Render:
 
     def _run(self, sidecar: Sidecar) -> Generator[Frames | ChunkEnd, None, None]:
         writer, state = self._open(sidecar)
-        background = Background(WAITING_GROUPS)
+        side_thread = SideThread(WAITING_GROUPS)
         try:
-            yield from self._written(writer, sidecar, background, state)
+            yield from self._written(writer, sidecar, side_thread, state)
             writer.finish(self.on_packet)
         finally:
-            background.close()
+            side_thread.close()
             writer.close()
 
     def _written(
-        self, writer: VideoWriter, sidecar: Sidecar, background: Background, state: StreamState
+        self, writer: VideoWriter, sidecar: Sidecar, side_thread: SideThread, state: StreamState
     ) -> Generator[Frames | ChunkEnd, None, None]:
         """The events, each behind what it says: frames handed to the other thread, a chunk's end on the disk.
 
@@ -98,23 +98,23 @@ class Render:
         try:
             for event in self._events(state):
                 if ended is not None:
-                    background.drain()
+                    side_thread.drain()
                     yield ended
                     ended = None
                 if isinstance(event, Frames):
-                    background.submit(_writing(writer, event))
+                    side_thread.submit(_writing(writer, event))
                     yield event
                     continue
                 if self.session.ahead:
-                    background.submit(partial(_end, writer, sidecar, event.state))
+                    side_thread.submit(partial(_end, writer, sidecar, event.state))
                     ended = event
                     continue
-                background.drain()
+                side_thread.drain()
                 _end(writer, sidecar, event.state)
                 yield event
         finally:
             if ended is not None:  # also where the next chunk fails: the one before it is whole
-                background.drain()
+                side_thread.drain()
         if ended is not None:
             yield ended
 

@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 
-class Background:
+class SideThread:
     """Runs calls one after another on a thread of its own, at most `depth` of them begun or waiting.
 
     What a call raises is raised by the next `submit` or `drain`; the calls behind it are then not to be trusted.
