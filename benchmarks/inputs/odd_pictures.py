@@ -10,6 +10,8 @@ import pillow_heif
 import tifffile
 from PIL import Image, ImageCms, PngImagePlugin
 
+from tests.media.profiles import in_space
+
 from .making import ORIENTATION, TURNS, Made, saved
 from .rare_pictures import FINE, tiff
 
@@ -127,6 +129,33 @@ def marks(truth: Image.Image) -> Iterator[Made]:
     yield "PNG with a workflow of 5 MB", "a.png", saved(truth, "a.png", pnginfo=text), truth
 
 
+def cameras(truth: Image.Image) -> Iterator[Made]:
+    """Adobe RGB that EXIF alone names, as cameras have it, and an index that a program has forgotten to change."""
+    tags = b"Exif\0\0II*\0" + struct.pack("<IHHHIII", 8, 1, 0x8769, 4, 1, 26, 0)
+    wide = in_space(truth, "adobe_rgb")
+    for what, picture, space, index in (
+        ("Adobe RGB by EXIF's index", wide, 0xFFFF, b"R03\0"), ("Adobe RGB by EXIF's number", wide, 2, b"R98\0"),
+        ("sRGB with Adobe RGB's index", truth, 1, b"R03\0"),
+    ):  # fmt: skip
+        within = struct.pack("<HHHIIHHIII", 2, 0xA001, 3, 1, space, 0xA005, 4, 1, 56, 0)
+        named = tags + within + struct.pack("<HHHI4sI", 1, 1, 2, 4, index, 0)
+        yield f"JPEG, {what}", "a.jpg", saved(picture, "a.jpg", exif=named, **FINE), truth
+        yield f"WebP, {what}", "a.webp", saved(picture, "a.webp", exif=named, lossless=True), truth
+
+
+def stopped(truth: Image.Image) -> Iterator[Made]:
+    """Zeros in place of the second half, and what stands for another file."""
+    for kind, name, options in (
+        ("JPEG", "jpg", {}), ("JPEG, progressive", "jpg", {"progressive": True}), ("WebP", "webp", {}),
+        ("AVIF", "avif", {}), ("HEIC", "heic", {}), ("PNG", "png", {}), ("JPEG 2000", "jp2", {}),
+    ):  # fmt: skip
+        data = saved(truth, f"a.{name}", **options)
+        yield f"{kind}, half of it zeros", f"a.{name}", data[: len(data) // 2].ljust(len(data), b"\0"), "a whole"
+    yield "macOS's companion of a file", "._a.jpg", b"\0\5\x16\7\0\2\0\0" + bytes(4000), "is what macOS keeps beside"
+    yield "iCloud's placeholder", "a.jpg", b"bplist00\xd4" + bytes(99), "iCloud"
+    yield "Windows shortcut", "a.jpg", b"L\0\0\0\1\x14\2\0" + bytes(999), "a Windows shortcut"
+
+
 def orientations(truth: Image.Image) -> Iterator[Made]:
     """HEIC as telephones hold it, by its own marks, and the rest in other files."""
     for orientation, turn in TURNS.items():
@@ -140,5 +169,5 @@ def orientations(truth: Image.Image) -> Iterator[Made]:
 
 GROUPS: dict[str, Callable[[Image.Image], Iterator[Made]]] = {
     "Several pictures in a file": previews, "More layouts": layouts, "Ends and marks": marks,
-    "More orientations": orientations,
+    "More orientations": orientations, "Cameras without a profile": cameras, "Not all there": stopped,
 }  # fmt: skip

@@ -9,7 +9,7 @@ import numpy as np
 from tests.media.dsd import dsdiff
 
 from .rare_sounds import AAC, FLOATS, MP3, OPUS, followed, replaced
-from .sounds import H264, Change, Kind, claimed, repeated
+from .sounds import H264, Change, Kind, claimed, repeated, unfilled
 
 CENC = [
     "-encryption_scheme", "cenc-aes-ctr", "-encryption_key", "76a6c65c5ea762046bd749a2e632ccbb",
@@ -124,9 +124,11 @@ def headers() -> Iterator[Kind]:
         yield Kind(f"MP3, {times:.3g} times its frames counted", "a.mp3", MP3, frames_counted(times))
     for name, file, options in (
         ("FLAC", "a.flac", []), ("AAC", "a.aac", AAC), ("AC-3", "a.ac3", []), ("TTA", "a.tta", []),
-        ("Opus", "a.opus", OPUS),
+        ("Opus", "a.opus", OPUS), ("WAV", "a.wav", []), ("AIFF", "a.aiff", []), ("M4A", "a.m4a", AAC),
+        ("WavPack", "a.wv", ["-c:a", "wavpack"]),
     ):  # fmt: skip
         yield Kind(f"{name} behind ID3 tags", file, options, behind_id3)
+    yield Kind("WAV, two joined, behind ID3 tags", "a.wav", [], lambda data: behind_id3(2 * data), "twice")
     yield Kind("FLAC, a picture of 5 MB", "a.flac", [], with_picture)
     for rate in (1000, 44_056, 768_000):
         yield Kind(f"WAV, {rate} Hz", "a.wav", ["-ar", str(rate)])
@@ -164,6 +166,18 @@ def streams() -> Iterator[Kind]:
     yield Kind("DSD (DSDIFF)", "a.dff", ["-f", "f32le", "-ar", "44100", *FLOATS], of_one_bit, "itself")
 
 
+def stopped() -> Iterator[Kind]:
+    """Downloads that took their room and stopped at 60 %: the rest is zeros."""
+    for name, file, options in (
+        ("WAV, which may be silent", "a.wav", []), ("FLAC", "a.flac", []), ("MP3", "a.mp3", MP3),
+        ("MP3 without Xing header", "a.mp3", [*MP3, "-write_xing", "0"]), ("AAC", "a.aac", AAC), ("AC-3", "a.ac3", []),
+        ("M4A, index in front", "a.m4a", [*AAC, "-movflags", "faststart"]), ("MKV", "a.mkv", [*MPEG2, *AAC]),
+        ("WebM", "a.webm", OPUS), ("MPEG-TS", "a.ts", AAC), ("WavPack", "a.wv", ["-c:a", "wavpack"]),
+    ):  # fmt: skip
+        yield Kind(name, file, options, unfilled(0.6))
+    yield Kind("M4A", "a.m4a", AAC, unfilled(0.6), refused="damaged")
+
+
 def others() -> Iterator[Kind]:
     """What is encrypted, and files that are no sound."""
     yield Kind("M4A, encrypted", "a.m4a", [*AAC, *CENC], refused="encrypted against copying")
@@ -173,6 +187,13 @@ def others() -> Iterator[Kind]:
         ("MIDI", "a.mid", b"MThd\0\0\0\6\0\0\0\1\0\x60MTrk\0\0\0\4\0\xff\x2f\0", "is MIDI"),
         ("Audacity's project", "a.aup3", b"SQLite format 3\0" + bytes(4000), "a database, such as Audacity's"),
         ("cue sheet", "a.cue", b'FILE "a.wav" WAVE\n', "a text file"),
+        ("text in UTF-8", "a.mp3", "你好\n".encode() * 99, "a text file that begins with '你好'"),
+        ("SILK of a messenger", "a.silk", b"\2#!SILK_V3" + bytes(range(256)), "is SILK"),
+        ("AMR, damaged", "a.amr", b"#!AMR\n" + b"\xff" * 999, "a damaged AMR"),
+        ("link to a CD's track", "a.cda", b"RIFF$\0\0\0CDDAfmt " + bytes(28), "a link to a track of a CD"),
+        ("macOS's companion of a file", "._a.wav", b"\0\5\x16\7\0\2\0\0" + bytes(4000), "is what macOS keeps beside"),
+        ("iCloud's placeholder", "a.wav", b"bplist00\xd4" + bytes(99), "iCloud"),
+        ("Windows shortcut", "a.wav", b"L\0\0\0\1\x14\2\0" + bytes(999), "a Windows shortcut"),
         ("program", "a.mp3", b"MZ\x90\0" + bytes(999), "a program"),
         ("git-LFS pointer", "a.wav", b"version https://git-lfs.github.com/spec/v1\n", "a text file"),
         ("document", "a.wav", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(999), "a document"),
@@ -184,5 +205,5 @@ def others() -> Iterator[Kind]:
 
 GROUPS: dict[str, Callable[[], Iterator[Kind]]] = {
     "Joined": joins, "Headers that tell other things": headers, "Beside the sound, and at the codecs' edges": streams,
-    "Encrypted, or no sound": others,
+    "Zeros in place of the end": stopped, "Encrypted, or no sound": others,
 }  # fmt: skip

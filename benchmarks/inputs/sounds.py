@@ -62,6 +62,11 @@ def cut(share: float) -> Change:
     return lambda data: data[: int(share * len(data))]
 
 
+def unfilled(share: float) -> Change:
+    """Only so much of it, and zeros up to its size: a download that took its room and stopped."""
+    return lambda data: data[: int(share * len(data))].ljust(len(data), b"\0")
+
+
 def without_start(share: float) -> Change:
     """Cut at the beginning."""
     return lambda data: data[int(share * len(data)) :]
