@@ -32,9 +32,10 @@ from torch import Tensor
 from benchmarks.faults.hosts import LINK, ip, on_host, two_hosts
 from livetalk_core.checkpoints import nano
 from livetalk_core.hardware.machine import describe
-from livetalk_core.models.attention import attend, attend_partly
+from livetalk_core.models.attention import attend
 from livetalk_core.parallel import sequence
 from livetalk_core.parallel.mesh import Mesh
+from livetalk_core.parallel.partial_attention import attend_partly
 from livetalk_core.parallel.sequence import split_sequence
 from livetalk_core.parallel.traffic import counted
 from livetalk_core.shapes import VideoShape

@@ -12,7 +12,6 @@ import torch
 
 from .. import __version__
 from ..errors import InputError
-from ..models.attention import attends_in_bfloat16
 
 ROOT = Path(__file__).resolve().parents[2]
 OUT_OF_MEMORY = r"(?:CUDA error|Triton Error \[CUDA\]|CUDA driver error): out of memory|CU\w+_STATUS_ALLOC_FAILED"
@@ -57,6 +56,12 @@ def choose_device(name: str) -> torch.device:
             f"device {name[:40]!r} cannot be used ({reason[:200]}); use cpu, cuda, cuda:0 ... or auto"
         ) from None
     return device
+
+
+@torch.compiler.assume_constant_result
+def attends_in_bfloat16(device: torch.device) -> bool:
+    """Whether a GPU has fused kernels for bfloat16: NVIDIA's from compute capability 8.0 on, and AMD's."""
+    return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def default_dtype(device: torch.device) -> torch.dtype:

@@ -19,13 +19,14 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..models.attention import AttentionFunction, attend_partly, merge
+from ..models.attention import AttentionFunction
 from ..models.speakers import counted_heads, speaker_attention, speaker_positions
 from ..models.tokens import Grid, Tokens
 from ..models.transformer import Transformer
 from .collectives import exchange_soon, gather, least, pass_on, total
 from .fp8 import expand, squeeze
 from .mesh import Mesh
+from .partial_attention import attend_partly, merge
 
 
 def split_sequence(transformer: Transformer, mesh: Mesh, send_fp8: bool = False, pieces: int = 1) -> Transformer:

@@ -108,8 +108,10 @@ def shard_weights(model: nn.Module, device: torch.device, group: Group, dtype: t
     """Leave each rank of `group` its part of the linear weights of `model`, and put everything on `device` as `dtype`.
 
     `model` may lie in main memory, mapped from its file: no more than the part is copied. Its layers must be called
-    (not their functions), and in the same order on all ranks.
+    (not their functions), and in the same order on all ranks. A group of one rank has them whole.
     """
+    if group.size() == 1:
+        return place_weights(model, device, dtype)
     prefetcher = Prefetcher()
     for module in model.modules():
         if is_sharded(module):

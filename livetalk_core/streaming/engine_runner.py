@@ -281,7 +281,7 @@ def load_transformer(
     everyone = cast(Group, dist.group.WORLD)
     group = None if host is None else sharing_group(transformer, device, host, everyone, dtype)
     _check_fit(transformer, device, group.size() if group else 1, dtype)
-    if group is None or group.size() == 1:
+    if group is None:
         place_weights(transformer, device, dtype)
     else:
         shard_weights(transformer, device, group, dtype)

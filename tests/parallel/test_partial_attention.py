@@ -6,7 +6,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.dry_run.device import CUDA, let_cuda_be_indexed
-from livetalk_core.models.attention import attend_partly, attends_in_bfloat16
+from livetalk_core.hardware.machine import attends_in_bfloat16
+from livetalk_core.parallel.partial_attention import attend_partly
 
 
 class Asked(TorchDispatchMode):
